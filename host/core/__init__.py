@@ -1,0 +1,1 @@
+"""The trading core: deterministic, no I/O, time comes in as an argument."""

@@ -1,0 +1,1 @@
+"""The append-only log that every change of trading state goes through."""

@@ -1,0 +1,1 @@
+"""Finds plugin files, versions them by content and loads them by path."""

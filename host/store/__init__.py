@@ -1,0 +1,1 @@
+"""SQL projections of the journal, for queries and reports."""

@@ -1,0 +1,1 @@
+"""A simulated exchange: one matching engine behind several front ends."""
