@@ -1,0 +1,356 @@
+"""What the journal holds: one record type for every way in which trading state can change.
+
+Trading state is a fold over these (`host/core/state.py`); recovery, the standby, the SQL
+projection and the audit log are readers of them. Entries are encoded as [tag, field, ...]: fields
+are only ever appended, with a default, and a tag is never reused.
+"""
+
+from decimal import Decimal
+from enum import StrEnum
+
+from msgspec import Struct
+
+from host.api import (
+    AccountSnapshot,
+    AmendRejected,
+    CancelRejected,
+    ConnectionChanged,
+    Fill,
+    Instrument,
+    Order,
+    OrderAccepted,
+    OrderAmended,
+    OrderCancelled,
+    OrderExpired,
+    OrderFilled,
+    OrderNotFound,
+    OrderRejected,
+    OrderSnapshot,
+    OrderStatus,
+    OrderType,
+    RequestUnanswered,
+    Side,
+    TimeInForce,
+)
+
+__all__ = [
+    "AccountReported",
+    "Alert",
+    "AmendSent",
+    "CancelSent",
+    "CommandRefused",
+    "ConnectionReported",
+    "Entry",
+    "EquityMarked",
+    "FillAdopted",
+    "InstanceAdded",
+    "InstanceChanged",
+    "InstanceState",
+    "InstrumentSet",
+    "KillSwitchSet",
+    "NodeStarted",
+    "NodeStopped",
+    "OrderAdopted",
+    "OrderReport",
+    "OrderResolved",
+    "ParamsChanged",
+    "PlaceSent",
+    "PluginLoaded",
+    "PositionAdjusted",
+    "Record",
+    "Reported",
+    "StateDigest",
+    "StrategyStateSaved",
+]
+
+
+class _Entry(Struct, frozen=True, array_like=True, tag_field="entry"):
+    pass
+
+
+class InstanceState(StrEnum):
+    """The life of an instance: LOADED → STARTING → RUNNING ⇄ PAUSED → STOPPED, or QUARANTINED."""
+
+    LOADED = "loaded"
+    STARTING = "starting"
+    RUNNING = "running"
+    PAUSED = "paused"
+    """Receives data, has no quotes."""
+    STOPPED = "stopped"
+    """Receives nothing."""
+    QUARANTINED = "quarantined"
+    """Its code misbehaved: receives nothing, its orders were pulled."""
+
+
+OrderReport = (
+    OrderAccepted
+    | OrderRejected
+    | OrderFilled
+    | OrderCancelled
+    | OrderExpired
+    | OrderAmended
+    | AmendRejected
+    | CancelRejected
+    | RequestUnanswered
+    | OrderSnapshot
+    | OrderNotFound
+)
+"""The reports that concern one order and so change its state."""
+
+
+# -- the node and its plugins --------------------------------------------------------------------
+
+
+class NodeStarted(_Entry, frozen=True, tag="node_started"):
+    """A process took up this journal. `epoch` is one more than any before it."""
+
+    node: str
+    cell: str
+    epoch: int
+    host_version: str
+
+
+class NodeStopped(_Entry, frozen=True, tag="node_stopped"):
+    """The process ended on purpose."""
+
+    reason: str
+
+
+class PluginLoaded(_Entry, frozen=True, tag="plugin_loaded"):
+    """A plugin's bytes were loaded. `digest` is the SHA-256 of all its files, in hex."""
+
+    plugin: str
+    path: str
+    digest: str
+    offers: tuple[str, ...]
+
+
+class InstanceAdded(_Entry, frozen=True, tag="instance_added"):
+    """An instance exists. `number` stands for it in client order ids and is never reused."""
+
+    instance: str
+    number: int
+    plugin: str
+    digest: str
+    account: str
+    symbols: tuple[str, ...]
+    params: bytes
+    """JSON."""
+
+
+class InstanceChanged(_Entry, frozen=True, tag="instance_changed"):
+    """An instance moved to another state."""
+
+    instance: str
+    state: InstanceState
+    reason: str
+
+
+class ParamsChanged(_Entry, frozen=True, tag="params_changed"):
+    """An instance has new parameters. `params` is JSON, `who` is the caller or `config`."""
+
+    instance: str
+    params: bytes
+    who: str
+
+
+class StrategyStateSaved(_Entry, frozen=True, tag="strategy_state_saved"):
+    """The state of a strategy as of this entry. `data` is msgpack of plain data."""
+
+    instance: str
+    state_version: int
+    data: bytes
+
+
+class InstrumentSet(_Entry, frozen=True, tag="instrument_set"):
+    """What the venue of `account` allows for one symbol, from here on."""
+
+    account: str
+    instrument: Instrument
+
+
+# -- orders --------------------------------------------------------------------------------------
+
+
+class PlaceSent(_Entry, frozen=True, tag="place_sent"):
+    """An order is about to be sent. Written before the bytes leave."""
+
+    client_id: str
+    instance: str
+    account: str
+    symbol: str
+    side: Side
+    type: OrderType
+    time_in_force: TimeInForce
+    price: Decimal | None
+    qty: Decimal
+    post_only: bool
+    reduce_only: bool
+    slot: int
+
+
+class AmendSent(_Entry, frozen=True, tag="amend_sent"):
+    """A change of price and total quantity is about to be sent."""
+
+    client_id: str
+    price: Decimal
+    qty: Decimal
+
+
+class CancelSent(_Entry, frozen=True, tag="cancel_sent"):
+    """A cancel is about to be sent."""
+
+    client_id: str
+    reason: str
+
+
+class CommandRefused(_Entry, frozen=True, tag="command_refused"):
+    """A risk check or the gate kept a command from the venue. `client_id` is set once it has one.
+
+    Where `client_id` names a journaled order that was pending-new, the order never left: it is
+    dead, and this entry is the proof.
+    """
+
+    instance: str
+    account: str
+    symbol: str
+    action: str
+    reason: str
+    detail: str
+    client_id: str = ""
+
+
+class Reported(_Entry, frozen=True, tag="reported"):
+    """The venue of `account` said something about one order."""
+
+    account: str
+    report: OrderReport
+
+
+class OrderResolved(_Entry, frozen=True, tag="order_resolved"):
+    """Reconciliation settled an order's fate. `proof` says what the venue's answer was."""
+
+    client_id: str
+    status: OrderStatus
+    proof: str
+
+
+class OrderAdopted(_Entry, frozen=True, tag="order_adopted"):
+    """An order with our prefix that the journal did not know was found live at the venue."""
+
+    order: Order
+
+
+class FillAdopted(_Entry, frozen=True, tag="fill_adopted"):
+    """A fill of an order that the journal does not know, found at the venue."""
+
+    fill: Fill
+
+
+# -- accounts ------------------------------------------------------------------------------------
+
+
+class AccountReported(_Entry, frozen=True, tag="account_reported"):
+    """The venue's view of balances and positions; balances are taken over from it."""
+
+    account: str
+    snapshot: AccountSnapshot
+
+
+class PositionAdjusted(_Entry, frozen=True, tag="position_adjusted"):
+    """Our position was set right by `qty` to match the venue's. Always comes with an alert."""
+
+    account: str
+    instance: str
+    symbol: str
+    qty: Decimal
+    price: Decimal
+    reason: str
+
+
+class EquityMarked(_Entry, frozen=True, tag="equity_marked"):
+    """Profit and loss of one instance in one symbol at a mark price. All in settlement currency.
+
+    `total` = `realised` + `unrealised` − `fees`; fees in other currencies are converted at `mark`
+    where the symbol prices them and otherwise left out and listed by the fills alone.
+    """
+
+    account: str
+    instance: str
+    symbol: str
+    mark: Decimal
+    qty: Decimal
+    realised: Decimal
+    unrealised: Decimal
+    fees: Decimal
+    total: Decimal
+
+
+# -- safety --------------------------------------------------------------------------------------
+
+
+class KillSwitchSet(_Entry, frozen=True, tag="kill_switch_set"):
+    """New orders of `scope` are refused (`is_on`) or allowed again.
+
+    A scope is `node`, `account:NAME`, `instance:NAME` or `symbol:NAME`.
+    """
+
+    scope: str
+    is_on: bool
+    reason: str
+
+
+class ConnectionReported(_Entry, frozen=True, tag="connection_reported"):
+    """A venue connection came up or went down."""
+
+    account: str
+    change: ConnectionChanged
+
+
+class Alert(_Entry, frozen=True, tag="alert"):
+    """Something that a person should look at. `kind` is a stable code."""
+
+    kind: str
+    text: str
+    instance: str = ""
+
+
+class StateDigest(_Entry, frozen=True, tag="state_digest"):
+    """A hash of the trading state before this entry, so that two nodes can prove they agree."""
+
+    digest: str
+
+
+Entry = (
+    NodeStarted
+    | NodeStopped
+    | PluginLoaded
+    | InstanceAdded
+    | InstanceChanged
+    | ParamsChanged
+    | StrategyStateSaved
+    | InstrumentSet
+    | PlaceSent
+    | AmendSent
+    | CancelSent
+    | CommandRefused
+    | Reported
+    | OrderResolved
+    | OrderAdopted
+    | FillAdopted
+    | AccountReported
+    | PositionAdjusted
+    | EquityMarked
+    | KillSwitchSet
+    | ConnectionReported
+    | Alert
+    | StateDigest
+)
+
+
+class Record(Struct, frozen=True, array_like=True):
+    """One journal entry with its place and time. LSNs rise by one from 1."""
+
+    lsn: int
+    ts_ns: int
+    entry: Entry
