@@ -1,0 +1,147 @@
+"""What a node can be told: one struct per section of the configuration file.
+
+Every field has the type that the rest of the program uses, so that nothing is checked twice. Times
+carry their unit in the name. Relative paths are relative to the working directory.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import Meta, Struct, field
+
+from host.config.limits import Limits
+
+__all__ = [
+    "AccountSection",
+    "InstanceSection",
+    "ModelRef",
+    "NodeConfig",
+    "NodeSection",
+    "RiskSection",
+    "RunOptions",
+    "StoreSection",
+    "bundled_plugins",
+]
+
+SYMBOL_PATTERN: Final = re.compile(r"[A-Z0-9]+-[A-Z0-9]+(-PERP)?")
+"""How symbols are written everywhere: BASE-QUOTE for spot, BASE-QUOTE-PERP for perpetuals."""
+
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Positive = Annotated[int, Meta(gt=0)]
+ParamsTable = dict[str, Any]
+"""Parameters as written; the plugin's own `Params` class checks them when the plugin is loaded."""
+
+
+class NodeSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[node]`: the process itself."""
+
+    name: Name = "tandem"
+    data_dir: Path = Path("var/tandem")
+    """Holds the journal, the store and what adapters keep. One node at a time uses it."""
+    plugin_dirs: tuple[Path, ...] = ()
+    """Folders with your plugins; the bundled ones are always there."""
+    durability: Literal["process", "disk"] = "process"
+    """When an entry counts as written: in the page cache (survives kill -9) or synced to disk."""
+    snapshot_every_entries: Positive = 100_000
+    """A restart reads at most this many journal entries."""
+    digest_every_entries: Positive = 10_000
+    """How often a hash of the trading state goes into the journal."""
+    state_save_ms: Positive = 1_000
+    """How much of a strategy's own state a crash may lose, at most."""
+    equity_every_ms: Positive = 1_000
+    """How often profit and loss are marked to market."""
+    stop_timeout_ms: Positive = 5_000
+    """How long a clean stop waits for the venue to confirm that no order is left open."""
+
+
+class AccountSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[account]]`: one account at one venue."""
+
+    name: Name
+    exchange: str
+    """The name under which a plugin offers the adapter, such as `paper`."""
+    params: ParamsTable = {}
+
+
+class ModelRef(Struct, frozen=True, forbid_unknown_fields=True):
+    """A quote model of an instance, with its parameters. `"NAME"` is short for `{name = "NAME"}`."""
+
+    name: str
+    params: ParamsTable = {}
+
+
+class InstanceSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[[instance]]`: one configured, runnable copy of a strategy."""
+
+    name: Name
+    plugin: str
+    """The name under which a plugin offers the strategy, such as `two_sided`."""
+    account: str
+    symbols: Annotated[tuple[str, ...], Meta(min_length=1)]
+    models: tuple[ModelRef, ...] = ()
+    """Applied to every quote, in this order."""
+    isolation: Literal["inline"] = "inline"
+    params: ParamsTable = {}
+    start: Literal["running", "paused"] = "running"
+    """The state in which a new instance starts; a paused one receives data and has no quotes."""
+
+
+class RiskSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[risk.…]`: limits. An order must pass those of its node, account, instance and symbol."""
+
+    node: Limits = field(default_factory=Limits)
+    account: Mapping[str, Limits] = {}
+    instance: Mapping[str, Limits] = {}
+    symbol: Mapping[str, Limits] = {}
+
+
+class StoreSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[store]`: the SQL projection of the journal."""
+
+    url: str | None = None
+    """A SQLAlchemy URL; None is SQLite in `data_dir`, and the empty text turns the store off."""
+
+
+class NodeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything a node is configured with."""
+
+    node: NodeSection = field(default_factory=NodeSection)
+    account: tuple[AccountSection, ...] = ()
+    instance: tuple[InstanceSection, ...] = ()
+    risk: RiskSection = field(default_factory=RiskSection)
+    store: StoreSection = field(default_factory=StoreSection)
+
+    @property
+    def plugin_dirs(self) -> tuple[Path, ...]:
+        """Return the folders to load plugins from: the bundled one first, none of them twice."""
+        folders = (bundled_plugins(), *self.node.plugin_dirs)
+        return tuple({folder.resolve(): folder for folder in reversed(folders)}.values())[::-1]
+
+    @property
+    def store_url(self) -> str:
+        """Return the SQLAlchemy URL of the store, or the empty text where it is off."""
+        if self.store.url is None:
+            return f"sqlite:///{self.node.data_dir / 'store.db'}"
+        return self.store.url
+
+
+class RunOptions(Struct, frozen=True, kw_only=True):
+    """How to run a node this once; none of it belongs to the configuration."""
+
+    replay: Path | None = None
+    """A recording that stands in for the market, or None."""
+    speed: float | None = 1.0
+    """Market time per wall-clock time; None is as fast as possible."""
+    duration_s: float | None = None
+    """Stop after so many seconds of the node's own clock (in a replay: recorded seconds)."""
+    seed: int = 1
+    """Decides everything random: the synthetic market and the simulated latency."""
+    ui: bool = False
+    """Show the live terminal view."""
+
+
+def bundled_plugins() -> Path:
+    """Return the folder of the plugins that come with Tandem."""
+    return Path(__file__).resolve().parents[2] / "plugins"
