@@ -1,0 +1,260 @@
+"""The order book of one symbol: best quotes and depth, checked for gaps and nonsense.
+
+Two streams feed it that the venue does not order against each other: quotes (`BookTop`) and depth
+(`Depth`). Sequence numbers say which one knows more. Prices and sizes are floats, because a book
+is for estimating; nothing here reaches an order.
+"""
+
+from bisect import bisect_left, bisect_right, insort
+from collections import deque
+from enum import Enum
+from math import inf
+from typing import Final
+
+from host.api import BookTop, Depth, Level, Side
+
+__all__ = ["MAX_HELD_UPDATES", "Book", "DepthResult"]
+
+MAX_HELD_UPDATES: Final = 1_000
+"""Depth updates kept while a snapshot is awaited: 100 s of a 100 ms stream, far above a request's time."""
+
+_NO_TOP: Final = "no top of book yet"
+_NO_SNAPSHOT: Final = "no depth snapshot yet"
+
+
+class DepthResult(Enum):
+    """What became of a depth message."""
+
+    APPLIED = "applied"
+    SNAPSHOT = "snapshot"
+    """The book was replaced (and held updates that continue it were applied)."""
+    STALE = "stale"
+    """The book already covers it; dropped."""
+    HELD = "held"
+    """No valid book to apply it to; kept for the snapshot that is due."""
+    GAP = "gap"
+    """Depth has just become invalid and stays so until the next snapshot; ask for one."""
+
+
+class Book:
+    """Top of book and depth of one symbol.
+
+    `top` is the newest best bid and ask known from either stream. It is replaced only by a quote
+    or by depth that shows other prices or sizes, so `book.top is before` tells that depth changed
+    nothing there.
+
+    The book is valid while `invalid_reason` is empty: the top is known and sane, and depth, once
+    any was received, is without a gap. `top_fault` and `depth_fault` tell the two apart for
+    callers that need only one.
+    """
+
+    __slots__ = (
+        "_ask_prices",
+        "_ask_sizes",
+        "_bid_prices",
+        "_bid_sizes",
+        "_held",
+        "_is_synced",
+        "_last_recv_ns",
+        "_top_seq",
+        "depth_fault",
+        "seq",
+        "symbol",
+        "top",
+        "top_fault",
+    )
+
+    def __init__(self, symbol: str) -> None:
+        self.symbol: Final = symbol
+        self.top: BookTop | None = None
+        self.seq = 0
+        """`seq` of the last depth message applied; 0 before the first."""
+        self.top_fault = _NO_TOP
+        self.depth_fault = ""
+        self._top_seq = 0
+        self._last_recv_ns = 0
+        self._is_synced = False
+        # Both ascending: the best bid is last, the best ask first.
+        self._bid_prices: list[float] = []
+        self._ask_prices: list[float] = []
+        self._bid_sizes: dict[float, float] = {}
+        self._ask_sizes: dict[float, float] = {}
+        self._held: deque[Depth] = deque(maxlen=MAX_HELD_UPDATES)
+
+    # -- what comes in ---------------------------------------------------------------------------
+
+    def apply_top(self, top: BookTop) -> bool:
+        """Take over a quote; return False, and keep what is known, when it is older or senseless.
+
+        A quote without a sequence number (0) counts as newer. One that is crossed, locked, not
+        positive or not a number makes the book invalid until the next good one.
+        """
+        seq = top.seq
+        if 0 < seq < self._top_seq:
+            return False
+        if not (0.0 < top.bid < top.ask < inf and 0.0 <= top.bid_size < inf and 0.0 <= top.ask_size < inf):
+            self.top_fault = (
+                f"quote of seq {seq}: expected 0 < bid < ask and sizes of at least 0, "
+                f"was bid {top.bid!r} × {top.bid_size!r}, ask {top.ask!r} × {top.ask_size!r}"
+            )
+            return False
+        self.top = top
+        self._top_seq = seq
+        self._last_recv_ns = top.ts_recv
+        if self.top_fault:
+            self.top_fault = ""
+        return True
+
+    def apply_depth(self, depth: Depth) -> DepthResult:
+        """Take over a depth snapshot or change, if the sequence numbers allow.
+
+        A change covers the venue's updates after `prev_seq` up to `seq`; where the venue sends
+        none, `prev_seq` is `first_seq` − 1. As sizes are absolute, it brings a book at any point
+        inside that range to `seq`. This one rule is what Binance asks of spot (U ≤ last + 1 ≤ u) and
+        USDⓈ-M (U ≤ S ≤ u, then `pu` = last) and OKX of `prevSeqId`, whose sequence may also
+        restart lower: `prev_seq` equal to the last one always applies.
+
+        A snapshot always replaces the book: venues send one to correct us.
+        """
+        if depth.is_snapshot:
+            return self._replace(depth)
+        if not self._is_synced:
+            self.depth_fault = self.depth_fault or _NO_SNAPSHOT
+            self._held.append(depth)
+            return DepthResult.HELD
+        return self._continue(depth)
+
+    def invalidate(self, reason: str) -> None:
+        """Forget everything, as after a lost connection: invalid until new data arrives."""
+        self.top = None
+        self.top_fault = reason
+        self._top_seq = self._last_recv_ns = 0
+        if self._is_synced or self.depth_fault:
+            self._drop_depth(reason)
+
+    # -- what is known ---------------------------------------------------------------------------
+
+    @property
+    def is_valid(self) -> bool:
+        """Return whether the book can be relied on; `invalid_reason` says why not."""
+        return not (self.top_fault or self.depth_fault)
+
+    @property
+    def invalid_reason(self) -> str:
+        """Return what is wrong, in words; empty when the book is valid."""
+        return self.top_fault or self.depth_fault
+
+    def age_ns(self, now_ns: int) -> int:
+        """Return the time since the last accepted message was received; `now_ns` before the first."""
+        return now_ns - self._last_recv_ns
+
+    def levels(self, n: int) -> tuple[list[Level], list[Level]]:
+        """Return up to `n` levels of bids and of asks, best first; empty while depth is invalid."""
+        if n <= 0:
+            return [], []
+        bids, asks = self._bid_sizes, self._ask_sizes
+        return (
+            [(price, bids[price]) for price in self._bid_prices[: -n - 1 : -1]],
+            [(price, asks[price]) for price in self._ask_prices[:n]],
+        )
+
+    def size_at(self, side: Side, price: float) -> float:
+        """Return the size resting at exactly `price` among the bids (`BUY`) or the asks (`SELL`)."""
+        return (self._bid_sizes if side is Side.BUY else self._ask_sizes).get(price, 0.0)
+
+    def depth_qty(self, side: Side, price: float) -> float:
+        """Return the total size at `price` or better among the bids (`BUY`) or the asks (`SELL`)."""
+        if side is Side.BUY:
+            sizes = self._bid_sizes
+            return sum(sizes[p] for p in self._bid_prices[bisect_left(self._bid_prices, price) :])
+        sizes = self._ask_sizes
+        return sum(sizes[p] for p in self._ask_prices[: bisect_right(self._ask_prices, price)])
+
+    # -- depth -----------------------------------------------------------------------------------
+
+    def _replace(self, snapshot: Depth) -> DepthResult:
+        held = list(self._held)
+        self._drop_depth("")
+        self._is_synced = True
+        self.seq = snapshot.seq
+        result = self._apply_levels(snapshot)
+        for depth in held:
+            if result is DepthResult.GAP:
+                # Still older than what we hold: the next snapshot may connect to it.
+                self._held.append(depth)
+            else:
+                result = self._continue(depth)
+        return result if result is DepthResult.GAP else DepthResult.SNAPSHOT
+
+    def _continue(self, depth: Depth) -> DepthResult:
+        last = self.seq
+        prev = depth.prev_seq if depth.prev_seq >= 0 else depth.first_seq - 1
+        if prev != last:
+            if depth.seq <= last:
+                return DepthResult.STALE
+            if prev > last:
+                self._drop_depth(f"depth gap: expected an update that follows seq {last}, was after {prev}")
+                self._held.append(depth)
+                return DepthResult.GAP
+        self.seq = depth.seq
+        if depth.seq < last:
+            self._top_seq = 0  # the venue's numbering restarted; the old top's number means nothing now
+        return self._apply_levels(depth)
+
+    def _apply_levels(self, depth: Depth) -> DepthResult:
+        bids, asks = self._bid_prices, self._ask_prices
+        fault = _merge(bids, self._bid_sizes, depth.bids) or _merge(asks, self._ask_sizes, depth.asks)
+        if not fault and bids and asks and bids[-1] >= asks[0]:
+            fault = f"crossed: best bid {bids[-1]!r}, best ask {asks[0]!r}"
+        if fault:
+            self._drop_depth(f"depth of seq {depth.seq}: {fault}")
+            return DepthResult.GAP
+        self._last_recv_ns = depth.ts_recv
+        if depth.seq >= self._top_seq:
+            self._derive_top(depth)
+        return DepthResult.APPLIED
+
+    def _derive_top(self, depth: Depth) -> None:
+        self._top_seq = depth.seq
+        if not self._bid_prices or not self._ask_prices:
+            self.top_fault = f"no {'asks' if self._bid_prices else 'bids'} as of depth seq {depth.seq}"
+            return
+        self.top_fault = ""
+        bid, ask = self._bid_prices[-1], self._ask_prices[0]
+        bid_size, ask_size = self._bid_sizes[bid], self._ask_sizes[ask]
+        top = self.top
+        if (
+            top is None
+            or bid != top.bid
+            or ask != top.ask
+            or bid_size != top.bid_size
+            or ask_size != top.ask_size
+        ):
+            self.top = BookTop(
+                self.symbol, bid, bid_size, ask, ask_size, depth.ts_event, depth.ts_recv, depth.seq
+            )
+
+    def _drop_depth(self, reason: str) -> None:
+        self.depth_fault = reason
+        self._is_synced = False
+        self.seq = 0
+        self._bid_prices.clear()
+        self._ask_prices.clear()
+        self._bid_sizes.clear()
+        self._ask_sizes.clear()
+        self._held.clear()
+
+
+def _merge(prices: list[float], sizes: dict[float, float], levels: tuple[Level, ...]) -> str:
+    """Set these levels' sizes (0 removes); return what is wrong with the first bad one, or ""."""
+    for price, size in levels:
+        if not (0.0 < price < inf and 0.0 <= size < inf):
+            return f"expected a price above 0 and a size of at least 0, was {size!r} at {price!r}"
+        if size == 0.0:
+            if sizes.pop(price, None) is not None:
+                del prices[bisect_left(prices, price)]
+        else:
+            if price not in sizes:
+                insort(prices, price)
+            sizes[price] = size
+    return ""
