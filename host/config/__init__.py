@@ -1,5 +1,6 @@
 """The configuration of a node: one TOML file, overlaid per environment and by variables, strict."""
 
+from host.config.load import ConfigError, LoadedConfig, default_config, load_config, replay_config
 from host.config.schema import (
     AccountSection,
     InstanceSection,
@@ -11,15 +12,22 @@ from host.config.schema import (
     StoreSection,
     bundled_plugins,
 )
+from host.config.sources import Problem
 
 __all__ = [
     "AccountSection",
+    "ConfigError",
     "InstanceSection",
+    "LoadedConfig",
     "ModelRef",
     "NodeConfig",
     "NodeSection",
+    "Problem",
     "RiskSection",
     "RunOptions",
     "StoreSection",
     "bundled_plugins",
+    "default_config",
+    "load_config",
+    "replay_config",
 ]

@@ -8,11 +8,10 @@ from msgspec import Struct
 __all__ = ["Limits", "Money"]
 
 
-class Money(Struct, frozen=True):
+class Money(str):
     """An amount of one currency, written `"500 USDT"`."""
 
-    amount: Decimal
-    currency: str
+    __slots__ = ()
 
     @classmethod
     def parse(cls, text: str) -> "Money":
@@ -20,7 +19,8 @@ class Money(Struct, frozen=True):
         amount, _, currency = text.partition(" ")
         if not currency.isalnum() or currency != currency.upper():
             raise ValueError(f'expected an amount and a currency such as "500 USDT", was "{text}"')
-        return cls(Decimal(amount), currency)
+        Decimal(amount)
+        return cls(text)
 
 
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -117,7 +117,7 @@ class NodeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def plugin_dirs(self) -> tuple[Path, ...]:
         """Return the folders to load plugins from: the bundled one first, none of them twice."""
         folders = (bundled_plugins(), *self.node.plugin_dirs)
-        return tuple({folder.resolve(): folder for folder in reversed(folders)}.values())[::-1]
+        return tuple({folder.resolve(): folder for folder in folders}.values())
 
     @property
     def store_url(self) -> str:

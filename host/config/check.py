@@ -1,0 +1,221 @@
+"""Finds everything that is wrong with a configuration, not the first thing only.
+
+msgspec stops at the first mistake, so the tree is walked along the structs here and each leaf is
+converted by itself.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
+
+import msgspec
+from msgspec import Meta, Struct
+
+from host.config.limits import Money
+from host.config.schema import SYMBOL_PATTERN, NodeConfig
+from host.config.sources import KeyPath
+
+__all__ = ["Finding", "convert", "find_mistakes"]
+
+LATER: Final[Mapping[str, str]] = {
+    "control": "the control API comes with a later version; remove this key",
+    "failover": "failover comes with a later version; remove this key",
+}
+"""Sections whose settings exist by design and do nothing yet: taken silently they would mislead."""
+
+LATER_VALUES: Final[Mapping[tuple[str, str], str]] = {
+    ("durability", "replica"): 'needs failover, which comes with a later version; use "process" or "disk"',
+    ("isolation", "process"): 'worker processes come with a later version; use "inline"',
+}
+
+Finding = tuple[KeyPath, str]
+"""Where something is wrong, and what."""
+
+
+def convert(tree: Mapping[str, Any]) -> NodeConfig:
+    """Turn a tree without mistakes into the configuration."""
+    return msgspec.convert(_without_later(tree), NodeConfig, dec_hook=_decode)
+
+
+def find_mistakes(tree: Mapping[str, Any]) -> list[Finding]:
+    """Return everything wrong with `tree`: unknown keys, wrong types, names that name nothing."""
+    found: list[Finding] = [
+        ((section, key), text) for section, text in LATER.items() for key in _table(tree.get(section))
+    ]
+    found.extend(_walk(_without_later(tree), NodeConfig, ()))
+    found.extend(_contradictions(tree))
+    return found
+
+
+def _without_later(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in tree.items() if key not in LATER}
+
+
+# -- shape: keys and types -----------------------------------------------------------------------
+
+
+def _walk(value: Any, type_: Any, at: KeyPath) -> Iterator[Finding]:
+    inner = list(_walk_inside(value, _bare(type_), at))
+    if inner:
+        yield from inner
+        return
+    try:
+        msgspec.convert(value, type_, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        yield at, _explain(value, type_, at, str(error))
+
+
+def _walk_inside(value: Any, type_: Any, at: KeyPath) -> Iterator[Finding]:
+    if isinstance(type_, type) and issubclass(type_, Struct) and isinstance(value, dict):
+        yield from _walk_struct(value, type_, at)
+    elif get_origin(type_) is tuple and isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _walk(item, get_args(type_)[0], (*at, index))
+    elif get_origin(type_) in (dict, Mapping) and isinstance(value, dict):
+        for key, item in value.items():
+            yield from _walk(item, get_args(type_)[1], (*at, key))
+
+
+def _walk_struct(table: dict[str, Any], type_: type[Struct], at: KeyPath) -> Iterator[Finding]:
+    fields = {field.encode_name: field for field in msgspec.structs.fields(type_)}
+    for key, value in table.items():
+        if key in fields:
+            yield from _walk(value, fields[key].type, (*at, key))
+        else:
+            yield (*at, key), f"unknown key{_nearest(key, fields)}"
+    for key, field in fields.items():
+        if field.required and key not in table:
+            yield (*at, key), f"expected {_expected(field.type)}, was missing"
+
+
+def _decode(type_: type[Any], value: Any) -> Any:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, was {value!r}")
+    parse: Callable[[str], Any] = Money.parse if type_ is Money else type_
+    return parse(value)
+
+
+def _bare(type_: Any) -> Any:
+    """Return `type_` without annotations and without `| None`."""
+    if get_origin(type_) is Annotated:
+        return _bare(get_args(type_)[0])
+    options = [option for option in get_args(type_) if option is not NoneType]
+    if NoneType in get_args(type_) and len(options) == 1:
+        return _bare(options[0])
+    return type_
+
+
+def _explain(value: Any, type_: Any, at: KeyPath, error: str) -> str:
+    later = LATER_VALUES.get((str(at[-1]), value)) if at and isinstance(value, str) else None
+    return later or f"expected {_expected(type_) or error}, was {_shown(value)}"
+
+
+_WORDS: Final[Mapping[Any, str]] = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    Path: "a path",
+    Decimal: 'a decimal number such as "0.01"',
+    Money: 'an amount and a currency such as "500 USDT"',
+}
+
+
+def _expected(type_: Any) -> str:
+    bare = _bare(type_)
+    if get_origin(bare) is Literal:
+        return "one of " + ", ".join(f'"{choice}"' for choice in get_args(bare))
+    words = _WORDS.get(bare) or {tuple: "a list", dict: "a table", Mapping: "a table"}.get(
+        get_origin(bare), "a table"
+    )
+    return words + "".join(_bounds(type_))
+
+
+def _bounds(type_: Any) -> Iterator[str]:
+    for option in (type_, *get_args(type_)):
+        for meta in get_args(option)[1:] if get_origin(option) is Annotated else ():
+            if isinstance(meta, Meta):
+                names = {
+                    "gt": ">",
+                    "ge": ">=",
+                    "lt": "<",
+                    "le": "<=",
+                    "pattern": "like",
+                    "min_length": "of at least",
+                }
+                bounds = {word: getattr(meta, name) for name, word in names.items()}
+                yield from (f" {word} {bound}" for word, bound in bounds.items() if bound is not None)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, bool):
+        return f"{str(value).lower()} (true or false)"
+    return f"{value} ({_WORDS.get(type(value), type(value).__name__)})"
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f'; did you mean "{near[0]}"?' if near else f"; known here: {', '.join(sorted(known))}"
+
+
+# -- sense: names that belong together -----------------------------------------------------------
+
+
+def _contradictions(tree: Mapping[str, Any]) -> Iterator[Finding]:
+    """Find what types cannot say. `tree` may have any shape: the walk reports that part."""
+    accounts = {name for _, entry in _entries(tree, "account") if isinstance(name := entry.get("name"), str)}
+    instances = {
+        name for _, entry in _entries(tree, "instance") if isinstance(name := entry.get("name"), str)
+    }
+    symbols: set[str] = set()
+    for index, entry in _entries(tree, "instance"):
+        account = entry.get("account")
+        if isinstance(account, str) and account not in accounts:
+            yield (
+                ("instance", index, "account"),
+                f'no account is named "{account}"{_nearest(account, accounts)}',
+            )
+        for place, symbol in enumerate(_list(entry.get("symbols"))):
+            if isinstance(symbol, str):
+                yield from _bad_symbol(symbol, ("instance", index, "symbols", place))
+                if symbol in _list(entry["symbols"])[:place]:
+                    yield ("instance", index, "symbols", place), f'"{symbol}" is listed twice'
+                symbols.add(symbol)
+    risk = _table(tree.get("risk"))
+    for kind, known in (("account", accounts), ("instance", instances), ("symbol", symbols)):
+        for name in _table(risk.get(kind)):
+            if name not in known:
+                what = "no instance trades" if kind == "symbol" else f"no {kind} is named"
+                yield (
+                    ("risk", kind, name),
+                    f'{what} "{name}", so these limits protect nothing{_nearest(name, known)}',
+                )
+
+
+def _bad_symbol(symbol: str, at: KeyPath) -> Iterator[Finding]:
+    if not SYMBOL_PATTERN.fullmatch(symbol):
+        guess = re.sub(r"[/_:]", "-", symbol.upper())
+        hint = f'; did you mean "{guess}"?' if SYMBOL_PATTERN.fullmatch(guess) else ""
+        yield at, f'expected BASE-QUOTE or BASE-QUOTE-PERP such as "BTC-USDT", was "{symbol}"{hint}'
+
+
+def _entries(tree: Mapping[str, Any], section: str) -> list[tuple[int, dict[str, Any]]]:
+    return [(index, entry) for index, entry in enumerate(_list(tree.get(section))) if isinstance(entry, dict)]
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _table(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
