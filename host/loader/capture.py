@@ -19,16 +19,8 @@ NAMESPACE = "tandem_plugins"
 
 _SHORT_DIGEST = 12  # hex digits; 48 bits tell apart all versions that one machine will ever see
 _IGNORED_SUFFIXES = (
-    "~",
-    ".swp",
-    ".swo",
-    ".swx",
-    ".pyc",
-    ".pyo",
-    ".bak",
-    ".orig",
-    "___jb_tmp___",
-    "___jb_old___",
+    *("~", ".swp", ".swo", ".swx", ".bak", ".orig", "___jb_tmp___", "___jb_old___"),  # editors
+    *(".pyc", ".pyo"),
 )
 _IGNORED_NAMES = frozenset({"__pycache__", "4913"})  # vim creates 4913 to learn whether it may write here
 
@@ -44,6 +36,9 @@ class Version(Struct, frozen=True):
     root: Path
     digest: str
     files: Mapping[str, bytes]
+
+    def __repr__(self) -> str:
+        return f"Version({self.name}@{self.short_digest}, root={str(self.root)!r}, {len(self.files)} files)"
 
     @property
     def short_digest(self) -> str:
@@ -101,12 +96,9 @@ def capture(path: Path) -> Version:
             files = {file.relative_to(path).as_posix(): file.read_bytes() for file in _walk(path)}
     except OSError as error:
         at = Path(error.filename or path)
+        cause = f"cannot be read: {error.strerror}"
         raise PluginRejected(
-            [
-                PluginProblem(
-                    name, at, at.name, 0, f"cannot be read: {error.strerror}", "check the path and its rights"
-                )
-            ]
+            [PluginProblem(name, at, at.name, 0, cause, "check its path and rights")]
         ) from error
     if path.suffix != ".py" and "__init__.py" not in files:
         raise PluginRejected(

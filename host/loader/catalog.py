@@ -1,5 +1,6 @@
 """All plugins on offer, as one value that is built beside the one in use and then swapped in."""
 
+import functools
 import importlib.metadata
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -41,10 +42,10 @@ class Catalog:
         discovery = discover(map(Path, plugin_dirs))
         catalog.problems.extend(discovery.problems)
         for path in discovery.plugins.values():
-            catalog._try(lambda path=path: catalog.add(capture(path)))
+            catalog._try(functools.partial(catalog._add_file, path))
         if entry_points:
             for entry_point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
-                catalog._try(lambda entry_point=entry_point: catalog._add_installed(entry_point))
+                catalog._try(functools.partial(catalog._add_installed, entry_point))
         return catalog
 
     def add(self, version: Version) -> list[Offer]:
@@ -99,6 +100,9 @@ class Catalog:
         except PluginRejected as rejected:
             self.problems.extend(rejected.problems)
 
+    def _add_file(self, path: Path) -> None:
+        self.add(capture(path))
+
     def _admit(self, module: ModuleType, version: Version) -> list[Offer]:
         offers = collect_offers(self.manager, module, version)
         problems = []
@@ -127,7 +131,7 @@ class Catalog:
         nowhere = Version(entry_point.name, Path(entry_point.value), "", {})
         try:
             module = entry_point.load()
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary
             raise PluginRejected([problem_of(nowhere, error, "at import of its entry point")]) from None
         if not isinstance(module, ModuleType) or module.__file__ is None:
             raise PluginRejected(

@@ -118,7 +118,7 @@ def import_version(version: Version) -> ModuleType:
             _install(loaded)
         try:
             module = importlib.import_module(version.package)
-        except (Exception, SystemExit) as error:  # sys.exit() at import must not end the host
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - sys.exit() must not end the host
             problem = problem_of(version, error, "at import")
             if not loaded.holders:
                 _forget(version)

@@ -79,14 +79,8 @@ def collect_offers(manager: pluggy.PluginManager, module: ModuleType, version: V
         }
         offers = _from_hooks(own, version) if own else _from_classes(module, version)
         if not offers:
-            raise PluginRejected(
-                [
-                    version.problem(
-                        "offers nothing: no public subclass of Strategy, ExchangeAdapter or QuoteModel is defined here",
-                        next_step="define one, or start the file's name with _ if it is shared code",
-                    )
-                ]
-            )
+            cause = "offers nothing: it defines no public Strategy, ExchangeAdapter or QuoteModel subclass"
+            raise PluginRejected([version.problem(cause, next_step="define one, or add a hookimpl")])
     except pluggy.PluginValidationError as error:
         _unregister(manager, name)
         raise PluginRejected([_hook_problem(module, version, error)]) from None
@@ -105,16 +99,10 @@ def _hook_problem(module: ModuleType, version: Version, error: pluggy.PluginVali
     for name, function in vars(module).items():
         if hasattr(function, f"{hooks.PROJECT}_impl") and name not in _HOOKS.values():
             near = near_name(name, _HOOKS.values())
-            return version.problem(
-                f'there is no hook "{name}"',
-                **_place(version, function),
-                next_step=f'did you mean "{near}"?'
-                if near
-                else f"the hooks are {', '.join(_HOOKS.values())}",
-            )
-    return version.problem(
-        " ".join(str(error).split()), next_step="hookimpls of these hooks take no arguments"
-    )
+            next_step = f'did you mean "{near}"?' if near else f"the hooks are {', '.join(_HOOKS.values())}"
+            cause = f'there is no hook "{name}"'
+            return version.problem(cause, **_place(version, function), next_step=next_step)
+    return version.problem(" ".join(str(error).split()), next_step="these hooks take no arguments")
 
 
 def _place(version: Version, function: Callable[..., Any]) -> dict[str, Any]:
@@ -129,7 +117,7 @@ def _from_hooks(impls: Mapping[Kind, Callable[[], object]], version: Version) ->
         base = BASES[kind]
         try:
             answer = function()
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary
             raise PluginRejected([problem_of(version, error, f"in {_HOOKS[kind]}")]) from None
         wanted = f"{_HOOKS[kind]} returns names and {base.__name__} classes"
         if not isinstance(answer, Mapping):

@@ -56,7 +56,7 @@ class CapturedPath(Traversable):
         """Return the content as text, UTF-8 unless told otherwise."""
         return self.read_bytes().decode(encoding or "utf-8")
 
-    def open(self, mode: str = "r", *args: Any, **kwargs: Any) -> IO[Any]:  # type: ignore[override]
+    def open(self, mode: str = "r", *args: Any, **kwargs: Any) -> IO[Any]:
         """Open for reading; the content is already in memory."""
         stream = io.BytesIO(self.read_bytes())
         return stream if "b" in mode else io.TextIOWrapper(stream, *args, **{"encoding": "utf-8", **kwargs})
