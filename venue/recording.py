@@ -303,7 +303,7 @@ def _merge(
 
 
 @contextmanager
-def _open(path: Path, header: str) -> Iterator[io.BufferedReader]:
+def _open(path: Path, header: str) -> Iterator[io.BufferedIOBase]:
     """Open a compressed CSV past its checked header, and name the file in what goes wrong."""
     try:
         # GzipFile's own line iteration is Python code; a BufferedReader around it iterates in C.
