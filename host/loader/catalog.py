@@ -10,10 +10,12 @@ from types import ModuleType
 import pluggy
 
 from host.loader.capture import Version, capture
+from host.loader.contract import check_signatures
 from host.loader.discover import discover
 from host.loader.importer import import_version, problem_of, unload
 from host.loader.offers import Kind, Offer, collect_offers, new_manager
 from host.loader.problem import PluginProblem, PluginRejected, UnknownPlugin
+from host.loader.schema import check_params, check_state
 
 __all__ = ["ENTRY_POINT_GROUP", "Catalog"]
 
@@ -105,8 +107,13 @@ class Catalog:
 
     def _admit(self, module: ModuleType, version: Version) -> list[Offer]:
         offers = collect_offers(self.manager, module, version)
-        problems = []
+        problems: list[PluginProblem] = []
         for offer in offers:
+            for check in (check_signatures, check_params, check_state):
+                try:
+                    check(offer)
+                except PluginRejected as rejected:
+                    problems.extend(rejected.problems)
             taken = self._offers.get((offer.kind, offer.name))
             if taken is not None:
                 problems.append(

@@ -9,7 +9,7 @@ import msgspec
 from host.api import Params, TandemError
 from host.loader.importer import problem_of
 from host.loader.offers import Offer
-from host.loader.problem import near_name
+from host.loader.problem import PluginProblem, near_name
 
 __all__ = ["InstanceFailed", "ParamsInvalid", "decode_params", "make"]
 
@@ -30,12 +30,12 @@ class ParamsInvalid(TandemError):  # noqa: N818 - the adjective is the answer
 
 
 class InstanceFailed(TandemError):  # noqa: N818 - parallel to ParamsInvalid
-    """A plugin class could not be constructed: its own code raised."""
+    """A plugin class could not be constructed: its own code raised what `problem` tells."""
 
-    def __init__(self, instance: str, cause: str) -> None:
-        super().__init__(f'instance "{instance}": {cause}')
+    def __init__(self, instance: str, problem: PluginProblem) -> None:
+        super().__init__(f'instance "{instance}": {problem}')
         self.instance = instance
-        self.cause = cause
+        self.problem = problem
 
 
 def decode_params(offer: Offer, params: Mapping[str, object], *, instance: str) -> Params:
@@ -61,7 +61,7 @@ def make(offer: Offer, params: Mapping[str, object], *, instance: str = "") -> A
     try:
         return offer.cls(decoded)
     except (Exception, SystemExit) as error:
-        raise InstanceFailed(label, str(problem_of(offer.version, error, "when constructed"))) from error
+        raise InstanceFailed(label, problem_of(offer.version, error, "when constructed")) from error
 
 
 def _explain(

@@ -1,0 +1,92 @@
+"""The child process of `probe`: reads a version on stdin, writes one JSON line per stage passed."""
+
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from host.loader.capture import Version
+from host.loader.importer import import_version, problem_of
+from host.loader.offers import Offer, collect_offers, new_manager
+from host.loader.problem import PluginProblem, PluginRejected
+from host.loader.stages import OFFER_CHECKS, Outcome, Stage, StageReport
+
+
+def main() -> None:
+    """Run the stages until one fails, then end this process and all that it started."""
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # what the plugin prints must not mix with the answers
+    request = sys.stdin.buffer.read()
+    version = msgspec.msgpack.decode(request, type=Version, dec_hook=lambda _type, value: Path(value))
+    faulthandler.enable()
+    # From C, so that it also ends a plugin that never gives up the interpreter lock.
+    faulthandler.dump_traceback_later(float(sys.argv[1]), exit=True)
+    run_stages(version, answers)
+    os.killpg(
+        0, signal.SIGKILL
+    )  # the group is ours alone; exit handlers and threads of the plugin are not run
+
+
+def run_stages(version: Version, answers: IO[bytes]) -> None:
+    """Write a report per stage; stop after the first that fails."""
+    offers: list[Offer] = []
+
+    def import_it() -> str:
+        module = import_version(version)
+        others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+        if others:
+            next_step = "start nothing at import: a version that is only looked at would leave it behind"
+            raise PluginRejected(
+                [version.problem(f'starts thread "{others[0]}" at import', next_step=next_step)]
+            )
+        return module.__name__
+
+    def find_classes() -> str:
+        module = sys.modules[version.package]
+        offers.extend(collect_offers(new_manager(), module, version))
+        return ", ".join(f'{offer.kind} "{offer.name}"' for offer in offers)
+
+    def each_offer(check: Callable[[Offer], str]) -> str:
+        texts, problems = [], list[PluginProblem]()
+        for offer in offers:
+            try:
+                texts.append(check(offer))
+            except PluginRejected as rejected:
+                problems.extend(rejected.problems)
+        if problems:
+            raise PluginRejected(problems)
+        return "; ".join(texts)
+
+    steps: list[tuple[Stage, Callable[[], str]]] = [(Stage.IMPORT, import_it), (Stage.CLASSES, find_classes)]
+    for stage, check in OFFER_CHECKS.items():
+        steps.append((stage, lambda check=check: each_offer(check)))  # type: ignore[misc]
+    for stage, step in steps:
+        report = run_stage(version, stage, step)
+        answers.write(msgspec.json.encode(report, enc_hook=str) + b"\n")
+        if report.outcome is Outcome.FAILED:
+            return
+
+
+def run_stage(version: Version, stage: Stage, step: Callable[[], str]) -> StageReport:
+    """Run one step and time it; what it raises becomes problems."""
+    started = time.perf_counter()
+    text, problems = "", tuple[PluginProblem, ...]()
+    try:
+        text = step()
+    except PluginRejected as rejected:
+        problems = rejected.problems
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary
+        problems = (problem_of(version, error, f"in {stage}"),)
+    outcome = Outcome.FAILED if problems else Outcome.PASSED
+    return StageReport(stage, outcome, (time.perf_counter() - started) * 1e3, text, problems)
+
+
+if __name__ == "__main__":
+    main()
