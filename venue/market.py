@@ -17,7 +17,11 @@ __all__ = ["Ended", "Execution", "Market", "MarketOutput", "VenueOrder"]
 
 
 class VenueOrder(Struct, eq=False):
-    """An order at the venue. `owner` is the account's name, or empty for a synthetic participant."""
+    """An order at the venue. `owner` is the account's name, or empty for a synthetic participant.
+
+    `price` is the limit; a market order may carry one too: the worst price that it accepts. The
+    market that holds the order keeps `filled` and `is_open` up to date.
+    """
 
     order_id: int
     owner: str

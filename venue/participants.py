@@ -44,11 +44,12 @@ class BookView(Protocol):
     `act` will return.
     """
 
-    own_orders: Sequence[VenueOrder]
-    """The participants' resting orders, in an arbitrary but repeatable order; read only.
+    @property
+    def own_orders(self) -> Sequence[VenueOrder]:
+        """The participants' resting orders, in an arbitrary but repeatable order; read only.
 
-    Indexing is O(1), so a random one is cheap to pick.
-    """
+        Indexing is O(1), so a random one is cheap to pick.
+        """
 
     def best_bid(self) -> Decimal | None:
         """Return the highest bid price, None where there is none."""
