@@ -2,27 +2,40 @@
 
 from host.loader.capture import Version, capture
 from host.loader.catalog import Catalog
+from host.loader.check import CheckReport, check_plugin
 from host.loader.discover import Discovery, discover
 from host.loader.importer import import_version, unload
 from host.loader.offers import Kind, Offer
 from host.loader.params import InstanceFailed, ParamsInvalid, decode_params, make
+from host.loader.probe import ProbeResult, probe
 from host.loader.problem import PluginProblem, PluginRejected, UnknownPlugin
+from host.loader.scaffold import ScaffoldRefused, scaffold
+from host.loader.stages import Outcome, Stage, StageReport
 
 __all__ = [
     "Catalog",
+    "CheckReport",
     "Discovery",
     "InstanceFailed",
     "Kind",
     "Offer",
+    "Outcome",
     "ParamsInvalid",
     "PluginProblem",
     "PluginRejected",
+    "ProbeResult",
+    "ScaffoldRefused",
+    "Stage",
+    "StageReport",
     "UnknownPlugin",
     "Version",
     "capture",
+    "check_plugin",
     "decode_params",
     "discover",
     "import_version",
     "make",
+    "probe",
+    "scaffold",
     "unload",
 ]
