@@ -32,12 +32,14 @@ from msgspec import Struct
 from host.api import Instrument, InstrumentKind, Side, TandemError
 
 __all__ = [
+    "EXACT",
     "STEP",
     "AccountingError",
     "Holding",
     "apply_fill",
     "average_price",
     "balance_changes",
+    "exact_add",
     "fees_in_settle",
     "signed_value",
     "start_day",
@@ -51,13 +53,18 @@ STEP = Decimal("1E-18")
 _DAY_NS = 86_400_000_000_000
 _ZERO = Decimal(0)
 _TRAPS = [InvalidOperation, DivisionByZero, Overflow]
-_EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN, traps=[*_TRAPS, Inexact])
+EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN, traps=[*_TRAPS, Inexact])
 # Plain operators (and unary minus) round to the thread's context: only copy_negate() is used on money.
 # Rounding to STEP needs a context that may be inexact; 80 digits keep the division itself far
-# below the step for every value that _EXACT can hold.
+# below the step for every value that EXACT can hold.
 _ROUNDED = Context(prec=80, rounding=ROUND_HALF_EVEN, traps=_TRAPS)
 _DISPLAY = Context(prec=18, rounding=ROUND_HALF_EVEN, traps=_TRAPS)
-_add, _subtract, _multiply = _EXACT.add, _EXACT.subtract, _EXACT.multiply
+_add, _subtract, _multiply = EXACT.add, EXACT.subtract, EXACT.multiply
+
+
+def exact_add(left: Decimal, right: Decimal) -> Decimal:
+    """Return the sum to the last digit; raise `Inexact` rather than round."""
+    return _add(left, right)
 
 
 class AccountingError(TandemError):
@@ -137,7 +144,7 @@ def apply_fill(
     except DecimalException as error:
         raise AccountingError(
             f"fill of {instrument.symbol}: price and quantity must be numbers whose product is exact in "
-            f"{_EXACT.prec} digits, was {side} {qty} at {price}, fee {fee}; check the venue's report"
+            f"{EXACT.prec} digits, was {side} {qty} at {price}, fee {fee}; check the venue's report"
         ) from error
     holding.qty, holding.open_cost, holding.cash = new_qty, new_cost, new_cash
     holding.volume = new_volume

@@ -167,9 +167,13 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return None if self.max_daily_loss is None else Money.parse(self.max_daily_loss)
 
     def action(self, reason: RiskReason) -> Action:
-        """Return what a breach of this scope leads to."""
+        """Return what a breach of this scope leads to.
+
+        A missing price breaches nothing, so only a table that names `no_reference` makes it more
+        than a refusal.
+        """
         if isinstance(self.on_breach, Action):
-            return self.on_breach
+            return Action.REFUSE if reason is RiskReason.NO_REFERENCE else self.on_breach
         default = _DEFAULT_ACTIONS.get(reason, Action.REFUSE)
         return default if self.on_breach is None else self.on_breach.get(reason, default)
 

@@ -1,0 +1,210 @@
+"""What is at stake in each scope: positions, resting orders, inventory value, order rate.
+
+Everything here follows from the live orders and holdings alone, so that a rebuilt engine equals one
+that was fed step by step; the order rate, which looks back one second, is the one exception.
+"""
+
+from decimal import Decimal
+from math import fsum
+
+from host.api import BookTop, Instrument, InstrumentKind, Order
+from host.core.accounting import EXACT
+from host.core.risk_limits import Action, Limits, Refusal, RiskReason
+
+__all__ = ["Exposure", "Inventory", "Market", "OwnOrders", "RateWindow", "Scope", "exposed_qty", "mid_of"]
+
+_SECOND_NS = 1_000_000_000
+_ZERO = Decimal(0)
+_add, _subtract = EXACT.add, EXACT.subtract
+
+
+def exposed_qty(order: Order) -> Decimal:
+    """Return the most that may still trade: the larger of what rests and what a pending amend asks."""
+    qty, pending = order.qty, order.pending_qty
+    if pending is not None and pending > qty:
+        qty = pending
+    return _subtract(qty, order.filled)
+
+
+def mid_of(top: BookTop | None) -> float | None:
+    """Return the mid, or None where one side is missing or not a price."""
+    if top is None or not (0.0 < top.bid < _INFINITY and 0.0 < top.ask < _INFINITY):
+        return None
+    return (top.bid + top.ask) * 0.5
+
+
+_INFINITY = float("inf")
+
+
+class Market:
+    """The latest top of book of one symbol at one account, shared by its lanes."""
+
+    __slots__ = ("top",)
+
+    def __init__(self) -> None:
+        self.top: BookTop | None = None
+
+
+class RateWindow:
+    """Allows at most `limit` events in any window of one second: it keeps the last `limit` times."""
+
+    __slots__ = ("_next", "_times", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._times = [-_SECOND_NS] * limit
+        self._next = 0
+
+    def is_full(self, now_ns: int) -> bool:
+        """Return whether one more event at `now_ns` would be one too many."""
+        return now_ns - self._times[self._next] < _SECOND_NS
+
+    def count(self, now_ns: int) -> None:
+        """Note one event."""
+        index = self._next
+        self._times[index] = now_ns
+        self._next = index + 1 if index + 1 < self.limit else 0
+
+
+class Inventory:
+    """The value of a scope's exposures in one quote currency, gross of sign."""
+
+    __slots__ = ("exposures", "total", "unpriced")
+
+    def __init__(self) -> None:
+        self.exposures: list[Exposure] = []
+        self.total = 0.0
+        self.unpriced: set[str] = set()
+        """Symbols with exposure but no price yet: while there are any, `total` is too small."""
+
+    def revalue(self) -> None:
+        """Value every exposure at its latest mid; the sum does not depend on the order of events."""
+        for exposure in self.exposures:
+            exposure.value()
+        self.total = fsum(exposure.notional for exposure in self.exposures)
+
+
+class Exposure:
+    """One scope's position in one symbol if all its resting buys, or all its sells, were to fill.
+
+    `longest` = position + open buys, `shortest` = position − open sells; both exact.
+    """
+
+    __slots__ = ("_rate", "inventory", "longest", "market", "notional", "shortest", "symbol", "worst")
+
+    def __init__(self, instrument: Instrument, market: Market, inventory: Inventory | None) -> None:
+        self.symbol = instrument.symbol
+        self.market = market
+        self.longest = _ZERO
+        self.shortest = _ZERO
+        self.inventory = inventory
+        self.worst = 0.0
+        """The larger of |longest| and |shortest|; kept only where the scope limits its inventory."""
+        self.notional = 0.0
+        # Value of one unit in quote currency: size × mid, or the size alone for inverse contracts.
+        size = float(instrument.contract_size)
+        self._rate = (size, 0.0) if instrument.kind is InstrumentKind.INVERSE else (0.0, size)
+        if inventory is not None:
+            inventory.exposures.append(self)
+
+    def move(self, buys: Decimal, sells: Decimal) -> None:
+        """Add to what buys, and to what sells, may still do; a fill of the position is both."""
+        if buys:
+            self.longest = _add(self.longest, buys)
+        if sells:
+            self.shortest = _add(self.shortest, sells)
+        inventory = self.inventory
+        if inventory is not None:
+            before = self.notional
+            self.worst = max(abs(float(self.longest)), abs(float(self.shortest)))
+            self.value()
+            inventory.total += self.notional - before
+
+    def value(self) -> None:
+        """Set `notional` from the latest mid; without one it keeps what it was."""
+        inventory = self.inventory
+        if inventory is None:
+            return
+        mid = mid_of(self.market.top)
+        if mid is not None or not self.worst:
+            self.notional = self.worst and self.worst * self.unit_value(mid or 0.0)
+            inventory.unpriced.discard(self.symbol)
+        elif not self.notional:
+            inventory.unpriced.add(self.symbol)
+
+    def unit_value(self, mid: float) -> float:
+        """Return the value of one unit at `mid`, in quote currency."""
+        fixed, per_mid = self._rate
+        return fixed + per_mid * mid
+
+
+class OwnOrders:
+    """The prices of our resting orders on one account and symbol, for the self-trade check."""
+
+    __slots__ = ("_buys", "_sells", "best_ask", "best_bid")
+
+    def __init__(self) -> None:
+        self._buys: dict[str, Decimal] = {}
+        self._sells: dict[str, Decimal] = {}
+        self.best_bid: Decimal | None = None
+        self.best_ask: Decimal | None = None
+
+    def set_buy(self, client_id: str, price: Decimal | None) -> None:
+        """Note the highest price at which a buy may rest; None takes it out."""
+        before = self._buys.pop(client_id, None)
+        if price is not None:
+            self._buys[client_id] = price
+            if self.best_bid is None or price >= self.best_bid:
+                self.best_bid = price
+                return
+        if before == self.best_bid:
+            self.best_bid = max(self._buys.values(), default=None)
+
+    def set_sell(self, client_id: str, price: Decimal | None) -> None:
+        """Note the lowest price at which a sell may rest; None takes it out."""
+        before = self._sells.pop(client_id, None)
+        if price is not None:
+            self._sells[client_id] = price
+            if self.best_ask is None or price <= self.best_ask:
+                self.best_ask = price
+                return
+        if before == self.best_ask:
+            self.best_ask = min(self._sells.values(), default=None)
+
+
+class Scope:
+    """One scope with limits: its counters are shared by all lanes inside it."""
+
+    __slots__ = ("exposures", "inventories", "key", "limits", "loss_fault", "open_orders", "rate", "title")
+
+    def __init__(self, key: str, limits: Limits) -> None:
+        kind, _, name = key.partition(":")
+        self.key = key
+        self.title = f"{kind} {name}" if name else "the node"
+        self.limits = limits
+        self.open_orders = 0
+        self.rate = None if limits.max_orders_per_second is None else RateWindow(limits.max_orders_per_second)
+        self.exposures: dict[str, Exposure] = {}
+        self.inventories: dict[str, Inventory] = {}
+        self.loss_fault: tuple[RiskReason, str] | None = None
+        """Why orders that add risk are refused since the last look at the day's profit."""
+
+    @property
+    def counts_inventory(self) -> bool:
+        """Return whether a limit needs the value of the scope's exposures."""
+        return self.limits.max_inventory_notional is not None or self.limits.max_concentration is not None
+
+    def exposure(self, instrument: Instrument, market: Market) -> Exposure:
+        """Return the exposure to one symbol, made on first use."""
+        exposure = self.exposures.get(instrument.symbol)
+        if exposure is None:
+            inventory = None
+            if self.counts_inventory:
+                inventory = self.inventories.setdefault(instrument.quote, Inventory())
+            exposure = self.exposures[instrument.symbol] = Exposure(instrument, market, inventory)
+        return exposure
+
+    def refuse(self, reason: RiskReason, detail: str, instance: str = "", symbol: str = "") -> Refusal:
+        """Return the refusal of a breached limit of this scope, with its configured action."""
+        action: Action = self.limits.action(reason)
+        return Refusal(reason, self.key, detail, action, instance, symbol)
