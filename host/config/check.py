@@ -6,16 +6,16 @@ converted by itself.
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
+from enum import Enum
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, Final, Literal, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, Struct
 
-from host.config.limits import Money
 from host.config.schema import SYMBOL_PATTERN, NodeConfig
 from host.config.sources import KeyPath
 
@@ -59,34 +59,36 @@ def _without_later(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _walk(value: Any, type_: Any, at: KeyPath) -> Iterator[Finding]:
-    inner = list(_walk_inside(value, _bare(type_), at))
-    if inner:
-        yield from inner
-        return
+    yield from list(_walk_inside(value, _bare(type_), at)) or _convert(value, type_, at)
+
+
+def _convert(value: Any, type_: Any, at: KeyPath) -> Iterator[Finding]:
     try:
         msgspec.convert(value, type_, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        yield at, _explain(value, type_, at, str(error))
+        yield _explain(value, type_, at, str(error))
 
 
 def _walk_inside(value: Any, type_: Any, at: KeyPath) -> Iterator[Finding]:
-    if isinstance(type_, type) and issubclass(type_, Struct) and isinstance(value, dict):
+    if _is_struct(type_) and isinstance(value, dict):
         yield from _walk_struct(value, type_, at)
     elif get_origin(type_) is tuple and isinstance(value, list):
         for index, item in enumerate(value):
             yield from _walk(item, get_args(type_)[0], (*at, index))
-    elif get_origin(type_) in (dict, Mapping) and isinstance(value, dict):
+    elif get_origin(type_) is dict and isinstance(value, dict):
         for key, item in value.items():
             yield from _walk(item, get_args(type_)[1], (*at, key))
 
 
 def _walk_struct(table: dict[str, Any], type_: type[Struct], at: KeyPath) -> Iterator[Finding]:
     fields = {field.encode_name: field for field in msgspec.structs.fields(type_)}
+    is_optional = not any(field.required for field in fields.values())
     for key, value in table.items():
-        if key in fields:
-            yield from _walk(value, fields[key].type, (*at, key))
-        else:
+        if key not in fields:
             yield (*at, key), f"unknown key{_nearest(key, fields)}"
+            continue
+        found = list(_walk(value, fields[key].type, (*at, key)))
+        yield from found or (_convert({key: value}, type_, at) if is_optional else ())
     for key, field in fields.items():
         if field.required and key not in table:
             yield (*at, key), f"expected {_expected(field.type)}, was missing"
@@ -95,8 +97,7 @@ def _walk_struct(table: dict[str, Any], type_: type[Struct], at: KeyPath) -> Ite
 def _decode(type_: type[Any], value: Any) -> Any:
     if not isinstance(value, str):
         raise TypeError(f"expected text, was {value!r}")
-    parse: Callable[[str], Any] = Money.parse if type_ is Money else type_
-    return parse(value)
+    return type_(value)
 
 
 def _bare(type_: Any) -> Any:
@@ -109,9 +110,13 @@ def _bare(type_: Any) -> Any:
     return type_
 
 
-def _explain(value: Any, type_: Any, at: KeyPath, error: str) -> str:
+def _explain(value: Any, type_: Any, at: KeyPath, error: str) -> Finding:
+    if isinstance(value, dict) and _is_struct(_bare(type_)):
+        # The fields are good one by one, so this is a rule of the struct's own, "field: what is wrong".
+        key, colon, text = error.partition(": ")
+        return ((*at, key), text) if colon and key in value else (at, error)
     later = LATER_VALUES.get((str(at[-1]), value)) if at and isinstance(value, str) else None
-    return later or f"expected {_expected(type_) or error}, was {_shown(value)}"
+    return at, later or f"expected {_expected(type_)}, was {_shown(value)}"
 
 
 _WORDS: Final[Mapping[Any, str]] = {
@@ -121,7 +126,8 @@ _WORDS: Final[Mapping[Any, str]] = {
     bool: "true or false",
     Path: "a path",
     Decimal: 'a decimal number such as "0.01"',
-    Money: 'an amount and a currency such as "500 USDT"',
+    tuple: "a list",
+    dict: "a table",
 }
 
 
@@ -129,10 +135,16 @@ def _expected(type_: Any) -> str:
     bare = _bare(type_)
     if get_origin(bare) is Literal:
         return "one of " + ", ".join(f'"{choice}"' for choice in get_args(bare))
-    words = _WORDS.get(bare) or {tuple: "a list", dict: "a table", Mapping: "a table"}.get(
-        get_origin(bare), "a table"
-    )
+    if isinstance(bare, type) and issubclass(bare, Enum):
+        return "one of " + ", ".join(f'"{choice.value}"' for choice in bare)
+    if get_origin(bare) in (Union, UnionType):
+        return ", or ".join(_expected(option) for option in get_args(bare) if option is not NoneType)
+    words = _WORDS.get(get_origin(bare) or bare, "a table")
     return words + "".join(_bounds(type_))
+
+
+def _is_struct(type_: Any) -> bool:
+    return isinstance(type_, type) and issubclass(type_, Struct)
 
 
 def _bounds(type_: Any) -> Iterator[str]:
@@ -165,7 +177,7 @@ def _shown(value: Any) -> str:
 
 def _nearest(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1)
-    return f'; did you mean "{near[0]}"?' if near else f"; known here: {', '.join(sorted(known))}"
+    return f'; did you mean "{near[0]}"?' if near else f"; known here: {', '.join(sorted(known)) or 'none'}"
 
 
 # -- sense: names that belong together -----------------------------------------------------------
@@ -190,7 +202,7 @@ def _contradictions(tree: Mapping[str, Any]) -> Iterator[Finding]:
                 yield from _bad_symbol(symbol, ("instance", index, "symbols", place))
                 if symbol in _list(entry["symbols"])[:place]:
                     yield ("instance", index, "symbols", place), f'"{symbol}" is listed twice'
-                symbols.add(symbol)
+                symbols |= {symbol} if SYMBOL_PATTERN.fullmatch(symbol) else set()
     risk = _table(tree.get("risk"))
     for kind, known in (("account", accounts), ("instance", instances), ("symbol", symbols)):
         for name in _table(risk.get(kind)):

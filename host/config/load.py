@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-
-from msgspec import Struct
+from types import MappingProxyType
 
 from host.api import TandemError
 from host.config.check import convert, find_mistakes
-from host.config.schema import AccountSection, InstanceSection, NodeConfig
-from host.config.sources import Problem, Sources, show_path
+from host.config.schema import NodeConfig
+from host.config.sources import KeyPath, Problem, Sources, show_path
 
 __all__ = ["ConfigError", "LoadedConfig", "default_config", "load_config", "replay_config"]
 
@@ -24,11 +23,17 @@ class ConfigError(TandemError):
         super().__init__("\n  ".join([f"the configuration has {count}:", *lines]))
 
 
-class LoadedConfig(Struct, frozen=True):
-    """A valid configuration and the sources it came from, weakest first."""
+class LoadedConfig:
+    """A valid configuration, and the names of the sources it came from, weakest first."""
 
-    config: NodeConfig
-    sources: tuple[str, ...]
+    def __init__(self, config: NodeConfig, sources: Sources) -> None:
+        self.config = config
+        self.sources = tuple(sources.names)
+        self._sources = sources
+
+    def problem(self, at: KeyPath, text: str) -> Problem:
+        """Return a problem that names the file or variable which wrote the setting `at`."""
+        return Problem(self._sources.origin(at), show_path(self._sources.tree, at), text)
 
 
 def load_config(path: Path | None, env: str | None, environ: Mapping[str, str]) -> LoadedConfig:
@@ -47,7 +52,7 @@ def load_config(path: Path | None, env: str | None, environ: Mapping[str, str]) 
         overlaid = path or Path("tandem.toml")
         sources.add_file(overlaid.with_name(f"{overlaid.stem}.{env}{overlaid.suffix}"))
     sources.add_variables(environ)
-    return LoadedConfig(_build(sources), tuple(sources.names))
+    return LoadedConfig(_build(sources), sources)
 
 
 def default_config() -> NodeConfig:
@@ -55,16 +60,32 @@ def default_config() -> NodeConfig:
     return load_config(None, None, {}).config
 
 
-def replay_config(path: Path, symbol: str) -> NodeConfig:
-    """Return the configuration that quotes `symbol` against the recording at `path`."""
-    return NodeConfig(
-        account=(AccountSection(name="paper", exchange="paper"),),
-        instance=(
-            InstanceSection(
-                name=f"mm-{symbol.lower()}", plugin="two_sided", account="paper", symbols=(symbol,)
-            ),
-        ),
-    )
+def replay_config(path: Path, symbol: str, environ: Mapping[str, str] = MappingProxyType({})) -> NodeConfig:
+    """Return the configuration that quotes `symbol` against the recording at `path`.
+
+    The one instance is named `two-sided`; variables change it as they change a file. Raises
+    `ConfigError`.
+    """
+    sources = Sources()
+    sources.add_text(_REPLAY.format(symbol=symbol), f"built-in defaults for {path}")
+    sources.add_variables(environ)
+    return _build(sources)
+
+
+_REPLAY = """
+[node]
+name = "replay"
+
+[[account]]
+name = "paper"
+exchange = "paper"
+
+[[instance]]
+name = "two-sided"
+plugin = "two_sided"
+account = "paper"
+symbols = ["{symbol}"]
+"""
 
 
 def _build(sources: Sources) -> NodeConfig:

@@ -5,13 +5,12 @@ carry their unit in the name. Relative paths are relative to the working directo
 """
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct
 
-from host.config.limits import Limits
+from host.core.risk_limits import Limits, RiskConfig
 
 __all__ = [
     "AccountSection",
@@ -91,10 +90,15 @@ class InstanceSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class RiskSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[risk.…]`: limits. An order must pass those of its node, account, instance and symbol."""
 
-    node: Limits = field(default_factory=Limits)
-    account: Mapping[str, Limits] = {}
-    instance: Mapping[str, Limits] = {}
-    symbol: Mapping[str, Limits] = {}
+    node: Limits = Limits()
+    account: dict[str, Limits] = {}
+    instance: dict[str, Limits] = {}
+    symbol: dict[str, Limits] = {}
+
+    @property
+    def limits(self) -> RiskConfig:
+        """Return these limits as the risk engine takes them."""
+        return RiskConfig(node=self.node, accounts=self.account, instances=self.instance, symbols=self.symbol)
 
 
 class StoreSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,17 +111,22 @@ class StoreSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class NodeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything a node is configured with."""
 
-    node: NodeSection = field(default_factory=NodeSection)
+    node: NodeSection = NodeSection()
     account: tuple[AccountSection, ...] = ()
     instance: tuple[InstanceSection, ...] = ()
-    risk: RiskSection = field(default_factory=RiskSection)
-    store: StoreSection = field(default_factory=StoreSection)
+    risk: RiskSection = RiskSection()
+    store: StoreSection = StoreSection()
 
     @property
     def plugin_dirs(self) -> tuple[Path, ...]:
         """Return the folders to load plugins from: the bundled one first, none of them twice."""
         folders = (bundled_plugins(), *self.node.plugin_dirs)
         return tuple({folder.resolve(): folder for folder in folders}.values())
+
+    @property
+    def journal_dir(self) -> Path:
+        """Return the folder of the journal."""
+        return self.node.data_dir / "journal"
 
     @property
     def store_url(self) -> str:

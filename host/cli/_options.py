@@ -1,0 +1,46 @@
+"""How commands find the configuration and the folders it names."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+import msgspec
+
+from host.config import LoadedConfig, NodeConfig, load_config
+
+__all__ = ["config_options", "data_dir_option", "load_or_default", "with_data_dir"]
+
+F = TypeVar("F", bound=Callable[..., object])
+
+data_dir_option = click.option(
+    "--data-dir", type=click.Path(path_type=Path, file_okay=False), help="Instead of node.data_dir."
+)
+
+
+def config_options(command: F) -> F:
+    """Add `-c` and `--env`."""
+    command = click.option("--env", help="Overlay tandem.ENV.toml; the variable TANDEM_ENV says the same.")(
+        command
+    )
+    return click.option(
+        "-c",
+        "--config",
+        "path",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Configuration file. [default: tandem.toml here if there is one, else built-in]",
+    )(command)
+
+
+def load_or_default(path: Path | None, env: str | None) -> LoadedConfig:
+    """Load the configuration given, or `tandem.toml` here, or the built-in defaults."""
+    here = Path("tandem.toml")
+    return load_config(path or (here if here.exists() else None), env, os.environ)
+
+
+def with_data_dir(config: NodeConfig, data_dir: Path | None) -> NodeConfig:
+    """Return `config` with another data folder, if one is given."""
+    if data_dir is None:
+        return config
+    return msgspec.structs.replace(config, node=msgspec.structs.replace(config.node, data_dir=data_dir))

@@ -1,0 +1,131 @@
+"""`tandem config`: is this configuration one that a node can run?"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from host.cli._options import config_options, load_or_default
+from host.cli._output import print_json, print_table
+from host.config import ConfigError, LoadedConfig, NodeConfig, Problem
+
+if TYPE_CHECKING:
+    from host.loader import Catalog
+
+__all__ = ["config"]
+
+
+@click.group()
+def config() -> None:
+    """Inspect configurations."""
+
+
+@config.command(
+    epilog="""\b
+Examples:
+  tandem config check                      tandem.toml here, or the built-in defaults
+  tandem config check -c prod/tandem.toml --env eu --json"""
+)
+@config_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: ok, sources, problems, config.")
+def check(path: Path | None, env: str | None, as_json: bool) -> None:
+    """Report everything that is wrong: keys, types, names, plugins and their parameters.
+
+    Exits with 0 when a node can run this, with 2 when not.
+    """
+    try:
+        loaded = load_or_default(path, env)
+        problems = list(_plugin_problems(loaded))
+        if problems:
+            raise ConfigError(problems)
+    except ConfigError as error:
+        if as_json:
+            print_json({"ok": False, "problems": error.problems})
+            raise click.exceptions.Exit(2) from error
+        raise
+    if as_json:
+        print_json({"ok": True, "sources": loaded.sources, "problems": [], "config": loaded.config})
+    else:
+        _print_summary(loaded)
+
+
+def _plugin_problems(loaded: LoadedConfig) -> Iterator[Problem]:
+    """Look up every plugin named, and construct it once with its parameters."""
+    from host.loader import Catalog
+
+    catalog = Catalog.load(loaded.config.plugin_dirs)
+    try:
+        for problem in catalog.problems:
+            yield Problem("", "", str(problem))
+        yield from _unusable(loaded, catalog)
+    finally:
+        catalog.close()
+
+
+def _unusable(loaded: LoadedConfig, catalog: "Catalog") -> Iterator[Problem]:
+    from host.loader import InstanceFailed, ParamsInvalid, UnknownPlugin, make
+
+    wanted = [
+        *(
+            (("account", index), "exchange", entry.name, entry.exchange, entry.params)
+            for index, entry in enumerate(loaded.config.account)
+        ),
+        *(
+            (("instance", index), "plugin", entry.name, entry.plugin, entry.params)
+            for index, entry in enumerate(loaded.config.instance)
+        ),
+        *(
+            (("instance", index, "models", place), "name", entry.name, model.name, model.params)
+            for index, entry in enumerate(loaded.config.instance)
+            for place, model in enumerate(entry.models)
+        ),
+    ]
+    find = {"exchange": catalog.exchange, "plugin": catalog.strategy, "name": catalog.model}
+    for at, key, instance, name, params in wanted:
+        try:
+            make(find[key](name), params, instance=instance)
+        except ParamsInvalid as error:
+            yield loaded.problem((*at, *error.field.split(".")), error.detail)
+        except (UnknownPlugin, InstanceFailed) as error:
+            yield loaded.problem((*at, key), str(error))
+
+
+def _print_summary(loaded: LoadedConfig) -> None:
+    config = loaded.config
+    click.echo(f"{', '.join(loaded.sources)}: ok")
+    print_table(
+        f"node {config.node.name}",
+        ("setting", "value"),
+        (
+            ("data_dir", config.node.data_dir),
+            ("durability", config.node.durability),
+            ("plugin folders", ", ".join(map(str, config.plugin_dirs))),
+            ("store", config.store_url or "off"),
+        ),
+    )
+    print_table("accounts", ("name", "exchange"), ((a.name, a.exchange) for a in config.account))
+    print_table(
+        "instances",
+        ("name", "plugin", "account", "symbols", "models", "start", "limits"),
+        (
+            (
+                i.name,
+                i.plugin,
+                i.account,
+                " ".join(i.symbols),
+                " ".join(model.name for model in i.models) or "-",
+                i.start,
+                _limits(config, i.name, i.account, i.symbols),
+            )
+            for i in config.instance
+        ),
+    )
+
+
+def _limits(config: NodeConfig, instance: str, account: str, symbols: tuple[str, ...]) -> str:
+    """Return the scopes that limit an instance, so that a forgotten one is seen."""
+    scopes = [f"account {account}"] if account in config.risk.account else []
+    scopes += [f"instance {instance}"] if instance in config.risk.instance else []
+    scopes += [f"symbol {symbol}" for symbol in symbols if symbol in config.risk.symbol]
+    return ", ".join(["node", *scopes])

@@ -1,0 +1,153 @@
+"""`tandem run`: one node, live on a simulated market or over a recording."""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+import msgspec
+
+from host.cli._options import config_options, data_dir_option, load_or_default, with_data_dir
+from host.cli._output import Refused, print_json, print_table
+from host.config import NodeConfig, RunOptions, replay_config
+
+if TYPE_CHECKING:
+    from host.runtime.report import RunReport
+
+__all__ = ["run"]
+
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def _seconds(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h)?", value)
+    if match is None or float(match[1]) == 0:
+        raise click.BadParameter(f'expected a duration such as 500ms, 30s, 5m or 1h, was "{value}"')
+    return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def _factor(_ctx: click.Context, _param: click.Parameter, value: str) -> float | None:
+    if value == "max":
+        return None
+    if not re.fullmatch(r"\d+(\.\d+)?", value) or float(value) == 0:
+        raise click.BadParameter(f'expected a factor such as 1 or 10, or max, was "{value}"')
+    return float(value)
+
+
+@click.command(
+    short_help="Run one node: live, simulated, or over a recording.",
+    epilog="""\b
+Examples:
+  tandem run                               two market makers on a simulated market
+  tandem run -c tandem.toml --env prod     tandem.toml, overlaid by tandem.prod.toml
+  tandem run --for 10s --report json       ten seconds, then one JSON object
+  tandem run --replay RECORDING --speed max --report json
+
+\b
+Without -c, tandem.toml in the working directory is used if there is one, else built-in defaults.
+A replay without -c quotes the recording's own symbol. It always starts from nothing and keeps its
+journal only if --data-dir says where.""",
+)
+@config_options
+@click.option(
+    "--replay",
+    type=click.Path(path_type=Path, exists=True),
+    help="A recording that stands in for the market.",
+)
+@click.option(
+    "--speed", type=_Speed(), default="1", show_default=True, help="1, 10 (times real time) or max."
+)
+@click.option(
+    "--for", "duration_s", callback=_seconds, help="Stop after this much of the node's time: 30s, 5m."
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Decides everything random.")
+@click.option("--report", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("--no-ui", is_flag=True, help="No live view; log lines only.")
+@data_dir_option
+def run(
+    path: Path | None,
+    env: str | None,
+    replay: Path | None,
+    speed: float | None,
+    duration_s: float | None,
+    seed: int,
+    report: str,
+    no_ui: bool,
+    data_dir: Path | None,
+) -> None:
+    """Run one node until Ctrl-C, the end of the recording, or --for; then print what it did.
+
+    It stops cleanly: quotes are pulled and no order is left open.
+    """
+    from host import node
+
+    options = RunOptions(
+        replay=replay,
+        speed=speed,
+        duration_s=duration_s,
+        seed=seed,
+        ui=not no_ui and report == "table",
+    )
+    if replay is None and speed is None and duration_s is None:
+        raise click.UsageError("--speed max without --replay never ends; add --for, such as --for 10m")
+    if replay is not None and path is None and env is not None:
+        raise click.UsageError("--env overlays a file: name it with -c")
+    with ExitStack() as stack:
+        if replay is not None and path is None:
+            config = replay_config(replay, _recorded_symbol(replay), os.environ)
+        else:
+            config = load_or_default(path, env).config
+        config = with_data_dir(config, data_dir) if replay is None else _isolated(config, data_dir, stack)
+        result = node.run(config, options)
+    if report == "json":
+        print_json(result)
+    else:
+        _print_report(result)
+
+
+def _recorded_symbol(path: Path) -> str:
+    from venue.recording import Recording
+
+    return Recording.open(path).instrument.symbol
+
+
+def _isolated(config: NodeConfig, data_dir: Path | None, stack: ExitStack) -> NodeConfig:
+    """Keep simulated trades out of the node's journal and of its database."""
+    if data_dir is None:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tandem-replay-"))
+        store = msgspec.structs.replace(config.store, url="")
+        return with_data_dir(msgspec.structs.replace(config, store=store), Path(folder))
+    if data_dir.exists() and any(data_dir.iterdir()):
+        raise Refused(
+            f"--data-dir {data_dir} is not empty, and a replay starts from nothing; name a new folder"
+        )
+    return with_data_dir(
+        msgspec.structs.replace(config, store=msgspec.structs.replace(config.store, url=None)), data_dir
+    )
+
+
+def _print_report(report: "RunReport") -> None:
+    rows = list(_flat("", msgspec.to_builtins(report, enc_hook=str)))
+    print_table("run", ("figure", ">value"), rows)
+
+
+def _flat(prefix: str, value: Any) -> Iterator[tuple[str, object]]:
+    """Yield ("positions.mm-btc.BTC-USDT", value) for nested tables."""
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _flat(f"{prefix}.{key}" if prefix else str(key), item)
+    elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        for index, item in enumerate(value):
+            yield from _flat(f"{prefix}[{index}]", item)
+    elif isinstance(value, float):
+        yield prefix, f"{value:,.2f}"
+    elif isinstance(value, (dict, list)):
+        yield prefix, ", ".join(map(str, value)) or "none"
+    else:
+        yield prefix, value
