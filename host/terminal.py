@@ -264,7 +264,8 @@ def _header(view: NodeView, width: int, history: Sequence[float]) -> RenderableT
     grid.add_column(ratio=1, no_wrap=True)
     grid.add_column(justify="right", no_wrap=True)
     grid.add_row(first, Text.assemble(("pnl ", "dim"), _pnl_text(view)))
-    grid.add_row(second, Text(_sparkline(history, 24 if width >= 100 else 10), style="cyan"))
+    room = width - 6 - second.cell_len
+    grid.add_row(second, Text(_sparkline(history, min(room, 40)), style="cyan"))
     title = Text.assemble((f" tandem · {view.node} ", "bold"), (f"{view.mode} ", "dim"))
     return Panel(grid, box=box.ROUNDED, title=title, title_align="left", border_style="blue", padding=(0, 1))
 
@@ -293,6 +294,8 @@ def _table(columns: list[_Column], lines: int, width: int, nothing: str) -> Tabl
         if used <= width:
             shown.add(column.title)
     columns = [column for column in columns if column.title in shown]
+    fixed = sum(column.width for column in columns if not column.flexible)
+    share = (width - fixed) // max(1, sum(column.flexible for column in columns)) - 2
     table = Table(box=None, expand=True, padding=(0, 1), header_style="dim")
     for column in columns:
         table.add_column(
@@ -301,6 +304,7 @@ def _table(columns: list[_Column], lines: int, width: int, nothing: str) -> Tabl
             no_wrap=True,
             overflow="ellipsis",
             min_width=None if column.flexible else column.width - 2,
+            max_width=max(share, 4) if column.flexible and column.width - 2 > share else None,
         )
     rows = list(zip(*(column.cells for column in columns), strict=True))
     for row in rows if len(rows) <= lines else rows[: lines - 1]:
@@ -316,18 +320,18 @@ def _instances(view: NodeView, lines: int, width: int) -> RenderableType:
     rows = view.instances
     columns = [
         _Column("instance", [_named(row) for row in rows], flexible=True),
-        _Column("state", [Text(row.state, _STATE_STYLE.get(row.state, "")) for row in rows], optional=1),
-        _Column("plugin", [Text(row.plugin) for row in rows], flexible=True, optional=3),
-        _Column("version", [Text(row.digest[:6], "dim") for row in rows], optional=4),
+        _Column("state", [Text(row.state, _STATE_STYLE.get(row.state, "")) for row in rows], optional=2),
+        _Column("plugin", [Text(row.plugin) for row in rows], flexible=True, optional=4),
+        _Column("version", [Text(row.digest[:6], "dim") for row in rows], optional=5),
         _Column("symbol", [Text(row.symbol) for row in rows]),
         _Column("bid", [_price(row.bid) for row in rows], is_number=True),
         _Column("ask", [_price(row.ask) for row in rows], is_number=True),
         _Column("position", [_quantity(row.position) for row in rows], is_number=True),
-        _Column("inventory", [_gauge(row.inventory_ratio) for row in rows], optional=2),
-        _Column("realised", [_signed(row.realised) for row in rows], is_number=True, optional=5),
-        _Column("unrealised", [_signed(row.unrealised) for row in rows], is_number=True, optional=6),
+        _Column("inventory", [_gauge(row.inventory_ratio) for row in rows], optional=3),
+        _Column("realised", [_signed(row.realised) for row in rows], is_number=True, optional=6),
+        _Column("unrealised", [_signed(row.unrealised) for row in rows], is_number=True, optional=7),
         _Column("pnl", [_signed(row.pnl) for row in rows], is_number=True),
-        _Column("fills", [Text(f"{row.fills:,}") for row in rows], is_number=True),
+        _Column("fills", [Text(f"{row.fills:,}") for row in rows], is_number=True, optional=1),
     ]
     return _framed(_table(columns, lines, width - 2, "no instance"), "instances")
 
@@ -411,8 +415,8 @@ def _gauge(ratio: float) -> Text:
 
 
 def _sparkline(values: Sequence[float], width: int) -> str:
-    values = values[-width:]
-    if len(values) < 2:
+    values = values[-max(width, 0) :]
+    if len(values) < 2 or width < 2:
         return ""
     low, high = min(values), max(values)
     bars = "▁▂▃▄▅▆▇█"

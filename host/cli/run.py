@@ -61,7 +61,7 @@ journal only if --data-dir says where.""",
     help="A recording that stands in for the market.",
 )
 @click.option(
-    "--speed", type=_Speed(), default="1", show_default=True, help="1, 10 (times real time) or max."
+    "--speed", callback=_factor, default="1", show_default=True, help="1, 10 (times real time) or max."
 )
 @click.option(
     "--for", "duration_s", callback=_seconds, help="Stop after this much of the node's time: 30s, 5m."
