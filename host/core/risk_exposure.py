@@ -90,7 +90,18 @@ class Exposure:
     `longest` = position + open buys, `shortest` = position − open sells; both exact.
     """
 
-    __slots__ = ("_rate", "inventory", "longest", "market", "notional", "shortest", "symbol", "worst")
+    __slots__ = (
+        "_rate",
+        "inventory",
+        "long_estimate",
+        "longest",
+        "market",
+        "notional",
+        "short_estimate",
+        "shortest",
+        "symbol",
+        "worst",
+    )
 
     def __init__(self, instrument: Instrument, market: Market, inventory: Inventory | None) -> None:
         self.symbol = instrument.symbol
@@ -98,8 +109,10 @@ class Exposure:
         self.longest = _ZERO
         self.shortest = _ZERO
         self.inventory = inventory
+        self.long_estimate = 0.0
+        self.short_estimate = 0.0
         self.worst = 0.0
-        """The larger of |longest| and |shortest|; kept only where the scope limits its inventory."""
+        """The larger of |longest| and |shortest|: the floats are kept only where inventory is limited."""
         self.notional = 0.0
         # Value of one unit in quote currency: size × mid, or the size alone for inverse contracts.
         size = float(instrument.contract_size)
@@ -109,14 +122,18 @@ class Exposure:
 
     def move(self, buys: Decimal, sells: Decimal) -> None:
         """Add to what buys, and to what sells, may still do; a fill of the position is both."""
+        inventory = self.inventory
         if buys:
             self.longest = _add(self.longest, buys)
+            if inventory is not None:
+                self.long_estimate = float(self.longest)
         if sells:
             self.shortest = _add(self.shortest, sells)
-        inventory = self.inventory
+            if inventory is not None:
+                self.short_estimate = float(self.shortest)
         if inventory is not None:
             before = self.notional
-            self.worst = max(abs(float(self.longest)), abs(float(self.shortest)))
+            self.worst = max(abs(self.long_estimate), abs(self.short_estimate))
             self.value()
             inventory.total += self.notional - before
 
@@ -151,8 +168,12 @@ class OwnOrders:
 
     def set_buy(self, client_id: str, price: Decimal | None) -> None:
         """Note the highest price at which a buy may rest; None takes it out."""
-        before = self._buys.pop(client_id, None)
-        if price is not None:
+        before = self._buys.get(client_id)
+        if before is price:
+            return
+        if price is None:
+            del self._buys[client_id]
+        else:
             self._buys[client_id] = price
             if self.best_bid is None or price >= self.best_bid:
                 self.best_bid = price
@@ -162,8 +183,12 @@ class OwnOrders:
 
     def set_sell(self, client_id: str, price: Decimal | None) -> None:
         """Note the lowest price at which a sell may rest; None takes it out."""
-        before = self._sells.pop(client_id, None)
-        if price is not None:
+        before = self._sells.get(client_id)
+        if before is price:
+            return
+        if price is None:
+            del self._sells[client_id]
+        else:
             self._sells[client_id] = price
             if self.best_ask is None or price <= self.best_ask:
                 self.best_ask = price

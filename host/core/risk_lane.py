@@ -185,7 +185,8 @@ class Lane:
             return None
         text = (
             f"closing qty {qty:f} is more than the {self.closable(_BUY if is_buy else Side.SELL):f} that "
-            f"position {self.position:f} and its open orders leave to close in {self.symbol}; cancel them first"
+            f"position {self.position:f} and its open orders leave to close in {self.symbol}; "
+            "cancel those orders first"
         )
         return Refusal(
             RiskReason.POSITION, self.scopes[0].key, text, Action.REFUSE, self.instance, self.symbol
@@ -193,12 +194,12 @@ class Lane:
 
     def _check_inventories(self, is_buy: bool, added: float, mid: float) -> Refusal | None:
         for exposure, max_total, max_share, floor, scope in self._inventories:
-            worst = float(exposure.longest) + added if is_buy else added - float(exposure.shortest)
+            worst = exposure.long_estimate + added if is_buy else added - exposure.short_estimate
             if worst <= exposure.worst:
                 continue  # it reduces, or stays within what is at stake on the other side
             inventory = exposure.inventory
             assert inventory is not None
-            if inventory.unpriced - {self.symbol}:
+            if inventory.unpriced and inventory.unpriced != {self.symbol}:
                 return self._refuse_unpriced(scope, inventory.unpriced)
             notional = worst * exposure.unit_value(mid)
             in_all = inventory.total - exposure.notional + notional
