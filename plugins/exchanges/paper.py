@@ -46,7 +46,7 @@ class PaperParams(Params, frozen=True):
     symbols: tuple[str, ...] = tuple(INSTRUMENTS)
     """What a synthetic venue lists; a recording has its own symbol."""
     seed: int = 1
-    balances: dict[str, Decimal] = {}
+    balances: dict[str, Decimal] = msgspec.field(default_factory=dict)
     """Starting balances by currency; empty: plenty of everything that is listed."""
     latency_ms: NonNegative = 1.0
     """One way, for requests and for reports."""
@@ -69,8 +69,7 @@ class Paper(SteppedAdapter[PaperParams]):
 
     def __init__(self, params: PaperParams) -> None:
         super().__init__(params)
-        latency = Latency(_ns(params.latency_ms), _ns(params.jitter_ms))
-        self._exchange = Exchange(seed=params.seed, latency=latency, faults=params.faults)
+        self._exchange = Exchange()
         self._awaited = AwaitedAnswers(_ns(params.answer_timeout_ms))
         self._recording: Recording | None = None
         self._ledger: Ledger | None = None
@@ -78,10 +77,12 @@ class Paper(SteppedAdapter[PaperParams]):
         self._outbox: deque[Output] = deque()
 
     async def connect(self) -> Sequence[Instrument]:
-        """Open the account and return the listed instruments; raise `ExchangeError`."""
+        """Open the account and return the listed instruments; raise `ExchangeError`.
+
+        Raises `LedgerError` where the log of an earlier run cannot be read.
+        """
         instruments = [self._with_fees(instrument) for instrument in self._listed()]
-        for instrument in instruments:
-            self._exchange.list_instrument(instrument)
+        self._exchange = self._open_exchange(instruments)
         self._exchange.open_account(
             self.ctx.account,
             self.params.balances or _plenty(instruments),
@@ -161,6 +162,21 @@ class Paper(SteppedAdapter[PaperParams]):
             )
         return [INSTRUMENTS[symbol] for symbol in self.params.symbols]
 
+    def _open_exchange(self, instruments: Sequence[Instrument]) -> Exchange:
+        params = self.params
+        if params.persistent and self._recording is None and self.ctx.data_dir:
+            self._ledger = Ledger(Path(self.ctx.data_dir) / f"paper-{self.ctx.account}.jsonl")
+        exchange = Exchange(
+            seed=params.seed,
+            latency=Latency(_ns(params.latency_ms), _ns(params.jitter_ms)),
+            faults=params.faults,
+            ledger=self._ledger,
+        )
+        for instrument in instruments:
+            exchange.list_instrument(instrument)
+        exchange.restore(self.ctx.now_ns())
+        return exchange
+
     def _with_fees(self, instrument: Instrument) -> Instrument:
         maker, taker = self.params.maker_fee, self.params.taker_fee
         return msgspec.structs.replace(
@@ -172,7 +188,8 @@ class Paper(SteppedAdapter[PaperParams]):
     def _open_market(self, instrument: Instrument) -> Market:
         if self._recording is not None:
             return ReplayMarket(msgspec.structs.replace(self._recording, instrument=instrument))
-        start_price = START_PRICES[instrument.base]
+        # After a restart the market goes on near where the account last traded.
+        start_price = self._exchange.last_price(instrument.symbol) or START_PRICES[instrument.base]
         now_ns = self.ctx.now_ns()
         participants: Participants
         if self.params.market == "calm":
