@@ -18,8 +18,8 @@ __all__ = ["MAX_HELD_UPDATES", "Book", "DepthResult"]
 MAX_HELD_UPDATES: Final = 1_000
 """Depth updates kept while a snapshot is awaited: 100 s of a 100 ms stream, far above a request's time."""
 
-_NO_TOP: Final = "no top of book yet"
-_NO_SNAPSHOT: Final = "no depth snapshot yet"
+_NO_TOP: Final = "no data: no top of book yet"
+_NO_SNAPSHOT: Final = "no snapshot: depth changes came before one"
 
 
 class DepthResult(Enum):
@@ -39,13 +39,13 @@ class DepthResult(Enum):
 class Book:
     """Top of book and depth of one symbol.
 
-    `top` is the newest best bid and ask known from either stream. It is replaced only by a quote
-    or by depth that shows other prices or sizes, so `book.top is before` tells that depth changed
-    nothing there.
+    `top` is the newest best bid and ask known from either stream. It is replaced only by a quote,
+    by depth that shows other prices or sizes, or by depth that ends a fault, so `book.top is
+    before` tells that depth changed nothing there. While `top_fault` is set it is the last good one.
 
     The book is valid while `invalid_reason` is empty: the top is known and sane, and depth, once
     any was received, is without a gap. `top_fault` and `depth_fault` tell the two apart for
-    callers that need only one.
+    callers that need only one. A fault reads "kind: details", and the kind is a stable phrase.
     """
 
     __slots__ = (
@@ -94,7 +94,7 @@ class Book:
             return False
         if not (0.0 < top.bid < top.ask < inf and 0.0 <= top.bid_size < inf and 0.0 <= top.ask_size < inf):
             self.top_fault = (
-                f"quote of seq {seq}: expected 0 < bid < ask and sizes of at least 0, "
+                f"bad quote: expected 0 < bid < ask and sizes of at least 0 in seq {seq}, "
                 f"was bid {top.bid!r} × {top.bid_size!r}, ask {top.ask!r} × {top.ask_size!r}"
             )
             return False
@@ -205,9 +205,9 @@ class Book:
         bids, asks = self._bid_prices, self._ask_prices
         fault = _merge(bids, self._bid_sizes, depth.bids) or _merge(asks, self._ask_sizes, depth.asks)
         if not fault and bids and asks and bids[-1] >= asks[0]:
-            fault = f"crossed: best bid {bids[-1]!r}, best ask {asks[0]!r}"
+            fault = f"crossed depth: expected best bid < best ask, was bid {bids[-1]!r}, ask {asks[0]!r}"
         if fault:
-            self._drop_depth(f"depth of seq {depth.seq}: {fault}")
+            self._drop_depth(f"{fault} in seq {depth.seq}")
             return DepthResult.GAP
         self._last_recv_ns = depth.ts_recv
         if depth.seq >= self._top_seq:
@@ -217,14 +217,17 @@ class Book:
     def _derive_top(self, depth: Depth) -> None:
         self._top_seq = depth.seq
         if not self._bid_prices or not self._ask_prices:
-            self.top_fault = f"no {'asks' if self._bid_prices else 'bids'} as of depth seq {depth.seq}"
+            self.top_fault = (
+                f"empty side: no {'asks' if self._bid_prices else 'bids'} as of depth seq {depth.seq}"
+            )
             return
-        self.top_fault = ""
+        was_faulty, self.top_fault = bool(self.top_fault), ""
         bid, ask = self._bid_prices[-1], self._ask_prices[0]
         bid_size, ask_size = self._bid_sizes[bid], self._ask_sizes[ask]
         top = self.top
         if (
-            top is None
+            was_faulty
+            or top is None
             or bid != top.bid
             or ask != top.ask
             or bid_size != top.bid_size
@@ -249,7 +252,7 @@ def _merge(prices: list[float], sizes: dict[float, float], levels: tuple[Level, 
     """Set these levels' sizes (0 removes); return what is wrong with the first bad one, or ""."""
     for price, size in levels:
         if not (0.0 < price < inf and 0.0 <= size < inf):
-            return f"expected a price above 0 and a size of at least 0, was {size!r} at {price!r}"
+            return f"bad depth: expected a price above 0 and a size of at least 0, was {size!r} at {price!r}"
         if size == 0.0:
             if sizes.pop(price, None) is not None:
                 del prices[bisect_left(prices, price)]

@@ -51,7 +51,7 @@ def book() -> Book:
 
 def test_a_book_is_invalid_until_it_has_heard_anything() -> None:
     book = Book(SYMBOL)
-    assert (book.is_valid, book.invalid_reason, book.top) == (False, "no top of book yet", None)
+    assert (book.is_valid, book.invalid_reason, book.top) == (False, "no data: no top of book yet", None)
 
 
 def test_quotes_alone_make_a_valid_book() -> None:
@@ -83,7 +83,7 @@ def test_a_senseless_quote_is_refused_and_invalidates_until_a_good_one(
     book.apply_top(before)
     assert not book.apply_top(quote(bid, ask, 2, size=size))
     assert book.top is before
-    assert book.invalid_reason.startswith("quote of seq 2: expected 0 < bid < ask")
+    assert book.invalid_reason.startswith("bad quote: expected 0 < bid < ask")
     assert book.apply_top(quote(99, 101, 3))
     assert book.is_valid
 
@@ -105,6 +105,15 @@ def test_the_top_object_stays_while_depth_changes_nothing_there(book: Book) -> N
     assert not book.apply_top(quote(99, 101, seq=100)), "the top is known as of 101"
 
 
+def test_depth_that_ends_a_fault_of_the_top_replaces_it_even_when_the_prices_are_the_same(book: Book) -> None:
+    before = book.top
+    book.apply_top(quote(101, 99, seq=101))
+    assert book.invalid_reason.startswith("bad quote: ")
+    book.apply_depth(spot(101, 102))
+    assert book.is_valid
+    assert book.top is not before
+
+
 def test_age_counts_from_the_last_accepted_message() -> None:
     book = Book(SYMBOL)
     book.apply_top(quote(99, 101, seq=5, ts=1_000))
@@ -116,7 +125,7 @@ def test_age_counts_from_the_last_accepted_message() -> None:
 
 def test_an_empty_side_invalidates_the_top_until_it_is_back(book: Book) -> None:
     book.apply_depth(spot(101, 101, [(99.0, 0.0), (98.0, 0.0)]))
-    assert book.invalid_reason == "no bids as of depth seq 101"
+    assert book.invalid_reason == "empty side: no bids as of depth seq 101"
     book.apply_depth(spot(102, 102, [(97.0, 1.0)]))
     assert book.is_valid
     assert book.top is not None
@@ -163,7 +172,7 @@ def test_updates_before_the_snapshot_are_held_and_then_continue_it() -> None:
     assert book.apply_depth(spot(95, 99, [(50.0, 1.0)])) is DepthResult.HELD
     assert book.apply_depth(spot(100, 102, [(99.0, 5.0)])) is DepthResult.HELD
     assert book.apply_depth(spot(103, 103, [(99.5, 6.0)])) is DepthResult.HELD
-    assert book.depth_fault == "no depth snapshot yet"
+    assert book.depth_fault == "no snapshot: depth changes came before one"
     assert book.apply_depth(snapshot(101, [(99.0, 1.0)], [(101.0, 1.0)])) is DepthResult.SNAPSHOT
     assert book.levels(5) == ([(99.5, 6.0), (99.0, 5.0)], [(101.0, 1.0)])
     assert book.seq == 103
@@ -233,7 +242,7 @@ def test_levels_and_quantities(book: Book) -> None:
 @pytest.mark.parametrize("bad", [(-1.0, 1.0), (0.0, 1.0), (math.nan, 1.0), (99.0, -1.0), (99.0, math.nan)])
 def test_a_senseless_level_invalidates_depth_until_the_next_snapshot(book: Book, bad: Level) -> None:
     assert book.apply_depth(spot(101, 101, [bad])) is DepthResult.GAP
-    assert book.depth_fault.startswith("depth of seq 101: expected a price above 0")
+    assert book.depth_fault.startswith("bad depth: expected a price above 0")
     assert book.apply_depth(spot(102, 102)) is DepthResult.HELD
     assert book.apply_depth(snapshot(102, [(99.0, 1.0)], [(101.0, 1.0)])) is DepthResult.SNAPSHOT
     assert book.is_valid
@@ -241,7 +250,9 @@ def test_a_senseless_level_invalidates_depth_until_the_next_snapshot(book: Book,
 
 def test_a_crossed_book_is_invalid(book: Book) -> None:
     assert book.apply_depth(spot(101, 101, [(101.0, 1.0)])) is DepthResult.GAP
-    assert book.depth_fault == "depth of seq 101: crossed: best bid 101.0, best ask 101.0"
+    assert (
+        book.depth_fault == "crossed depth: expected best bid < best ask, was bid 101.0, ask 101.0 in seq 101"
+    )
 
 
 _sizes = st.sampled_from([0.0, 0.5, 1.0, 2.0])
