@@ -113,8 +113,8 @@ class _Cursor:
             return True  # written, and rolled, since the walk ended: enter it again
         if segment.path.exists():
             raise JournalCorrupt(
-                f"entry {self._lsn} should be here, or a segment that starts with it, was a segment that starts "
-                f"with {later[0]}; restore the missing segment or entries from a copy",
+                f"entry {self._lsn} should be here or start the next segment, which starts with {later[0]}; "
+                "restore the missing segment or entries from a copy",
                 path=segment.path,
                 offset=self._offset,
             )
