@@ -118,11 +118,13 @@ def import_version(version: Version) -> ModuleType:
             _install(loaded)
         try:
             module = importlib.import_module(version.package)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - sys.exit() must not end the host
-            problem = problem_of(version, error, "at import")
+        except BaseException as error:
             if not loaded.holders:
                 _forget(version)
-            raise PluginRejected([problem]) from None  # the traceback would keep the module alive
+            if isinstance(error, Exception | SystemExit):  # sys.exit() at import must not end the host
+                # Not `from error`: its traceback would keep the dropped modules alive.
+                raise PluginRejected([problem_of(version, error, "at import")]) from None
+            raise
         loaded.holders += 1
         return module
 
