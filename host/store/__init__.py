@@ -1,20 +1,33 @@
 """SQL projections of the journal, for queries and reports."""
 
 from host.store.database import open_engine
-from host.store.errors import DatabaseBusy, ForeignDatabase, JournalGap, SchemaMismatch, StoreError
+from host.store.errors import (
+    DatabaseBusyError,
+    ForeignDatabaseError,
+    JournalBehindError,
+    JournalGapError,
+    SchemaMismatchError,
+    StoreError,
+)
 from host.store.projector import Projector
 from host.store.queries import EquityPoint, equity, fills, orders
+from host.store.rebuild import Rebuilt, rebuild
+from host.store.writer import StoreWriter
 
 __all__ = [
-    "DatabaseBusy",
+    "DatabaseBusyError",
     "EquityPoint",
-    "ForeignDatabase",
-    "JournalGap",
+    "ForeignDatabaseError",
+    "JournalBehindError",
+    "JournalGapError",
     "Projector",
-    "SchemaMismatch",
+    "Rebuilt",
+    "SchemaMismatchError",
     "StoreError",
+    "StoreWriter",
     "equity",
     "fills",
     "open_engine",
     "orders",
+    "rebuild",
 ]

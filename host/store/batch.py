@@ -70,6 +70,7 @@ class Batch:
                 text = f"{entry.qty} at {entry.price}: {entry.reason}"
                 self._add_event(record, entry.instance, entry.account, entry.symbol, text=text)
             case e.EquityMarked():
+                self._holdings[entry.instance, entry.symbol] = lsn  # it may open the holding's day
                 self._append(schema.equity, {"lsn": lsn, "ts_ns": record.ts_ns, **asdict(entry)})
             case _:
                 self._add_notice(record)

@@ -2,14 +2,21 @@
 
 from host.api import TandemError
 
-__all__ = ["DatabaseBusy", "ForeignDatabase", "JournalGap", "SchemaMismatch", "StoreError"]
+__all__ = [
+    "DatabaseBusyError",
+    "ForeignDatabaseError",
+    "JournalBehindError",
+    "JournalGapError",
+    "SchemaMismatchError",
+    "StoreError",
+]
 
 
 class StoreError(TandemError):
     """The projection cannot go on as it is; its journal and the node's trading are not touched."""
 
 
-class JournalGap(StoreError):
+class JournalGapError(StoreError):
     """Entries are missing between the projection and the records offered: rebuild, or find them."""
 
     def __init__(self, database: str, expected: int, found: int) -> None:
@@ -21,7 +28,7 @@ class JournalGap(StoreError):
         self.found = found
 
 
-class ForeignDatabase(StoreError):
+class ForeignDatabaseError(StoreError):
     """The database holds the projection of another journal: give this node a database of its own."""
 
     def __init__(self, database: str, what: str, expected: str, found: str) -> None:
@@ -33,7 +40,18 @@ class ForeignDatabase(StoreError):
         self.found = found
 
 
-class SchemaMismatch(StoreError):
+class JournalBehindError(StoreError):
+    """The database holds entries that the journal does not: another node's, or its tail was lost."""
+
+    def __init__(self, database: str, journal: str, last_lsn: int) -> None:
+        super().__init__(
+            f"projection {database}: holds entries up to LSN {last_lsn}, the journal in {journal} ends "
+            "before that; check the database's URL, and if it is right run `tandem store rebuild`"
+        )
+        self.last_lsn = last_lsn
+
+
+class SchemaMismatchError(StoreError):
     """The tables are of another version of Tandem: upgrade Tandem where newer, rebuild where older."""
 
     def __init__(self, database: str, expected: int, found: int) -> None:
@@ -43,7 +61,7 @@ class SchemaMismatch(StoreError):
         self.found = found
 
 
-class DatabaseBusy(StoreError):
+class DatabaseBusyError(StoreError):
     """Another process projected into the same database meanwhile: open the projection again."""
 
     def __init__(self, database: str, expected: int) -> None:

@@ -15,7 +15,7 @@ from host.core.state import TradingState
 from host.store import schema
 from host.store.batch import Batch
 from host.store.database import database_name
-from host.store.errors import DatabaseBusy, ForeignDatabase, JournalGap, SchemaMismatch
+from host.store.errors import DatabaseBusyError, ForeignDatabaseError, JournalGapError, SchemaMismatchError
 from host.store.rows import load_locked, load_state
 from host.store.statements import insert_new
 
@@ -25,17 +25,20 @@ __all__ = ["Projector"]
 class Projector:
     """Projects one journal into one database; the tables are made where there are none.
 
-    Raises `SchemaMismatch` for tables of another version, and whatever SQLAlchemy raises when the
+    Raises `SchemaMismatchError` for tables of another version, and whatever SQLAlchemy raises when the
     database cannot be reached.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._name = database_name(engine)
+        self.name = database_name(engine)
+        """The database's URL without its password."""
+        self._node = self._cell = ""
+        self._first_lsn = self._last_lsn = self._last_ts_ns = 0
         self._state: TradingState | None = None
         self._locked: dict[tuple[str, str], Decimal] = {}
         with engine.begin() as connection:
-            _make_tables(connection, self._name)
+            _make_tables(connection, self.name)
         self._open()
 
     @property
@@ -52,8 +55,8 @@ class Projector:
         """Project `records`, which rise by one, in one transaction; return how many were new.
 
         Records that the tables already hold are compared by time and then skipped. Raises
-        `JournalGap`, `ForeignDatabase` or `DatabaseBusy`, or what SQLAlchemy raises; whatever is
-        raised, nothing of the batch was projected.
+        `JournalGapError`, `ForeignDatabaseError` or `DatabaseBusyError`, or what SQLAlchemy raises;
+        whatever is raised, nothing of the batch was projected.
         """
         new = self._check(records)
         if not new:
@@ -79,7 +82,7 @@ class Projector:
     def seed(self, lsn: int, ts_ns: int, state: TradingState) -> None:
         """Start empty tables from a snapshot of the state after entry `lsn`, where older entries are gone.
 
-        Raises `DatabaseBusy` unless the tables are empty.
+        Raises `DatabaseBusyError` unless the tables are empty.
         """
         with self._engine.begin() as connection:
             claimed = connection.execute(
@@ -88,7 +91,7 @@ class Projector:
                 .values(node=state.node, cell=state.cell, first_lsn=lsn + 1, last_lsn=lsn, last_ts_ns=ts_ns)
             )
             if claimed.rowcount != 1:
-                raise DatabaseBusy(self._name, 0)
+                raise DatabaseBusyError(self.name, 0)
             batch = Batch(state, {})
             batch.add_everything(lsn)
             batch.write(connection)
@@ -107,8 +110,8 @@ class Projector:
         for record in records:
             if record.lsn == self._last_lsn and record.ts_ns != self._last_ts_ns:
                 # Same place, other entry: another journal, or one whose tail was replaced.
-                raise ForeignDatabase(
-                    self._name,
+                raise ForeignDatabaseError(
+                    self.name,
                     f"a journal whose entry {record.lsn} has time",
                     str(record.ts_ns),
                     str(self._last_ts_ns),
@@ -116,7 +119,7 @@ class Projector:
             if record.lsn <= last:
                 continue
             if record.lsn != last + 1:
-                raise JournalGap(self._name, last + 1, record.lsn)
+                raise JournalGapError(self.name, last + 1, record.lsn)
             new.append(record)
             last = record.lsn
         return new
@@ -130,7 +133,7 @@ class Projector:
                     ("cell", cell, record.entry.cell),
                 ):
                     if mine and mine != other:
-                        raise ForeignDatabase(self._name, what, repr(other), repr(mine))
+                        raise ForeignDatabaseError(self.name, what, repr(other), repr(mine))
                 node, cell = record.entry.node, record.entry.cell
         table = schema.projection
         claimed = connection.execute(
@@ -145,7 +148,7 @@ class Projector:
             )
         )
         if claimed.rowcount != 1:
-            raise DatabaseBusy(self._name, self._last_lsn)
+            raise DatabaseBusyError(self.name, self._last_lsn)
         return node, cell
 
 
@@ -154,7 +157,7 @@ def _make_tables(connection: Connection, name: str) -> None:
     if inspect(connection).has_table(table.name):
         found = connection.execute(select(table.c.schema_version)).scalar_one()
         if found != schema.SCHEMA_VERSION:
-            raise SchemaMismatch(name, schema.SCHEMA_VERSION, found)
+            raise SchemaMismatchError(name, schema.SCHEMA_VERSION, found)
         return
     schema.metadata.create_all(connection)
     first = {"id": 1, "schema_version": schema.SCHEMA_VERSION, "node": "", "cell": ""}

@@ -9,6 +9,7 @@ from sqlalchemy import Engine, Select, select
 
 from host.api import Fill, Order
 from host.store import schema
+from host.store.rows import order_from
 
 __all__ = ["EquityPoint", "equity", "fills", "orders"]
 
@@ -43,7 +44,9 @@ def orders(
     query = _where(select(table), instance=instance, symbol=symbol)
     if is_live is not None:
         query = query.where(table.c.done_lsn.is_(None) if is_live else table.c.done_lsn.is_not(None))
-    return _fetch(engine, query.order_by(table.c.created_lsn.desc()).limit(limit), Order)
+    query = query.order_by(table.c.created_lsn.desc()).limit(limit)
+    with engine.connect() as connection:
+        return [order_from(row) for row in connection.execute(query).mappings()]
 
 
 def fills(
@@ -83,8 +86,7 @@ def _where(query: Select[Any], **wanted: str | None) -> Select[Any]:
 
 
 def _fetch(engine: Engine, query: Select[Any], type_: type[T]) -> list[T]:
-    columns = set(query.selected_columns.keys())
-    names = [name for name in type_.__struct_fields__ if name in columns]
+    names = type_.__struct_fields__
     with engine.connect() as connection:
         rows = connection.execute(query).mappings()
         return [msgspec.convert({name: row[name] for name in names}, type_) for row in rows]

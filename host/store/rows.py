@@ -1,12 +1,11 @@
 """The trading core's objects as table rows, and back."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from decimal import Decimal
-from typing import Any
 
 import msgspec
 from msgspec.structs import asdict
-from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy import Connection, RowMapping, Table, select
 
 from host.api import Fill, Instrument, Order
 from host.core.accounting import Holding
@@ -29,23 +28,24 @@ __all__ = [
 _JSON = msgspec.json.Encoder(decimal_format="string")
 _HOLDING = msgspec.json.Decoder(Holding)
 _INSTRUMENT = msgspec.json.Decoder(Instrument)
-_SYMBOLS = msgspec.json.Decoder(tuple[str, ...])
+_NAMES = msgspec.json.Decoder(list[str])
 _ORDER_FIELDS = [name for name in Order.__struct_fields__ if name != "trade_ids"]
 
 
 def order_row(order: Order, created_lsn: int, done_lsn: int | None, lsn: int) -> Row:
-    """Return the row of `order`; its trade ids are in the fills."""
+    """Return the row of `order`."""
     row = {name: getattr(order, name) for name in _ORDER_FIELDS}
+    row["trade_ids"] = _JSON.encode(order.trade_ids).decode() if order.trade_ids else "[]"
     row["created_lsn"] = created_lsn
     row["done_lsn"] = done_lsn
     row["lsn"] = lsn
     return row
 
 
-def order_from(row: Mapping[str, Any], trade_ids: Iterable[str] = ()) -> Order:
+def order_from(row: RowMapping) -> Order:
     """Return the order of a row."""
     fields = {name: row[name] for name in _ORDER_FIELDS}
-    return msgspec.convert({**fields, "trade_ids": list(trade_ids)}, Order)
+    return msgspec.convert({**fields, "trade_ids": _NAMES.decode(row["trade_ids"])}, Order)
 
 
 def fill_row(fill: Fill, lsn: int) -> Row:
@@ -109,7 +109,7 @@ def load_state(connection: Connection) -> TradingState:
             row["plugin"],
             row["digest"],
             row["account"],
-            _SYMBOLS.decode(row["symbols"]),
+            tuple(_NAMES.decode(row["symbols"])),
             row["params"].encode(),
             InstanceState(row["state"]),
             row["reason"],
@@ -134,21 +134,12 @@ def _load_orders(connection: Connection, state: TradingState) -> None:
     table = schema.orders
     live = select(table).where(table.c.done_lsn.is_(None)).order_by(table.c.created_lsn)
     latest = select(table).where(table.c.done_lsn.is_not(None))
-    latest = latest.order_by(table.c.done_lsn.desc()).limit(RETIRED_LIMIT)
-    live_rows = connection.execute(live).mappings().all()
-    retired_rows = connection.execute(latest).mappings().all()[::-1]
-    wanted = table.c.done_lsn.is_(None)
-    if retired_rows:
-        wanted |= table.c.done_lsn >= retired_rows[0]["done_lsn"]
-    trades: dict[str, list[str]] = {}
-    fills = select(schema.fills.c.client_id, schema.fills.c.trade_id)
-    fills = fills.join(table, table.c.client_id == schema.fills.c.client_id).where(wanted)
-    for client_id, trade_id in connection.execute(fills.order_by(schema.fills.c.lsn)):
-        trades.setdefault(client_id, []).append(trade_id)
-    for target, rows in ((state.orders, live_rows), (state.retired, retired_rows)):
-        for row in rows:
-            target[row["client_id"]] = order_from(row, trades.get(row["client_id"], ()))
+    latest = latest.order_by(table.c.done_lsn.desc(), table.c.updated_ns.desc()).limit(RETIRED_LIMIT)
+    for row in connection.execute(live).mappings():
+        state.orders[row["client_id"]] = order_from(row)
+    for row in reversed(connection.execute(latest).mappings().all()):
+        state.retired[row["client_id"]] = order_from(row)
 
 
-def _all(connection: Connection, table: Any) -> Iterable[RowMapping]:
+def _all(connection: Connection, table: Table) -> Iterable[RowMapping]:
     return connection.execute(select(table)).mappings()

@@ -97,6 +97,7 @@ orders = Table(
     Column("slot", Integer, nullable=False),
     Column("pending_price", ExactDecimal),
     Column("pending_qty", ExactDecimal),
+    Column("trade_ids", Text, nullable=False),  # JSON list
     Column("created_ns", BigInt, nullable=False),
     Column("updated_ns", BigInt, nullable=False),
     Column("created_lsn", BigInt, nullable=False),
