@@ -176,6 +176,11 @@ class TerminalView:
             self._next_line_s = self._clock() + STATUS_EVERY_S
             self._console.print(status_line(view), markup=False, highlight=False, soft_wrap=True)
 
+    def refresh(self) -> None:
+        """Draw now, on the caller's thread: for the last picture before a stop."""
+        if self._live is not None:
+            self._live.refresh()
+
     def _draw(self) -> RenderableType:
         if self._view is None:
             return Text("starting …", style="dim")
@@ -201,7 +206,8 @@ def status_line(view: NodeView) -> str:
 def render(view: NodeView, width: int, height: int, history: Sequence[float] = ()) -> RenderableType:
     """Lay `view` out for a screen of this size. `history` is past profit, oldest first."""
     room = height - _HEADER_LINES - _LOG_MIN_LINES
-    instances = _visible(len(view.instances), room - _FRAME_LINES - min(len(view.markets), 3) - _FRAME_LINES)
+    stacked = 0 if width >= SIDE_BY_SIDE else min(len(view.markets), 3) + _FRAME_LINES
+    instances = _visible(len(view.instances), room - _FRAME_LINES - stacked)
     left = room - instances - _FRAME_LINES
     layout = Layout()
     header = Layout(_header(view, width, history), size=_HEADER_LINES)
@@ -258,16 +264,20 @@ def _header(view: NodeView, width: int, history: Sequence[float]) -> RenderableT
         str(view.open_orders),
         ("  journal ", "dim"),
         f"{view.journal_lsn:,}",
-        *(() if view.store_lag is None else (("  store lag ", "dim"), f"{view.store_lag:,}")),
+        *(() if view.store_lag is None else ((" lag ", "dim"), f"{view.store_lag:,}")),
     )
+    spark = Text(_sparkline(history, min(width - 6 - second.cell_len, 40)), style="cyan")
+    lines = Group(_ends(first, Text.assemble(("pnl ", "dim"), _pnl_text(view))), _ends(second, spark))
+    title = Text.assemble((f" tandem · {view.node} ", "bold"), (f"{view.mode} ", "dim"))
+    return Panel(lines, box=box.ROUNDED, title=title, title_align="left", border_style="blue", padding=(0, 1))
+
+
+def _ends(left: Text, right: Text) -> Table:
     grid = Table.grid(expand=True)
     grid.add_column(ratio=1, no_wrap=True)
     grid.add_column(justify="right", no_wrap=True)
-    grid.add_row(first, Text.assemble(("pnl ", "dim"), _pnl_text(view)))
-    room = width - 6 - second.cell_len
-    grid.add_row(second, Text(_sparkline(history, min(room, 40)), style="cyan"))
-    title = Text.assemble((f" tandem · {view.node} ", "bold"), (f"{view.mode} ", "dim"))
-    return Panel(grid, box=box.ROUNDED, title=title, title_align="left", border_style="blue", padding=(0, 1))
+    grid.add_row(left, right)
+    return grid
 
 
 class _Column(Struct):
