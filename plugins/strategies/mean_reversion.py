@@ -26,7 +26,7 @@ class MeanReversionParams(Params, frozen=True):
         Decimal("0.01")
     )
     half_life_s: Annotated[
-        Seconds, Meta(description="Half-life of mean and deviation; also how long to warm up.")
+        Seconds, Meta(description="Half-life of mean and deviation; two of them are the warm-up.")
     ] = 60.0
     entry_z: Annotated[Positive, Meta(description="Deviations from the mean that open a position.")] = 2.5
     exit_z: Annotated[NonNegative, Meta(description="Deviations from the mean that close it.")] = 0.5
@@ -71,8 +71,10 @@ class MeanReversion(Strategy[MeanReversionParams]):
         estimate = self.state.estimates.get(book.symbol)
         if estimate is None:
             estimate = self.state.estimates[book.symbol] = Estimate(book.mid, book.ts_recv, book.ts_recv)
-        # The score comes first: a move that is already in the mean looks smaller than it was.
-        if estimate.variance > 0 and book.ts_recv - estimate.started_ns >= self.params.half_life_s * 1e9:
+        # The score comes first: a move that is already in the mean looks smaller than it was. The
+        # variance starts at 0, so before two half-lives every score would be far too large.
+        warm_up_ns = 2 * self.params.half_life_s * 1e9
+        if estimate.variance > 0 and book.ts_recv - estimate.started_ns >= warm_up_ns:
             held = self.position(book.symbol).qty
             wanted = self._wanted(held, (book.mid - estimate.mean) / sqrt(estimate.variance))
             if wanted != held:

@@ -202,10 +202,10 @@ def test_a_refused_order_is_counted_and_tried_again_after_the_cooldown(cls: type
     ctx = FakeContext()
     ctx.refuses = True
     strategy = start(cls, ctx, cooldown_s=2.0)
-    for tick in range(700):
+    for tick in range(1300):
         strategy.on_book(ctx.top(100.0 + 0.02 * sin(tick), tick / 10))
     assert ctx.requests == []
-    for at_s in (71.0, 71.1, 72.9, 73.0):
+    for at_s in (131.0, 131.1, 132.9, 133.0):
         strategy.on_book(ctx.top(120.0, at_s))
     assert len(ctx.requests) == 2
     assert strategy.state.refused == 2
@@ -270,6 +270,25 @@ def test_mean_reversion_does_nothing_in_a_market_that_never_moved() -> None:
     strategy = start(mean_reversion.MeanReversion, ctx)
     flat_then(strategy, ctx, until_s=120)
     assert ctx.requests == []
+
+
+def test_mean_reversion_waits_two_half_lives() -> None:
+    ctx = FakeContext(fills_at_once=True)
+    strategy = start(mean_reversion.MeanReversion, ctx, half_life_s=60.0)
+    wobble(strategy, ctx, until_s=119)
+    strategy.on_book(ctx.top(110.0, 119.9))
+    assert ctx.requests == []
+    strategy.on_book(ctx.top(120.0, 120.0))
+    assert len(ctx.requests) == 1
+
+
+def test_mean_reversion_knows_mean_and_variance_of_a_steady_market() -> None:
+    ctx = FakeContext(fills_at_once=True)
+    strategy = start(mean_reversion.MeanReversion, ctx)
+    wobble(strategy, ctx, until_s=1000)
+    estimate = strategy.state.estimates[SYMBOL]
+    assert estimate.mean == pytest.approx(100.01, abs=1e-4)
+    assert estimate.variance == pytest.approx(0.01**2, rel=0.01)
 
 
 def test_mean_reversion_respects_the_cooldown_and_one_order_in_flight() -> None:
