@@ -1,0 +1,45 @@
+# Every verb sets up what it needs: a fresh Debian or Ubuntu with python3 >= 3.11 and make will do.
+# ARGS are passed on, for example: make run ARGS="--for 10s --report json"
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint types bench clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+BENCHMARKS := $(filter-out bench/_%.py bench/train_%.py,$(wildcard bench/*.py))
+ARGS ?=
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## create .venv and install Tandem with its development tools
+
+$(STAMP): pyproject.toml scripts/make-venv
+	@scripts/make-venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[onnx,postgres,dev]'
+	@touch $@
+
+run: setup ## run a node; ARGS are those of `tandem run`
+	@$(BIN)/tandem run $(ARGS)
+
+test: setup ## run all tests, against real servers where they can be had; ARGS are those of pytest
+	@scripts/install-test-servers
+	@$(BIN)/pytest $(ARGS)
+
+lint: setup ## check style, formatting and the direction of imports
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/lint-imports
+
+types: setup ## check types
+	@$(BIN)/mypy
+
+bench: setup ## run every benchmark; ARGS are passed to each, for example --json
+	@for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file $(ARGS); done
+
+clean: ## remove .venv, caches and the data of local runs
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist var
+	find host venue plugins tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
