@@ -58,7 +58,7 @@ EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN, traps=[*_TRAPS, Inexact])
 # Rounding to STEP needs a context that may be inexact; 80 digits keep the division itself far
 # below the step for every value that EXACT can hold.
 _ROUNDED = Context(prec=80, rounding=ROUND_HALF_EVEN, traps=_TRAPS)
-_DISPLAY = Context(prec=18, rounding=ROUND_HALF_EVEN, traps=_TRAPS)
+_DISPLAY = Context(prec=15, rounding=ROUND_HALF_EVEN, traps=_TRAPS)
 _add, _subtract, _multiply = EXACT.add, EXACT.subtract, EXACT.multiply
 
 
@@ -132,18 +132,20 @@ def apply_fill(
             new_cost = _ZERO
         elif (new_qty > 0) is (held > 0):
             # A reduction releases the same share of the cost as of the quantity.
-            new_cost = _add(cost, _divide(_multiply(cost, signed_qty), held))
+            new_cost = _add(cost, _divide(_ROUNDED.multiply(cost, signed_qty), held))
         else:
             new_cost = signed_value(instrument, price, new_qty)
         new_cash = _subtract(holding.cash, value)
         realised = _subtract(_subtract(new_cost, cost), value)
         new_volume = _add(holding.volume, qty)
+        if not (qty > 0 and new_cost.is_finite() and new_cash.is_finite() and fee.is_finite()):
+            raise InvalidOperation("not a number to account with")  # quiet NaNs trap nothing
         if fee:
             new_fee = _add(holding.fees.get(fee_currency, _ZERO), fee)
             holding.fees[fee_currency] = new_fee
     except DecimalException as error:
         raise AccountingError(
-            f"fill of {instrument.symbol}: price and quantity must be numbers whose product is exact in "
+            f"fill of {instrument.symbol}: price and quantity must be above 0 and their product exact in "
             f"{EXACT.prec} digits, was {side} {qty} at {price}, fee {fee}; check the venue's report"
         ) from error
     holding.qty, holding.open_cost, holding.cash = new_qty, new_cost, new_cash
@@ -160,7 +162,7 @@ def unrealised(holding: Holding, instrument: Instrument, mark: Decimal) -> Decim
 
 
 def average_price(holding: Holding, instrument: Instrument) -> Decimal:
-    """Return the average entry price in quote per base, to 18 digits; 0 when flat.
+    """Return the average entry price in quote per base, to 15 digits; 0 when flat.
 
     For inverse contracts it is the harmonic mean, as venues state it. For display: profit is
     computed from `open_cost`, which is exact.
