@@ -51,6 +51,8 @@ class NodeSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """How much of a strategy's own state a crash may lose, at most."""
     equity_every_ms: Positive = 1_000
     """How often profit and loss are marked to market."""
+    order_window_ms: Positive = 2_000
+    """How long a request to a venue may take; the venue must not accept it later."""
     stop_timeout_ms: Positive = 5_000
     """How long a clean stop waits for the venue to confirm that no order is left open."""
 
@@ -83,6 +85,8 @@ class InstanceSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Applied to every quote, in this order."""
     isolation: Literal["inline"] = "inline"
     params: ParamsTable = {}
+    quote_tolerance_bps: Annotated[float, Meta(ge=0)] = 0.5
+    """How far, in basis points of the price, a wanted quote may move before its order follows."""
     start: Literal["running", "paused"] = "running"
     """The state in which a new instance starts; a paused one receives data and has no quotes."""
 

@@ -1,0 +1,540 @@
+"""The order management system: every order, amend and cancel of a node goes through here.
+
+What a strategy wants becomes commands in this order: the slot's next step, the risk checks, the
+journal entry (which changes the state), the outbox. `flush` then lets each command through the gate
+to its adapter. What the venue says becomes journal entries the same way, and strategies hear of it
+last. All of it is synchronous and deterministic: time comes in as an argument.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+from msgspec import Struct
+
+from host.api import (
+    AmendOrder,
+    AmendRejected,
+    AmendSupport,
+    BookTop,
+    CancelOrder,
+    CancelRejected,
+    Command,
+    ExchangeAdapter,
+    ExchangeError,
+    Fill,
+    Instrument,
+    Order,
+    OrderRefused,
+    OrderRequest,
+    OrderStatus,
+    OrderType,
+    PlaceOrder,
+    Quote,
+    Side,
+    TimeInForce,
+)
+from host.core import entries as e
+from host.core.client_id import ClientIdMaker
+from host.core.gate import Gate
+from host.core.quoting import QuoteLane, Slot, Step
+from host.core.risk import Lane, Refusal, RiskEngine
+from host.core.state import Outcome, TradingState
+
+__all__ = ["Channel", "Oms"]
+
+_ZERO: Final = Decimal(0)
+REFUSAL_REPEAT_NS: Final = 1_000_000_000
+"""The same refusal, tick after tick, is journaled at most once in this time."""
+
+
+class _Outgoing(Struct, frozen=True):
+    account: str
+    command: Command
+    action: str
+    instance: str
+    lsn: int
+
+
+class Channel:
+    """What one instance needs to trade one symbol: its quoting, its risk lane, its order ids."""
+
+    __slots__ = (
+        "account",
+        "ids",
+        "instance",
+        "instrument",
+        "last_refusal_ns",
+        "last_refusal_text",
+        "quoting",
+        "risk",
+        "symbol",
+    )
+
+    def __init__(
+        self,
+        instance: str,
+        account: str,
+        instrument: Instrument,
+        quoting: QuoteLane,
+        risk: Lane,
+        ids: ClientIdMaker,
+    ) -> None:
+        self.instance: Final = instance
+        self.account: Final = account
+        self.symbol: Final = instrument.symbol
+        self.instrument: Final = instrument
+        self.quoting: Final = quoting
+        self.risk: Final = risk
+        self.ids: Final = ids
+        self.last_refusal_text = ""
+        self.last_refusal_ns = 0
+
+
+class Oms:
+    """Turns wishes into journaled commands and venue reports into journaled state.
+
+    `record(entry, now_ns)` appends to the journal, applies to `state` and returns the outcome.
+    `on_change(order, fill)` is called after the venue changed an order. `on_breach(refusal)` is
+    called when a risk check asks for more than a refusal.
+    """
+
+    def __init__(
+        self,
+        state: TradingState,
+        risk: RiskEngine,
+        gate: Gate,
+        record: Callable[[e.Entry, int], Outcome | None],
+        on_change: Callable[[Order | None, Fill | None], None],
+        on_breach: Callable[[Refusal, str], None],
+    ) -> None:
+        self.state = state
+        self.risk = risk
+        self.gate = gate
+        self.ports: dict[str, ExchangeAdapter[Any]] = {}
+        self.orders_sent = 0
+        self.amends_sent = 0
+        self.cancels_sent = 0
+        self.refused = 0
+        self._record = record
+        self._on_change = on_change
+        self._on_breach = on_breach
+        self._outbox: list[_Outgoing] = []
+        self._channels: dict[tuple[str, str], Channel] = {}
+        self._tops: dict[tuple[str, str], BookTop | None] = {}
+
+    # -- wiring ----------------------------------------------------------------------------------
+
+    def open_channel(
+        self, instance: str, account: str, symbol: str, ids: ClientIdMaker, tolerance_bps: float
+    ) -> Channel:
+        """Let `instance` trade `symbol`; adopt its live quotes as the lane's own."""
+        instrument = self.state.instruments[account][symbol]
+        quoting = QuoteLane(instrument, tolerance_bps, tolerance_ticks=1 if tolerance_bps else 0)
+        channel = Channel(
+            instance, account, instrument, quoting, self.risk.lane(instance, account, instrument), ids
+        )
+        for order in self.state.orders.values():
+            if order.instance == instance and order.symbol == symbol and order.slot >= 0:
+                self._adopt_into_slot(channel, order)
+        self._channels[instance, symbol] = channel
+        return channel
+
+    def close_channels(self, instance: str) -> None:
+        """Forget the channels of an instance that is gone; its orders stay known."""
+        for key in [key for key in self._channels if key[0] == instance]:
+            del self._channels[key]
+
+    # -- what strategies want --------------------------------------------------------------------
+
+    def set_quotes(self, channel: Channel, quotes: Sequence[Quote], top: BookTop | None, now_ns: int) -> None:
+        """Work towards exactly these quotes, best level first; none pulls them all."""
+        lane = channel.quoting
+        level = 0
+        for quote in quotes:
+            bid = lane.bids[level] if level < len(lane.bids) else lane.slot(Side.BUY, level)
+            ask = lane.asks[level] if level < len(lane.asks) else lane.slot(Side.SELL, level)
+            if not lane.want_bid(bid, quote.bid, quote.bid_qty, top):
+                self._refuse(channel, "quote", "BAD_QUOTE", f"bid price was {quote.bid!r}", now_ns)
+            if not lane.want_ask(ask, quote.ask, quote.ask_qty, top):
+                self._refuse(channel, "quote", "BAD_QUOTE", f"ask price was {quote.ask!r}", now_ns)
+            level += 1
+            self.work_slot(channel, bid, top, now_ns)
+            self.work_slot(channel, ask, top, now_ns)
+        if level < len(lane.bids):
+            for slot in [*lane.bids[level:], *lane.asks[level:]]:
+                slot.clear()
+                self.work_slot(channel, slot, top, now_ns)
+
+    def work_slot(self, channel: Channel, slot: Slot, top: BookTop | None, now_ns: int) -> None:
+        """Take the slot's next step, if it has one."""
+        lane = channel.quoting
+        step = slot.step(lane.tolerance(slot.wanted_ticks), now_ns)
+        if step is Step.NOTHING:
+            return
+        if step is Step.CANCEL:
+            self._send_cancel(_order_of(slot), "quote pulled", now_ns)
+        elif step is Step.PLACE:
+            self._place_quote(channel, slot, top, now_ns)
+        elif self.ports[channel.account].amend_support is AmendSupport.NATIVE:
+            self._amend_quote(channel, slot, top, now_ns)
+        else:
+            self._send_cancel(_order_of(slot), "quote moved", now_ns)
+
+    def place(self, channel: Channel, request: OrderRequest, top: BookTop | None, now_ns: int) -> str:
+        """Send an imperative order and return its client id; raise `OrderRefused`."""
+        fault = _request_fault(request, channel.instrument)
+        if fault is not None:
+            self._refuse(channel, "place", "INVALID_ORDER", fault, now_ns)
+            raise OrderRefused("INVALID_ORDER", fault)
+        refusal = channel.risk.check(request.side, request.price, request.qty, top, now_ns)
+        if refusal is not None:
+            self._risk_refused(channel, "place", refusal, now_ns)
+            raise OrderRefused(refusal.reason, refusal.detail)
+        return self._send_place(
+            channel,
+            request.side,
+            request.type,
+            request.time_in_force,
+            request.price,
+            request.qty,
+            request.post_only,
+            request.reduce_only,
+            -1,
+            now_ns,
+        ).client_id
+
+    def close_position(self, channel: Channel, now_ns: int) -> bool:
+        """Close what the channel holds and no open order closes yet; return whether it is flat.
+
+        Sent as a reduce-only market order, which passes limits and kill switch: it only reduces.
+        """
+        position = channel.risk.position
+        if not position:
+            return True
+        side = Side.SELL if position > _ZERO else Side.BUY
+        qty = channel.instrument.qty_floor(channel.risk.closable(side))
+        if qty > _ZERO and channel.risk.check(side, None, qty, None, now_ns, is_closing=True) is None:
+            self._send_place(
+                channel, side, OrderType.MARKET, TimeInForce.IOC, None, qty, False, True, -1, now_ns
+            )
+        return False
+
+    def cancel(self, client_id: str, reason: str, now_ns: int) -> bool:
+        """Ask the venue to cancel; return False when the order is done or already being cancelled."""
+        order = self.state.orders.get(client_id)
+        if order is None or order.status is OrderStatus.PENDING_CANCEL:
+            return False
+        self._send_cancel(order, reason, now_ns)
+        return True
+
+    def pull_quotes(self, instance: str, reason: str, now_ns: int) -> None:
+        """Want no quotes of `instance` any more and cancel the ones that rest."""
+        for (owner, _symbol), channel in self._channels.items():
+            if owner == instance:
+                for slot in channel.quoting.slots():
+                    slot.clear()
+        for order in list(self.state.orders.values()):
+            if order.instance == instance and order.slot >= 0:
+                self.cancel(order.client_id, reason, now_ns)
+
+    def cancel_all(self, orders: Iterable[Order], reason: str, now_ns: int) -> int:
+        """Cancel these orders; quotes among them are no longer wanted. Return how many were asked."""
+        asked = 0
+        for order in list(orders):
+            channel = self._channels.get((order.instance, order.symbol))
+            if channel is not None and order.slot >= 0:
+                channel.quoting.slot(order.side, order.slot).clear()
+            asked += self.cancel(order.client_id, reason, now_ns)
+        return asked
+
+    # -- what the venue says ---------------------------------------------------------------------
+
+    def commit(self, entry: e.Entry, now_ns: int) -> Outcome | None:
+        """Journal an entry that the venue caused, and let risk, quoting and strategies follow."""
+        outcome = self._record(entry, now_ns)
+        if outcome is None:
+            return None
+        if outcome.anomaly is not None:
+            kind, _, text = outcome.anomaly.partition(": ")
+            self._record(e.Alert(kind, text), now_ns)
+        order, fill = outcome.order, outcome.fill
+        if fill is not None:
+            self.risk.filled(fill)
+        if order is not None:
+            self.follow(order, outcome.before, now_ns)
+        if fill is not None or (order is not None and outcome.anomaly is None):
+            self._on_change(order, fill)
+        if order is not None and order.slot >= 0:
+            self._after_change(order, _is_refusal(entry), now_ns)
+        return outcome
+
+    def follow(self, order: Order, before: OrderStatus | None, now_ns: int) -> None:
+        """Bring risk exposure and the order's slot in line with the order."""
+        self.risk.order_changed(order)
+        if order.status.is_terminal:
+            slot = self._slot_of(order)
+            if slot is not None:
+                _release(slot, order, before, now_ns)
+
+    def note_top(self, account: str, symbol: str, top: BookTop | None) -> None:
+        """Remember the latest top of book for work that no market event starts."""
+        self._tops[account, symbol] = top
+
+    # -- the way out -----------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """Return how many commands wait for `flush`."""
+        return len(self._outbox)
+
+    def flush(self, now_ns: int, durable_lsn: int) -> None:
+        """Hand out every command whose intent is durable, through the gate."""
+        outbox = self._outbox
+        if not outbox:
+            return
+        self._outbox = []
+        gate = self.gate
+        deadline_ns = gate.deadline_ns(now_ns)
+        for index, out in enumerate(outbox):
+            if out.lsn > durable_lsn:
+                self._outbox = outbox[index:] + self._outbox
+                return
+            if not gate.permit(now_ns):
+                self._not_sent(out, "GATE_CLOSED", f"the right to send ended before {now_ns}", now_ns)
+                continue
+            try:
+                self.ports[out.account].send(out.command, deadline_ns)
+            except ExchangeError as error:
+                self._not_sent(out, "NOT_SENT", str(error), now_ns)
+
+    def ask(self, account: str, command: Command) -> None:
+        """Queue a query; it needs no journal entry, for it changes nothing."""
+        self._outbox.append(_Outgoing(account, command, "query", "", 0))
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _place_quote(self, channel: Channel, slot: Slot, top: BookTop | None, now_ns: int) -> None:
+        price = channel.quoting.price(slot.wanted_ticks)
+        qty = slot.wanted_qty
+        fault = _size_fault(channel.instrument, price, qty)
+        if fault is not None:
+            slot.clear()
+            self._refuse(channel, "place", "INVALID_ORDER", fault, now_ns)
+            return
+        refusal = channel.risk.check(slot.side, price, qty, top, now_ns)
+        if refusal is not None:
+            slot.back_off(now_ns)
+            self._risk_refused(channel, "place", refusal, now_ns)
+            return
+        slot.sent_ticks = slot.wanted_ticks
+        slot.order = self._send_place(
+            channel,
+            slot.side,
+            OrderType.LIMIT,
+            TimeInForce.GTC,
+            price,
+            qty,
+            True,
+            False,
+            slot.level,
+            now_ns,
+        )
+
+    def _amend_quote(self, channel: Channel, slot: Slot, top: BookTop | None, now_ns: int) -> None:
+        order = _order_of(slot)
+        price = channel.quoting.price(slot.wanted_ticks)
+        qty = slot.wanted_qty
+        refusal = channel.risk.check(slot.side, price, qty, top, now_ns, order)
+        if refusal is not None:
+            # What rests is not what is wanted and may not become it: out is the safe side.
+            slot.back_off(now_ns)
+            self._risk_refused(channel, "amend", refusal, now_ns)
+            self._send_cancel(order, f"amend refused: {refusal.reason}", now_ns)
+            return
+        slot.sent_ticks = slot.wanted_ticks
+        if order.filled:
+            qty += order.filled
+        self._record(e.AmendSent(order.client_id, price, qty), now_ns)
+        self.risk.order_changed(order)
+        self.amends_sent += 1
+        self._outbox.append(
+            _Outgoing(
+                order.account,
+                AmendOrder(order.client_id, order.symbol, order.side, price, qty, order.venue_id),
+                "amend",
+                order.instance,
+                self.state.lsn,
+            )
+        )
+
+    def _send_place(
+        self,
+        channel: Channel,
+        side: Side,
+        type_: OrderType,
+        time_in_force: TimeInForce,
+        price: Decimal | None,
+        qty: Decimal,
+        post_only: bool,
+        reduce_only: bool,
+        slot: int,
+        now_ns: int,
+    ) -> Order:
+        client_id = channel.ids.make()
+        account, symbol = channel.account, channel.symbol
+        self._record(
+            e.PlaceSent(
+                client_id,
+                channel.instance,
+                account,
+                symbol,
+                side,
+                type_,
+                time_in_force,
+                price,
+                qty,
+                post_only,
+                reduce_only,
+                slot,
+            ),
+            now_ns,
+        )
+        order = self.state.orders[client_id]
+        self.risk.order_changed(order)
+        self.orders_sent += 1
+        self._outbox.append(
+            _Outgoing(
+                account,
+                PlaceOrder(client_id, symbol, side, type_, time_in_force, price, qty, post_only, reduce_only),
+                "place",
+                channel.instance,
+                self.state.lsn,
+            )
+        )
+        return order
+
+    def _send_cancel(self, order: Order, reason: str, now_ns: int) -> None:
+        self._record(e.CancelSent(order.client_id, reason), now_ns)
+        self.cancels_sent += 1
+        self._outbox.append(
+            _Outgoing(
+                order.account,
+                CancelOrder(order.client_id, order.symbol, order.venue_id),
+                "cancel",
+                order.instance,
+                self.state.lsn,
+            )
+        )
+
+    def _not_sent(self, out: _Outgoing, reason: str, detail: str, now_ns: int) -> None:
+        self.refused += 1
+        command = out.command
+        if not isinstance(command, PlaceOrder | AmendOrder | CancelOrder):
+            return  # a query is asked again by whoever needs its answer
+        self.commit(
+            e.CommandRefused(
+                out.instance, out.account, command.symbol, out.action, reason, detail, command.client_id
+            ),
+            now_ns,
+        )
+
+    def _risk_refused(self, channel: Channel, action: str, refusal: Refusal, now_ns: int) -> None:
+        self._refuse(channel, action, refusal.reason, refusal.detail, now_ns)
+        self._on_breach(refusal, channel.instance)
+
+    def _refuse(self, channel: Channel, action: str, reason: str, detail: str, now_ns: int) -> None:
+        self.refused += 1
+        # Compared without the detail, whose numbers change with every tick.
+        text = f"{action} {reason}"
+        if text == channel.last_refusal_text and now_ns - channel.last_refusal_ns < REFUSAL_REPEAT_NS:
+            return
+        channel.last_refusal_text, channel.last_refusal_ns = text, now_ns
+        self._record(
+            e.CommandRefused(channel.instance, channel.account, channel.symbol, action, reason, detail),
+            now_ns,
+        )
+
+    def _slot_of(self, order: Order) -> Slot | None:
+        if order.slot < 0:
+            return None
+        channel = self._channels.get((order.instance, order.symbol))
+        if channel is None:
+            return None
+        slot = channel.quoting.slot(order.side, order.slot)
+        return slot if slot.order is order else None
+
+    def _after_change(self, order: Order, was_refused: bool, now_ns: int) -> None:
+        """Take the next step of the slot whose order just changed: the wish may have moved on."""
+        channel = self._channels.get((order.instance, order.symbol))
+        if channel is None:
+            return
+        slot = channel.quoting.slot(order.side, order.slot)
+        if slot.order is order and order.price is not None:
+            slot.sent_ticks = channel.quoting.ticks(order.price)
+            if was_refused:
+                slot.back_off(now_ns)
+            elif order.status in (OrderStatus.OPEN, OrderStatus.PARTIALLY_FILLED):
+                slot.refusals_in_a_row = 0
+        if slot.order is None or slot.order is order:
+            self.work_slot(channel, slot, self._tops.get((order.account, order.symbol)), now_ns)
+
+    def _adopt_into_slot(self, channel: Channel, order: Order) -> None:
+        slot = channel.quoting.slot(order.side, order.slot)
+        slot.order = order
+        if order.price is not None:
+            slot.sent_ticks = channel.quoting.ticks(order.price)
+
+
+def _order_of(slot: Slot) -> Order:
+    order = slot.order
+    if order is None:
+        raise AssertionError("a slot without an order has nothing to amend or cancel")
+    return order
+
+
+def _is_refusal(entry: e.Entry) -> bool:
+    return isinstance(entry, e.Reported) and isinstance(entry.report, AmendRejected | CancelRejected)
+
+
+def _release(slot: Slot, order: Order, before: OrderStatus | None, now_ns: int) -> None:
+    slot.order = None
+    if order.status is OrderStatus.FILLED:
+        # The position changed: the strategy says anew what it wants here.
+        slot.clear()
+    elif order.status is not OrderStatus.CANCELLED or before is not OrderStatus.PENDING_CANCEL:
+        # The venue ended it, not we: trying the same again at once would be a storm.
+        slot.clear()
+        slot.back_off(now_ns)
+
+
+def _size_fault(instrument: Instrument, price: Decimal, qty: Decimal) -> str | None:
+    if qty < instrument.min_qty:
+        return f"quantity must be at least {instrument.min_qty} of {instrument.symbol}, was {qty}"
+    if instrument.max_qty is not None and qty > instrument.max_qty:
+        return f"quantity must be at most {instrument.max_qty} of {instrument.symbol}, was {qty}"
+    notional = instrument.notional(price, qty)
+    if notional < instrument.min_notional:
+        return (
+            f"notional must be at least {instrument.min_notional} {instrument.quote} "
+            f"for {instrument.symbol}, was {notional}"
+        )
+    return None
+
+
+def _request_fault(request: OrderRequest, instrument: Instrument) -> str | None:
+    if request.qty <= _ZERO or request.qty % instrument.lot_size:
+        return (
+            f"quantity must be a positive multiple of the lot {instrument.lot_size} "
+            f"of {instrument.symbol}, was {request.qty}"
+        )
+    if request.type is OrderType.MARKET:
+        if request.price is not None:
+            return f"a market order has no price, was {request.price}"
+        return None
+    if request.price is None or request.price <= _ZERO or request.price % instrument.tick_size:
+        return (
+            f"price must be a positive multiple of the tick {instrument.tick_size} "
+            f"of {instrument.symbol}, was {request.price}"
+        )
+    return _size_fault(instrument, request.price, request.qty)

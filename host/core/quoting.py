@@ -1,0 +1,200 @@
+"""From wanted quotes to the fewest orders, amends and cancels.
+
+A `QuoteLane` is one instance's quoting in one symbol; each level and side is a `Slot` that works at
+most one order at a time. The slot compares what is wanted with what its order says and names the
+one next step; `host/core/oms.py` carries it out. Waiting is a step too: a slot never sends while an
+earlier request of its order is unanswered, and never places beside an order whose fate is unknown.
+"""
+
+from decimal import Decimal
+from enum import Enum, auto
+from math import ceil, floor, inf
+from typing import Final
+
+from host.api import BookTop, Instrument, Order, OrderStatus, Side
+
+__all__ = ["QuoteLane", "Slot", "Step"]
+
+_ZERO: Final = Decimal(0)
+_HALF_TICK: Final = 1e-6
+"""Float noise, in ticks, that must not push a price to the next tick."""
+
+MAX_BACKOFF_NS: Final = 5_000_000_000
+FIRST_BACKOFF_NS: Final = 100_000_000
+"""After a refusal a slot waits this long, doubled each time in a row, up to `MAX_BACKOFF_NS`."""
+
+
+class Step(Enum):
+    """What a slot needs next."""
+
+    NOTHING = auto()
+    PLACE = auto()
+    AMEND = auto()
+    CANCEL = auto()
+
+
+_RESTING: Final = (OrderStatus.OPEN, OrderStatus.PARTIALLY_FILLED)
+
+
+class Slot:
+    """One level of one side: what is wanted there and the order that works for it."""
+
+    __slots__ = (
+        "backoff_until_ns",
+        "level",
+        "order",
+        "refusals_in_a_row",
+        "sent_ticks",
+        "side",
+        "wanted_qty",
+        "wanted_ticks",
+    )
+
+    def __init__(self, side: Side, level: int) -> None:
+        self.side: Final = side
+        self.level: Final = level
+        self.wanted_ticks = 0
+        self.wanted_qty = _ZERO
+        self.order: Order | None = None
+        self.sent_ticks = 0
+        self.backoff_until_ns = 0
+        self.refusals_in_a_row = 0
+
+    def clear(self) -> None:
+        """Want nothing here."""
+        self.wanted_ticks = 0
+        self.wanted_qty = _ZERO
+
+    def step(self, tolerance_ticks: int, now_ns: int) -> Step:
+        """Name the next step from the order's state to what is wanted."""
+        order = self.order
+        if order is None:
+            if self.wanted_ticks and now_ns >= self.backoff_until_ns:
+                return Step.PLACE
+            return Step.NOTHING
+        status = order.status
+        if not self.wanted_ticks:
+            if status is OrderStatus.PENDING_CANCEL or status is OrderStatus.UNKNOWN:
+                return Step.NOTHING
+            return Step.CANCEL
+        if status not in _RESTING:
+            return Step.NOTHING
+        moved = self.wanted_ticks - self.sent_ticks
+        if -tolerance_ticks <= moved <= tolerance_ticks and not self._needs_resize(order):
+            return Step.NOTHING
+        return Step.AMEND if now_ns >= self.backoff_until_ns else Step.NOTHING
+
+    def _needs_resize(self, order: Order) -> bool:
+        if order.filled == _ZERO:
+            return self.wanted_qty != order.qty
+        # Adding quantity gives up the place in the queue, so a part fill is topped up only once
+        # less than half of the wanted quantity is left.
+        remaining = order.qty - order.filled
+        return remaining > self.wanted_qty or remaining + remaining < self.wanted_qty
+
+    def back_off(self, now_ns: int) -> None:
+        """Wait before the next request: the last one was refused."""
+        delay = min(FIRST_BACKOFF_NS << min(self.refusals_in_a_row, 10), MAX_BACKOFF_NS)
+        self.refusals_in_a_row += 1
+        self.backoff_until_ns = now_ns + delay
+
+
+class QuoteLane:
+    """One instance's quotes in one symbol.
+
+    `tolerance_bps` of the price, but at least `tolerance_ticks`, is how far a wanted price may move
+    before the resting order follows: a wobble costs neither rate limit nor queue position.
+    """
+
+    __slots__ = (
+        "_inverse_tick",
+        "_last_lot_qty",
+        "_last_raw_qty",
+        "_tick",
+        "asks",
+        "bids",
+        "instrument",
+        "tolerance_bps",
+        "tolerance_ticks",
+    )
+
+    def __init__(self, instrument: Instrument, tolerance_bps: float, tolerance_ticks: int) -> None:
+        self.instrument = instrument
+        self.tolerance_bps = tolerance_bps
+        self.tolerance_ticks = tolerance_ticks
+        self.bids: list[Slot] = [Slot(Side.BUY, 0)]
+        self.asks: list[Slot] = [Slot(Side.SELL, 0)]
+        self._tick = instrument.tick_size
+        self._inverse_tick = 1.0 / float(instrument.tick_size)
+        self._last_raw_qty = _ZERO
+        self._last_lot_qty = _ZERO
+
+    def slots(self) -> list[Slot]:
+        """Return all slots, bids first."""
+        return [*self.bids, *self.asks]
+
+    def slot(self, side: Side, level: int) -> Slot:
+        """Return the slot of a level, made when it is new."""
+        slots = self.bids if side is Side.BUY else self.asks
+        while len(slots) <= level:
+            slots.append(Slot(side, len(slots)))
+        return slots[level]
+
+    def price(self, ticks: int) -> Decimal:
+        """Return the exact price of a number of ticks."""
+        return ticks * self._tick
+
+    def ticks(self, price: Decimal) -> int:
+        """Return a price on the grid as a number of ticks."""
+        return int(price / self._tick)
+
+    def tolerance(self, ticks: int) -> int:
+        """Return the tolerated move, in ticks, of a price of so many ticks."""
+        by_bps = int(ticks * self.tolerance_bps * 1e-4)
+        return by_bps if by_bps > self.tolerance_ticks else self.tolerance_ticks
+
+    def want_bid(self, slot: Slot, price: float | None, qty: Decimal, top: BookTop | None) -> bool:
+        """Set what is wanted of a bid, rounded down to the tick and kept below the best ask.
+
+        Returns False, and wants nothing, for a price that is no positive number.
+        """
+        if price is None or qty <= _ZERO:
+            slot.clear()
+            return True
+        if not 0.0 < price < inf:
+            slot.clear()
+            return False
+        ticks = floor(price * self._inverse_tick + _HALF_TICK)
+        if top is not None:
+            highest = ceil(top.ask * self._inverse_tick - _HALF_TICK) - 1
+            ticks = min(ticks, highest)
+        slot.wanted_ticks = max(ticks, 0)
+        slot.wanted_qty = self._lots(qty)
+        if slot.wanted_qty <= _ZERO:
+            slot.clear()
+        return True
+
+    def want_ask(self, slot: Slot, price: float | None, qty: Decimal, top: BookTop | None) -> bool:
+        """Set what is wanted of an ask, rounded up to the tick and kept above the best bid."""
+        if price is None or qty <= _ZERO:
+            slot.clear()
+            return True
+        if not 0.0 < price < inf:
+            slot.clear()
+            return False
+        ticks = ceil(price * self._inverse_tick - _HALF_TICK)
+        if top is not None:
+            lowest = floor(top.bid * self._inverse_tick + _HALF_TICK) + 1
+            ticks = max(ticks, lowest)
+        slot.wanted_ticks = ticks
+        slot.wanted_qty = self._lots(qty)
+        if slot.wanted_qty <= _ZERO:
+            slot.clear()
+        return True
+
+    def _lots(self, qty: Decimal) -> Decimal:
+        # Strategies quote the same size object again and again: divide once.
+        if qty is not self._last_raw_qty:
+            self._last_lot_qty = self.instrument.qty_floor(qty)
+            self._last_raw_qty = qty
+        return self._last_lot_qty

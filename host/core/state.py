@@ -1,0 +1,471 @@
+"""Trading state: a fold over journal entries, and nothing else.
+
+`TradingState.apply` is the only code that changes orders, holdings and balances. The live node,
+crash recovery, the SQL projection and a standby call it with the same entries and so hold the same
+state. It decides nothing and never raises on what a venue said: what cannot be is kept out and
+named in `Outcome.anomaly`.
+"""
+
+import hashlib
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from host.api import (
+    AmendRejected,
+    CancelRejected,
+    Fill,
+    Instrument,
+    Order,
+    OrderAccepted,
+    OrderAmended,
+    OrderCancelled,
+    OrderExpired,
+    OrderFilled,
+    OrderNotFound,
+    OrderRejected,
+    OrderSnapshot,
+    OrderStatus,
+    Position,
+    RejectReason,
+    RequestUnanswered,
+    Side,
+    VenuePosition,
+)
+from host.core import entries as e
+from host.core.accounting import Holding, apply_fill, average_price, balance_changes, exact_add, start_day
+from host.core.lifecycle import OrderEvent, next_status
+
+__all__ = ["RETIRED_LIMIT", "InstanceRecord", "Outcome", "TradingState"]
+
+RETIRED_LIMIT: Final = 4096
+"""How many finished orders are kept for late reports; older ones live on in the store."""
+
+_ZERO: Final = Decimal(0)
+_NOBODY: Final = ""
+"""Stands for the instance where a fill or position belongs to none of ours."""
+
+
+class InstanceRecord(Struct):
+    """What the journal says of one instance."""
+
+    instance: str
+    number: int
+    plugin: str
+    digest: str
+    account: str
+    symbols: tuple[str, ...]
+    params: bytes
+    state: e.InstanceState = e.InstanceState.LOADED
+    reason: str = ""
+    strategy_state: bytes = b""
+    state_version: int = 0
+    state_lsn: int = 0
+
+
+class Outcome(Struct, frozen=True):
+    """What one entry did to an order: the order after it, its fill, or why it could not be."""
+
+    order: Order | None = None
+    fill: Fill | None = None
+    anomaly: str | None = None
+    before: OrderStatus | None = None
+
+
+class TradingState(Struct):
+    """Everything that must survive: what a node knows when it has read its whole journal."""
+
+    node: str = ""
+    cell: str = ""
+    epoch: int = 0
+    lsn: int = 0
+    ts_ns: int = 0
+    instances: dict[str, InstanceRecord] = {}
+    orders: dict[str, Order] = {}
+    """Every order that may still trade, by client id."""
+    retired: dict[str, Order] = {}
+    """The latest finished orders, oldest first."""
+    holdings: dict[str, dict[str, Holding]] = {}
+    """By instance, then symbol."""
+    instruments: dict[str, dict[str, Instrument]] = {}
+    """By account, then symbol."""
+    balances: dict[str, dict[str, Decimal]] = {}
+    """By account, then currency: the venue's last word plus the fills since."""
+    venue_positions: dict[str, dict[str, VenuePosition]] = {}
+    kill_switches: dict[str, str] = {}
+    """Reasons, by scope."""
+    last_fill_ns: dict[str, int] = {}
+    """Venue time of the newest fill known, by account."""
+    anomalies: dict[str, int] = {}
+    next_instance_number: int = 1
+
+    def apply(self, lsn: int, ts_ns: int, entry: e.Entry) -> Outcome | None:
+        """Take one entry in; entries come in LSN order, each once."""
+        self.lsn = lsn
+        self.ts_ns = ts_ns
+        outcome = _APPLY[type(entry)](self, entry)
+        if outcome is not None and outcome.anomaly is not None:
+            kind = outcome.anomaly.partition(":")[0]
+            self.anomalies[kind] = self.anomalies.get(kind, 0) + 1
+        return outcome
+
+    def holding(self, instance: str, symbol: str) -> Holding:
+        """Return what `instance` holds in `symbol`; a new, empty holding is remembered."""
+        by_symbol = self.holdings.get(instance)
+        if by_symbol is None:
+            by_symbol = self.holdings[instance] = {}
+        holding = by_symbol.get(symbol)
+        if holding is None:
+            holding = by_symbol[symbol] = Holding()
+        return holding
+
+    def position(self, instance: str, symbol: str) -> Position:
+        """Return `instance`'s position in `symbol`, as plugins and people see it."""
+        record = self.instances.get(instance)
+        account = record.account if record is not None else ""
+        holding = self.holdings.get(instance, {}).get(symbol)
+        if holding is None:
+            return Position(account, symbol)
+        instrument = self.instruments[account][symbol]
+        return Position(account, symbol, holding.qty, average_price(holding, instrument), holding.realised)
+
+    def account_qty(self, account: str, symbol: str) -> Decimal:
+        """Return the sum of all instances' holdings of `symbol` in `account`."""
+        total = _ZERO
+        for instance, by_symbol in self.holdings.items():
+            record = self.instances.get(instance)
+            owner = record.account if record is not None else instance.partition("@")[2]
+            if owner == account and symbol in by_symbol:
+                total += by_symbol[symbol].qty
+        return total
+
+    def digest(self) -> str:
+        """Return a SHA-256 over the whole state, equal wherever the same entries were applied."""
+        return hashlib.sha256(_ENCODER.encode(self)).hexdigest()
+
+    def encode(self) -> bytes:
+        """Return the state as a snapshot's data."""
+        return _ENCODER.encode(self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "TradingState":
+        """Return the state that `encode` wrote; raise `msgspec.DecodeError` for anything else."""
+        return _DECODER.decode(data)
+
+    # -- node and plugins ------------------------------------------------------------------------
+
+    def _node_started(self, entry: e.NodeStarted) -> None:
+        self.node, self.cell, self.epoch = entry.node, entry.cell, entry.epoch
+        # Whatever was in flight when the last process ended may or may not have reached the venue.
+        for order in self.orders.values():
+            order.status = OrderStatus.UNKNOWN
+
+    def _instance_added(self, entry: e.InstanceAdded) -> None:
+        known = self.instances.get(entry.instance)
+        if known is None:
+            known = self.instances[entry.instance] = InstanceRecord(
+                entry.instance,
+                entry.number,
+                entry.plugin,
+                entry.digest,
+                entry.account,
+                entry.symbols,
+                entry.params,
+            )
+        known.plugin, known.digest, known.params = entry.plugin, entry.digest, entry.params
+        known.account, known.symbols = entry.account, entry.symbols
+        self.next_instance_number = max(self.next_instance_number, entry.number + 1)
+
+    def _instance_changed(self, entry: e.InstanceChanged) -> None:
+        record = self.instances[entry.instance]
+        record.state, record.reason = entry.state, entry.reason
+
+    def _params_changed(self, entry: e.ParamsChanged) -> None:
+        self.instances[entry.instance].params = entry.params
+
+    def _strategy_state_saved(self, entry: e.StrategyStateSaved) -> None:
+        record = self.instances[entry.instance]
+        record.strategy_state = entry.data
+        record.state_version = entry.state_version
+        record.state_lsn = self.lsn
+
+    def _instrument_set(self, entry: e.InstrumentSet) -> None:
+        self.instruments.setdefault(entry.account, {})[entry.instrument.symbol] = entry.instrument
+
+    # -- orders ----------------------------------------------------------------------------------
+
+    def _place_sent(self, entry: e.PlaceSent) -> Outcome:
+        order = Order(
+            entry.client_id,
+            entry.instance,
+            entry.account,
+            entry.symbol,
+            entry.side,
+            entry.type,
+            entry.time_in_force,
+            entry.price,
+            entry.qty,
+            OrderStatus.PENDING_NEW,
+            post_only=entry.post_only,
+            reduce_only=entry.reduce_only,
+            slot=entry.slot,
+            created_ns=self.ts_ns,
+            updated_ns=self.ts_ns,
+        )
+        self.orders[entry.client_id] = order
+        return Outcome(order)
+
+    def _amend_sent(self, entry: e.AmendSent) -> Outcome:
+        order = self.orders[entry.client_id]
+        outcome = self._move(order, OrderEvent.AMEND_SENT)
+        order.pending_price, order.pending_qty = entry.price, entry.qty
+        return outcome
+
+    def _cancel_sent(self, entry: e.CancelSent) -> Outcome:
+        return self._move(self.orders[entry.client_id], OrderEvent.CANCEL_SENT)
+
+    def _command_refused(self, entry: e.CommandRefused) -> Outcome | None:
+        order = self.orders.get(entry.client_id)
+        if order is None:
+            return None
+        if entry.action == "place":
+            return self._move(order, OrderEvent.REJECTED, f"{entry.reason}: {entry.detail}")
+        event = OrderEvent.AMEND_REFUSED if entry.action == "amend" else OrderEvent.CANCEL_REFUSED
+        return self._move(order, event, f"{entry.reason}: {entry.detail}")
+
+    def _order_resolved(self, entry: e.OrderResolved) -> Outcome | None:
+        order = self.orders.get(entry.client_id)
+        if order is None:
+            return None
+        before = order.status
+        self._set_status(order, entry.status, entry.proof)
+        return Outcome(order, before=before)
+
+    def _order_adopted(self, entry: e.OrderAdopted) -> Outcome:
+        # A copy: the journal's record must not change with the live order.
+        order = msgspec.structs.replace(entry.order, trade_ids=list(entry.order.trade_ids))
+        self.orders[order.client_id] = order
+        return Outcome(order)
+
+    def _fill_adopted(self, entry: e.FillAdopted) -> Outcome:
+        self._account_for(entry.fill)
+        return Outcome(fill=entry.fill)
+
+    def _reported(self, entry: e.Reported) -> Outcome:
+        report = entry.report
+        order = self.orders.get(report.client_id)
+        if order is None:
+            order = self.retired.get(report.client_id)
+            if order is None:
+                return Outcome(anomaly=f"unknown_order: {report.client_id} is in no journal entry")
+        return _REPORTED[type(report)](self, order, report)
+
+    def _accepted(self, order: Order, report: OrderAccepted) -> Outcome:
+        if report.venue_id:
+            order.venue_id = report.venue_id
+        return self._move(order, OrderEvent.ACCEPTED)
+
+    def _rejected(self, order: Order, report: OrderRejected) -> Outcome:
+        return self._move(order, OrderEvent.REJECTED, f"{report.reason}: {report.text}")
+
+    def _filled(self, order: Order, report: OrderFilled) -> Outcome:
+        if report.trade_id in order.trade_ids:
+            return Outcome(order, before=order.status)
+        filled = order.filled + report.qty
+        limit = order.qty if order.pending_qty is None else max(order.qty, order.pending_qty)
+        if filled > limit or report.qty <= _ZERO:
+            return Outcome(
+                order,
+                anomaly=f"overfill: {order.client_id} has {limit}, filled {order.filled}, "
+                f"and trade {report.trade_id} says {report.qty} more",
+            )
+        order.filled = filled
+        order.trade_ids.append(report.trade_id)
+        if report.venue_id:
+            order.venue_id = report.venue_id
+        fill = Fill(
+            order.client_id,
+            order.instance,
+            order.account,
+            order.symbol,
+            order.side,
+            report.price,
+            report.qty,
+            report.fee,
+            report.fee_currency,
+            report.liquidity,
+            report.trade_id,
+            report.ts_ns,
+        )
+        self._account_for(fill)
+        # While an amend is in flight, `limit` may be more than the venue ends up allowing: the
+        # order is done only when both quantities are used up.
+        event = OrderEvent.FILLED_ALL if filled == limit else OrderEvent.FILLED_PART
+        return self._move(order, event, fill=fill)
+
+    def _cancelled(self, order: Order, report: OrderCancelled) -> Outcome:
+        return self._move(order, OrderEvent.CANCELLED, report.reason)
+
+    def _expired(self, order: Order, report: OrderExpired) -> Outcome:
+        return self._move(order, OrderEvent.EXPIRED, report.reason)
+
+    def _amended(self, order: Order, report: OrderAmended) -> Outcome:
+        outcome = self._move(order, OrderEvent.AMENDED)
+        if outcome.anomaly is None and not order.status.is_terminal:
+            order.price, order.qty = report.price, report.qty
+            order.pending_price = order.pending_qty = None
+            if order.filled >= order.qty:  # the part that was to stay filled meanwhile
+                self._set_status(order, OrderStatus.FILLED, "amended to what was filled")
+        return outcome
+
+    def _amend_rejected(self, order: Order, report: AmendRejected) -> Outcome:
+        gone = report.reason is RejectReason.UNKNOWN_ORDER
+        event = OrderEvent.ORDER_GONE if gone else OrderEvent.AMEND_REFUSED
+        outcome = self._move(order, event, f"{report.reason}: {report.text}")
+        if not gone:
+            order.pending_price = order.pending_qty = None
+            if order.filled >= order.qty and not order.status.is_terminal:
+                self._set_status(order, OrderStatus.FILLED, "amend refused, all filled")
+        return outcome
+
+    def _cancel_rejected(self, order: Order, report: CancelRejected) -> Outcome:
+        gone = report.reason is RejectReason.UNKNOWN_ORDER
+        event = OrderEvent.ORDER_GONE if gone else OrderEvent.CANCEL_REFUSED
+        return self._move(order, event, f"{report.reason}: {report.text}")
+
+    def _unanswered(self, order: Order, report: RequestUnanswered) -> Outcome:
+        return self._move(order, OrderEvent.UNANSWERED, report.text)
+
+    def _snapshot(self, order: Order, report: OrderSnapshot) -> Outcome:
+        if report.venue_id:
+            order.venue_id = report.venue_id
+        if report.status.is_terminal:
+            if report.filled > order.filled:  # its fills are asked for first (host/core/oms.py)
+                return Outcome(order, before=order.status)
+            before = order.status
+            if not before.is_terminal:
+                self._set_status(order, report.status, "asked by client id")
+            return Outcome(order, before=before)
+        outcome = self._move(order, OrderEvent.FOUND_OPEN)
+        if order.status in (OrderStatus.OPEN, OrderStatus.PARTIALLY_FILLED):
+            order.price, order.qty = report.price, report.qty
+            order.pending_price = order.pending_qty = None
+        return outcome
+
+    def _not_found(self, order: Order, _report: OrderNotFound) -> Outcome:
+        return Outcome(order, before=order.status)  # proves nothing by itself: see host/core/oms.py
+
+    def _move(self, order: Order, event: OrderEvent, reason: str = "", fill: Fill | None = None) -> Outcome:
+        before = order.status
+        after = next_status(before, event, order.filled)
+        if after is None:
+            return Outcome(
+                order, fill, f"illegal_move: {order.client_id} is {before}, {event.name} came", before
+            )
+        self._set_status(order, after, reason)
+        return Outcome(order, fill, None, before)
+
+    def _set_status(self, order: Order, status: OrderStatus, reason: str) -> None:
+        was_live = not order.status.is_terminal
+        order.status = status
+        order.updated_ns = self.ts_ns
+        if reason:
+            order.reason = reason
+        if was_live and status.is_terminal:
+            self.orders.pop(order.client_id, None)
+            self.retired[order.client_id] = order
+            if len(self.retired) > RETIRED_LIMIT:
+                del self.retired[next(iter(self.retired))]
+
+    # -- accounts --------------------------------------------------------------------------------
+
+    def _account_for(self, fill: Fill) -> None:
+        instrument = self.instruments[fill.account][fill.symbol]
+        owner = fill.instance or f"{_NOBODY}@{fill.account}"
+        realised = apply_fill(
+            self.holding(owner, fill.symbol),
+            instrument,
+            fill.side,
+            fill.price,
+            fill.qty,
+            fill.fee,
+            fill.fee_currency,
+        )
+        balances = self.balances.setdefault(fill.account, {})
+        changes = balance_changes(
+            instrument, fill.side, fill.price, fill.qty, fill.fee, fill.fee_currency, realised
+        )
+        for currency, change in changes.items():
+            balances[currency] = exact_add(balances.get(currency, _ZERO), change)
+        if fill.ts_ns > self.last_fill_ns.get(fill.account, 0):
+            self.last_fill_ns[fill.account] = fill.ts_ns
+
+    def _account_reported(self, entry: e.AccountReported) -> None:
+        self.balances[entry.account] = {b.currency: b.total for b in entry.snapshot.balances}
+        self.venue_positions[entry.account] = {p.symbol: p for p in entry.snapshot.positions}
+
+    def _position_adjusted(self, entry: e.PositionAdjusted) -> None:
+        owner = entry.instance or f"{_NOBODY}@{entry.account}"
+        instrument = self.instruments[entry.account][entry.symbol]
+        side = Side.BUY if entry.qty > _ZERO else Side.SELL
+        apply_fill(self.holding(owner, entry.symbol), instrument, side, entry.price, abs(entry.qty))
+
+    def _equity_marked(self, entry: e.EquityMarked) -> None:
+        # The first mark of a UTC day is where that day's profit starts from.
+        start_day(self.holding(entry.instance, entry.symbol), self.ts_ns, entry.total)
+
+    def _kill_switch_set(self, entry: e.KillSwitchSet) -> None:
+        if entry.is_on:
+            self.kill_switches[entry.scope] = entry.reason
+        else:
+            self.kill_switches.pop(entry.scope, None)
+
+    def _no_change(self, _entry: e.Entry) -> None:
+        return None
+
+
+_ENCODER = msgspec.msgpack.Encoder(decimal_format="string")
+_DECODER = msgspec.msgpack.Decoder(TradingState)
+
+_APPLY: Final[dict[type[Any], Callable[[TradingState, Any], Outcome | None]]] = {
+    e.NodeStarted: TradingState._node_started,
+    e.NodeStopped: TradingState._no_change,
+    e.PluginLoaded: TradingState._no_change,
+    e.InstanceAdded: TradingState._instance_added,
+    e.InstanceChanged: TradingState._instance_changed,
+    e.ParamsChanged: TradingState._params_changed,
+    e.StrategyStateSaved: TradingState._strategy_state_saved,
+    e.InstrumentSet: TradingState._instrument_set,
+    e.PlaceSent: TradingState._place_sent,
+    e.AmendSent: TradingState._amend_sent,
+    e.CancelSent: TradingState._cancel_sent,
+    e.CommandRefused: TradingState._command_refused,
+    e.Reported: TradingState._reported,
+    e.OrderResolved: TradingState._order_resolved,
+    e.OrderAdopted: TradingState._order_adopted,
+    e.FillAdopted: TradingState._fill_adopted,
+    e.AccountReported: TradingState._account_reported,
+    e.PositionAdjusted: TradingState._position_adjusted,
+    e.EquityMarked: TradingState._equity_marked,
+    e.KillSwitchSet: TradingState._kill_switch_set,
+    e.ConnectionReported: TradingState._no_change,
+    e.Alert: TradingState._no_change,
+    e.StateDigest: TradingState._no_change,
+}
+
+_REPORTED: Final[dict[type[Any], Callable[[TradingState, Order, Any], Outcome]]] = {
+    OrderAccepted: TradingState._accepted,
+    OrderRejected: TradingState._rejected,
+    OrderFilled: TradingState._filled,
+    OrderCancelled: TradingState._cancelled,
+    OrderExpired: TradingState._expired,
+    OrderAmended: TradingState._amended,
+    AmendRejected: TradingState._amend_rejected,
+    CancelRejected: TradingState._cancel_rejected,
+    RequestUnanswered: TradingState._unanswered,
+    OrderSnapshot: TradingState._snapshot,
+    OrderNotFound: TradingState._not_found,
+}

@@ -1,0 +1,333 @@
+"""One node, from configuration to report: the only place where the parts are put together.
+
+The order of starting is the order of trust: the journal first (what do we know?), then the venue
+(is it true?), and only then the strategies. Stopping goes the other way.
+"""
+
+import asyncio
+import gc
+import logging
+import signal
+import sys
+import time
+from contextlib import nullcontext
+from importlib.metadata import version
+from typing import Any, Final
+
+import msgspec
+import uvloop
+
+from host.api import ExchangeError, SteppedAdapter, TandemError
+from host.config import AccountSection, InstanceSection, NodeConfig, RunOptions
+from host.core.entries import InstanceState
+from host.journal import Journal
+from host.loader import Catalog, make
+from host.runtime.clock import LiveClock, VirtualClock
+from host.runtime.driver import LiveDriver, ReplayDriver
+from host.runtime.engine import Engine, EngineSettings, InstanceSpec
+from host.runtime.instance import Instance
+from host.runtime.recovery import recover
+from host.runtime.report import RunReport, make_report
+from host.store import StoreWriter
+from host.terminal import TerminalView
+from host.view import ViewMaker
+
+__all__ = ["NodeNotStarted", "run"]
+
+_log = logging.getLogger("tandem.node")
+
+EPOCH_ZERO_S: Final = 1_577_836_800
+"""2020-01-01. A new journal's first epoch is the seconds since then, so that a journal that was
+deleted does not bring back client order ids that the venue has already seen."""
+VIEW_EVERY_S: Final = 0.25
+SAY_WAITING_EVERY_S: Final = 5.0
+
+
+class NodeNotStarted(TandemError):  # noqa: N818 - the fact, in the words operators see
+    """The node has nothing to run, and says why."""
+
+
+def run(config: NodeConfig, options: RunOptions) -> RunReport:
+    """Run one node until it is told to stop, the time is up or the recording ends.
+
+    Stops cleanly on SIGINT and SIGTERM: no order is left open; a second signal ends at once. Raises
+    `TandemError` for whatever keeps the node from starting.
+    """
+    _set_up_logging(config, options)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_Node(config, options).run())
+
+
+class _Node:
+    def __init__(self, config: NodeConfig, options: RunOptions) -> None:
+        self._config = config
+        self._options = options
+        self._stop_reason = ""
+        self._skipped: dict[str, str] = {}
+        self._said_waiting_s = 0.0
+
+    async def run(self) -> RunReport:
+        """Start, trade, stop; the journal and the adapters are closed whatever happens."""
+        config, options = self._config, self._options
+        catalog = Catalog.load(config.plugin_dirs)
+        clock = LiveClock() if options.replay is None else VirtualClock(_first_ns(options))
+        journal = Journal.open(config.journal_dir, node=config.node.name, durability=config.node.durability)
+        try:
+            engine = self._make_engine(journal, clock)
+            store = self._start_store()
+            try:
+                return await self._run_engine(engine, catalog, clock, store)
+            finally:
+                for feed in engine.feeds.values():
+                    await feed.close()
+                if store is not None:
+                    store.stop(config.node.stop_timeout_ms / 1e3)
+        finally:
+            journal.close()
+            catalog.close()
+
+    # -- starting --------------------------------------------------------------------------------
+
+    def _make_engine(self, journal: Journal, clock: LiveClock | VirtualClock) -> Engine:
+        node = self._config.node
+        if journal.repaired is not None:
+            _log.warning("the journal's torn tail was cut off: %s", journal.repaired)
+        recovered = recover(journal, lambda count: _log.info("read %d journal entries", count))
+        state = recovered.state
+        settings = EngineSettings(
+            order_window_ns=node.order_window_ms * 1_000_000,
+            state_save_ns=node.state_save_ms * 1_000_000,
+            equity_every_ns=node.equity_every_ms * 1_000_000,
+            snapshot_every=node.snapshot_every_entries,
+            digest_every=node.digest_every_entries,
+            snapshot_in_thread=self._options.replay is None,
+        )
+        engine = Engine(
+            clock=clock,
+            journal=journal,
+            state=state,
+            risk_config=self._config.risk.limits,
+            settings=settings,
+        )
+        engine.take_over_missed(recovered.missed)
+        epoch = state.epoch + 1 if state.epoch else max(clock.now_ns() // 1_000_000_000 - EPOCH_ZERO_S, 1)
+        engine.start_epoch(node.name, journal.cell, epoch, version("tandem"))
+        if node.durability == "disk":
+            loop = asyncio.get_running_loop()
+            journal.on_durable(lambda _lsn: engine.release_durable(), call_soon=loop.call_soon_threadsafe)
+        return engine
+
+    def _start_store(self) -> StoreWriter | None:
+        url = self._config.store_url
+        if not url:
+            return None
+        store = StoreWriter(self._config.journal_dir, url)
+        store.start()
+        return store
+
+    async def _run_engine(
+        self, engine: Engine, catalog: Catalog, clock: LiveClock | VirtualClock, store: StoreWriter | None
+    ) -> RunReport:
+        options = self._options
+        started_s, started_ns = time.monotonic(), clock.now_ns()
+        mode = "live" if options.replay is None else f"replay ×{options.speed or 'max'}"
+        view = ViewMaker(engine, mode, store)
+        engine.on_alert = view.note_alert
+        for problem in catalog.problems:
+            engine.alert("plugin_refused", str(problem))
+        await self._connect(engine, catalog)
+        driver = self._make_driver(engine, clock)
+        self._listen_for_signals()
+        with TerminalView() if options.ui else nullcontext() as screen:
+            showing = asyncio.ensure_future(_show(screen, view)) if screen is not None else None
+            try:
+                await driver.run(lambda: self._is_ready(engine))
+                if not self._stop_reason:
+                    self._start_instances(engine, catalog)
+                # Everything made so far lives until the end: the collector need not look at it again.
+                gc.collect()
+                gc.freeze()
+                until_ns = None if options.duration_s is None else started_ns + int(options.duration_s * 1e9)
+                why = await driver.run(lambda: bool(self._stop_reason or engine.halted), until_ns)
+                why = engine.halted or self._stop_reason or why
+                await self._stop(engine, driver, clock, why)
+            finally:
+                gc.unfreeze()
+                if showing is not None:
+                    showing.cancel()
+        return make_report(
+            engine,
+            stopped=why,
+            ran_s=(clock.now_ns() - started_ns) / 1e9,
+            wall_s=time.monotonic() - started_s,
+            skipped=self._skipped,
+        )
+
+    async def _connect(self, engine: Engine, catalog: Catalog) -> None:
+        """Connect every account that an instance uses; instances of one that fails are skipped."""
+        for section in self._config.account:
+            wanted = {s for i in self._config.instance if i.account == section.name for s in i.symbols}
+            # What we still hold or have resting there counts too, used by an instance or not.
+            wanted |= {o.symbol for o in engine.state.orders.values() if o.account == section.name}
+            if not wanted:
+                continue
+            try:
+                await self._connect_account(engine, catalog, section, wanted)
+            except TandemError as error:
+                engine.alert("account_failed", f"account {section.name}: {error}")
+                for instance in self._config.instance:
+                    if instance.account == section.name:
+                        self._skipped[instance.name] = f"account {section.name}: {error}"
+        if not engine.feeds:
+            reasons = "; ".join(sorted(set(self._skipped.values()))) or "no account is used by an instance"
+            raise NodeNotStarted(f"node {self._config.node.name} has no account to trade on: {reasons}")
+
+    async def _connect_account(
+        self, engine: Engine, catalog: Catalog, section: AccountSection, wanted: set[str]
+    ) -> None:
+        offer = catalog.exchange(section.exchange)
+        adapter = make(offer, self._adapter_params(section, offer.cls), instance=f"account {section.name}")
+        feed = engine.add_account(section.name, adapter, str(self._config.node.data_dir))
+        try:
+            instruments = await adapter.connect()
+            listed = {instrument.symbol for instrument in instruments}
+            engine.set_instruments(section.name, instruments, wanted)
+            feed.follow(sorted(wanted & listed))
+            await adapter.subscribe(sorted(wanted & listed))
+        except ExchangeError:
+            engine.remove_account(section.name)
+            raise
+        version_ = offer.version
+        engine.plugin_loaded(version_.name, version_.root.name, version_.digest, (offer.name,))
+        engine.start_reconciling(section.name)
+
+    def _adapter_params(self, section: AccountSection, cls: type[Any]) -> dict[str, object]:
+        params: dict[str, object] = dict(section.params)
+        fields = cls.params_type.__struct_fields__
+        if "seed" in fields:
+            params.setdefault("seed", self._options.seed)
+        if self._options.replay is not None:
+            if "market" not in fields:
+                raise ExchangeError(
+                    f'exchange {section.exchange} cannot play a recording; use exchange = "paper" with --replay'
+                )
+            params["market"] = str(self._options.replay)
+        return params
+
+    def _make_driver(self, engine: Engine, clock: LiveClock | VirtualClock) -> LiveDriver | ReplayDriver:
+        stepped = [f.adapter for f in engine.feeds.values() if isinstance(f.adapter, SteppedAdapter)]
+        if isinstance(clock, VirtualClock):
+            return ReplayDriver(engine, clock, stepped, self._options.speed)
+        return LiveDriver(engine, clock, stepped)
+
+    def _is_ready(self, engine: Engine) -> bool:
+        """Return whether every account agrees with its venue, or there is no point in waiting."""
+        waiting = {
+            a: engine.reconciler.waiting_for(a) for a in engine.feeds if not engine.reconciler.is_ready(a)
+        }
+        if waiting and time.monotonic() - self._said_waiting_s > SAY_WAITING_EVERY_S:
+            if self._said_waiting_s:
+                for account, what in waiting.items():
+                    _log.warning("account %s: still waiting for %s", account, what)
+            self._said_waiting_s = time.monotonic()
+        return not waiting or bool(self._stop_reason or engine.halted)
+
+    def _start_instances(self, engine: Engine, catalog: Catalog) -> None:
+        """Start every instance that can be; a bad one is skipped, said so, and the others run."""
+        started: list[tuple[Instance, InstanceSection]] = []
+        for section in self._config.instance:
+            if section.name in self._skipped:
+                continue
+            try:
+                started.append((self._add_instance(engine, catalog, section), section))
+            except TandemError as error:
+                self._skipped[section.name] = str(error)
+                engine.alert("instance_skipped", f"instance {section.name}: {error}", section.name)
+        engine.cancel_strays("its instance does not run")
+        if self._config.instance and not started:
+            reasons = "; ".join(f"{name}: {why}" for name, why in self._skipped.items())
+            raise NodeNotStarted(f"node {self._config.node.name}: no instance could be started: {reasons}")
+        for instance, section in started:
+            record = engine.state.instances[instance.instance]
+            if record.state is InstanceState.QUARANTINED and not engine.is_new_version(instance.instance):
+                engine.keep_quarantined(instance, record.reason)
+                continue
+            was_paused = record.state is InstanceState.PAUSED
+            engine.start_instance(instance, paused=was_paused or section.start == "paused")
+
+    def _add_instance(self, engine: Engine, catalog: Catalog, section: InstanceSection) -> Instance:
+        offer = catalog.strategy(section.plugin)
+        strategy = make(offer, section.params, instance=section.name)
+        models = []
+        for ref in section.models:
+            model_offer = catalog.model(ref.name)
+            model = make(model_offer, ref.params, instance=f"{section.name}, model {ref.name}")
+            models.append((ref.name, model))
+            model_version = model_offer.version
+            engine.plugin_loaded(
+                model_version.name, model_version.root.name, model_version.digest, (ref.name,)
+            )
+        version_ = offer.version
+        engine.plugin_loaded(version_.name, version_.root.name, version_.digest, (offer.name,))
+        spec = InstanceSpec(
+            name=section.name,
+            account=section.account,
+            symbols=section.symbols,
+            plugin=section.plugin,
+            digest=version_.digest,
+            params_json=msgspec.json.encode(strategy.params),
+            tolerance_bps=section.quote_tolerance_bps,
+        )
+        return engine.add_instance(spec, strategy, models, engine.feeds[section.account].spawn)
+
+    # -- stopping --------------------------------------------------------------------------------
+
+    def _listen_for_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal, number)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._stop_reason:
+            sys.exit(128 + number)
+        self._stop_reason = f"{number.name} received"
+
+    async def _stop(
+        self, engine: Engine, driver: LiveDriver | ReplayDriver, clock: LiveClock | VirtualClock, why: str
+    ) -> None:
+        """Pull everything and wait until the venue has confirmed it."""
+        engine.stop_trading(why)
+        until_ns = clock.now_ns() + self._config.node.stop_timeout_ms * 1_000_000
+        await driver.run(lambda: not engine.state.orders or bool(engine.halted), until_ns)
+        left = len(engine.state.orders)
+        if left:
+            engine.alert("orders_left_open", f"{left} orders were not confirmed cancelled in time")
+        if not engine.halted:
+            engine.say_stopped(why)
+
+
+def _first_ns(options: RunOptions) -> int:
+    from venue.recording import Recording
+
+    assert options.replay is not None
+    return Recording.open(options.replay).first_ns
+
+
+async def _show(screen: TerminalView, view: ViewMaker) -> None:
+    while True:
+        screen.update(view.make())
+        await asyncio.sleep(VIEW_EVERY_S)
+
+
+def _set_up_logging(config: NodeConfig, options: RunOptions) -> None:
+    handler: logging.Handler
+    if options.ui and sys.stdout.isatty():
+        config.node.data_dir.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(config.node.data_dir / "tandem.log")
+    else:
+        handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-8s %(name)s: %(message)s"))
+    root = logging.getLogger("tandem")
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    root.propagate = False

@@ -1,0 +1,227 @@
+"""What one account receives: market events to strategies, reports to the OMS.
+
+`AccountFeed.market` is where a decoded frame enters the node. From there to the bytes handed to the
+socket everything is plain calls on this thread: book → strategy → models → OMS → journal → gate.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, Final
+
+from host.api import (
+    AccountSnapshot,
+    BookTop,
+    Candle,
+    ConnectionChanged,
+    Depth,
+    ExchangeAdapter,
+    FillsSnapshot,
+    MarketEvent,
+    OpenOrdersSnapshot,
+    Report,
+    Ticker,
+    Trade,
+)
+from host.core import entries as e
+from host.core.books import Book, DepthResult
+from host.core.features import FeatureMaker
+from host.runtime.candles import CandleMaker
+
+if TYPE_CHECKING:
+    from host.runtime.engine import Engine
+    from host.runtime.instance import Instance
+
+__all__ = ["AccountFeed", "SymbolFeed"]
+
+Handler = tuple["Instance", Callable[[Any], None]]
+
+
+class SymbolFeed:
+    """One symbol of one account: its book, and which instances hear of what.
+
+    The handler tuples are never changed in place: starting, stopping or reloading an instance
+    replaces them whole.
+    """
+
+    __slots__ = (
+        "account",
+        "book",
+        "candle_makers",
+        "checks",
+        "features",
+        "matches",
+        "on_book",
+        "on_depth",
+        "on_ticker",
+        "on_trade",
+        "symbol",
+    )
+
+    def __init__(self, account: str, symbol: str) -> None:
+        self.account = account
+        self.symbol: Final = symbol
+        self.book = Book(symbol)
+        self.features: FeatureMaker | None = None
+        self.on_book: tuple[Handler, ...] = ()
+        self.on_depth: tuple[Handler, ...] = ()
+        self.on_trade: tuple[Handler, ...] = ()
+        self.on_ticker: tuple[Handler, ...] = ()
+        self.candle_makers: tuple[CandleMaker, ...] = ()
+        self.checks = 0
+        """How often the best prices of the depth were compared with the latest quote's."""
+        self.matches = 0
+
+
+class AccountFeed:
+    """The host's side of one adapter (`AdapterContext`)."""
+
+    def __init__(self, engine: "Engine", account: str, adapter: ExchangeAdapter[Any], data_dir: str) -> None:
+        self.account = account
+        self.data_dir = data_dir
+        self.adapter: Final = adapter
+        self.symbols: dict[str, SymbolFeed] = {}
+        self._engine: Final = engine
+        self._clock: Final = engine.clock
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._down: set[str] = set()
+
+    def now_ns(self) -> int:
+        """Return the host's time."""
+        return self._clock.now_ns()
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
+        """Run a coroutine until it ends or the adapter retires; an error in it is alerted."""
+        task = asyncio.get_running_loop().create_task(work, name=f"{self.account}: {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def follow(self, symbols: Sequence[str]) -> None:
+        """Keep a book of each of these symbols, from the first event on."""
+        for symbol in symbols:
+            self.symbols.setdefault(symbol, SymbolFeed(self.account, symbol))
+
+    async def close(self) -> None:
+        """Close the adapter and end its tasks."""
+        await self.adapter.close()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _task_done(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._engine.alert("adapter_task", f"{task.get_name()} failed: {type(error).__name__}: {error}")
+
+    # -- market data -----------------------------------------------------------------------------
+
+    def market(self, event: MarketEvent) -> None:
+        """Take in one market event; strategies have reacted and orders are out when this returns."""
+        started_ns = perf_counter_ns()
+        feed = self.symbols.get(event.symbol)
+        engine = self._engine
+        engine.events += 1
+        if feed is None:
+            return
+        now_ns = self._clock.now_ns()
+        engine.begin_turn(now_ns)
+        kind = type(event)
+        if kind is BookTop:
+            self._on_top(feed, event, now_ns)  # type: ignore[arg-type]
+        elif kind is Trade:
+            self._on_trade(feed, event, now_ns)  # type: ignore[arg-type]
+        elif kind is Depth:
+            self._on_depth(feed, event, now_ns)  # type: ignore[arg-type]
+        elif kind is Ticker:
+            for instance, handle in feed.on_ticker:
+                engine.call(instance, handle, event)
+        engine.end_turn(now_ns, started_ns)
+
+    def _on_top(self, feed: SymbolFeed, top: BookTop, now_ns: int) -> None:
+        book = feed.book
+        if book.apply_top(top):
+            self._new_top(feed, top)
+        elif book.top_fault:
+            self._engine.book_fault(feed, book.top_fault, now_ns)
+
+    def _new_top(self, feed: SymbolFeed, top: BookTop) -> None:
+        engine = self._engine
+        engine.oms.note_top(feed.account, feed.symbol, top)
+        if feed.features is not None:
+            feed.features.on_book(top)
+        for instance, handle in feed.on_book:
+            engine.call(instance, handle, top)
+
+    def _on_depth(self, feed: SymbolFeed, depth: Depth, now_ns: int) -> None:
+        book, engine = feed.book, self._engine
+        before = book.top
+        result = book.apply_depth(depth)
+        if result is DepthResult.GAP:
+            engine.book_fault(feed, book.depth_fault, now_ns)
+            self.adapter.resync(feed.symbol)
+            return
+        if result is DepthResult.STALE or result is DepthResult.HELD:
+            return
+        self._compare(feed, before)
+        if book.top is not before and book.top is not None:
+            self._new_top(feed, book.top)
+        for instance, handle in feed.on_depth:
+            engine.call(instance, handle, depth)
+
+    def _compare(self, feed: SymbolFeed, quote: BookTop | None) -> None:
+        """Count how often depth agrees with the quote that was newest before it."""
+        bids, asks = feed.book.levels(1)
+        if quote is not None and bids and asks:
+            feed.checks += 1
+            feed.matches += bids[0][0] == quote.bid and asks[0][0] == quote.ask
+
+    def _on_trade(self, feed: SymbolFeed, trade: Trade, now_ns: int) -> None:
+        engine = self._engine
+        if feed.features is not None:
+            feed.features.on_trade(trade)
+        for maker in feed.candle_makers:
+            maker.on_trade(trade, now_ns)
+        for instance, handle in feed.on_trade:
+            engine.call(instance, handle, trade)
+
+    def emit_candle(self, instance: "Instance", candle: Candle) -> None:
+        """Hand a finished candle to the instance that asked for its length."""
+        self._engine.call(instance, instance.strategy.on_candle, candle)
+
+    # -- reports ---------------------------------------------------------------------------------
+
+    def report(self, report: Report) -> None:
+        """Take in one report; state, strategies and the venue's next orders follow at once."""
+        started_ns = perf_counter_ns()
+        engine = self._engine
+        now_ns = self._clock.now_ns()
+        engine.begin_turn(now_ns)
+        reconciler = engine.reconciler
+        if isinstance(report, OpenOrdersSnapshot):
+            reconciler.on_open_orders(self.account, report, now_ns)
+        elif isinstance(report, FillsSnapshot):
+            reconciler.on_fills(self.account, report, now_ns)
+        elif isinstance(report, AccountSnapshot):
+            reconciler.on_account(self.account, report, now_ns)
+        elif isinstance(report, ConnectionChanged):
+            self._on_connection(report, now_ns)
+        else:
+            engine.count_report(report)
+            reconciler.on_report(self.account, report, now_ns)
+        engine.end_turn(now_ns, started_ns)
+
+    def _on_connection(self, change: ConnectionChanged, now_ns: int) -> None:
+        engine = self._engine
+        engine.oms.commit(e.ConnectionReported(self.account, change), now_ns)
+        if not change.is_up:
+            self._down.add(change.channel)
+            if change.channel == "market":
+                engine.market_data_lost(self, change.text, now_ns)
+        elif change.channel in self._down:
+            self._down.discard(change.channel)
+            if not self._down - {"market"}:
+                # What happened while the line was down is asked for, never assumed.
+                engine.reconciler.start(self.account, now_ns)

@@ -1,0 +1,214 @@
+"""One running strategy and the host's side of it (`StrategyContext`)."""
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from host.api import (
+    BookTop,
+    Instrument,
+    Order,
+    OrderRefused,
+    OrderRequest,
+    Params,
+    Position,
+    Quote,
+    State,
+    Strategy,
+    TandemError,
+)
+from host.core.entries import InstanceState
+from host.core.oms import Channel
+from host.runtime.feed import SymbolFeed
+from host.runtime.models import ModelStage
+
+if TYPE_CHECKING:
+    from host.runtime.engine import Engine
+
+__all__ = ["Instance", "StateNotCarried"]
+
+_log = logging.getLogger("tandem.strategy")
+
+
+class StateNotCarried(TandemError):  # noqa: N818 - the fact, in the words operators see
+    """A saved strategy state does not fit the class that should take it over."""
+
+
+class Instance:
+    """A named, configured, running copy of a strategy class.
+
+    Only a RUNNING instance's wishes reach the OMS; in every other state its quotes are ignored and
+    its orders refused, so that a paused, starting or replayed strategy cannot trade.
+    """
+
+    def __init__(
+        self,
+        engine: "Engine",
+        name: str,
+        account: str,
+        symbols: Sequence[str],
+        strategy: Strategy[Any],
+        models: Sequence[ModelStage],
+    ) -> None:
+        self.instance = name
+        self.account = account
+        self.symbols = tuple(symbols)
+        self.strategy: Final = strategy
+        self.models: Final = tuple(models)
+        self.state = InstanceState.LOADED
+        self.log = logging.LoggerAdapter(_log, {"instance": name})
+        self.channels: dict[str, Channel] = {}
+        self.feeds: dict[str, SymbolFeed] = {}
+        self.timers: dict[str, tuple[int, int]] = {}
+        """(next due, every), both in ns, by name."""
+        self.saved_state = b""
+        self._engine: Final = engine
+        strategy.ctx = self
+
+    # -- StrategyContext -------------------------------------------------------------------------
+
+    def now_ns(self) -> int:
+        """Return the host's time."""
+        return self._engine.clock.now_ns()
+
+    def instrument(self, symbol: str) -> Instrument:
+        """Return what the venue allows for `symbol`."""
+        return self._channel(symbol).instrument
+
+    def book(self, symbol: str) -> BookTop | None:
+        """Return the latest top of book that can be trusted."""
+        book = self.feeds[symbol].book
+        return None if book.top_fault else book.top
+
+    def position(self, symbol: str) -> Position:
+        """Return what this instance's own fills built up in `symbol`."""
+        return self._engine.state.position(self.instance, symbol)
+
+    def inventory_ratio(self, symbol: str) -> float:
+        """Return position / position limit, −1 to 1 (0 where no limit is configured)."""
+        return self._engine.inventory_ratio(self._channel(symbol))
+
+    def open_orders(self, symbol: str | None = None) -> list[Order]:
+        """Return this instance's orders that may still trade."""
+        return [
+            order
+            for order in self._engine.state.orders.values()
+            if order.instance == self.instance and symbol in (None, order.symbol)
+        ]
+
+    def quote(self, symbol: str, quotes: Sequence[Quote]) -> None:
+        """State the wanted quotes, best level first; an empty sequence pulls them."""
+        if self.state is not InstanceState.RUNNING:
+            return
+        channel = self.channels.get(symbol)
+        if channel is None:
+            channel = self._channel(symbol)
+        feed = self.feeds[symbol]
+        models = self.models
+        if models and quotes and feed.features is not None:
+            features = feed.features.features(self._engine.inventory_ratio(channel))
+            adjusted = []
+            for wanted in quotes:
+                quote = wanted
+                for model in models:
+                    quote = model.adjust(features, quote)
+                adjusted.append(quote)
+            quotes = adjusted
+        book = feed.book
+        engine = self._engine
+        engine.oms.set_quotes(channel, quotes, None if book.top_fault else book.top, engine.now_ns)
+
+    def place(self, request: OrderRequest) -> str:
+        """Send one order and return its client order id; raise `OrderRefused` if it may not go."""
+        if self.state is not InstanceState.RUNNING:
+            raise OrderRefused("NOT_RUNNING", f"instance {self.instance} is {self.state}, not running")
+        channel = self._channel(request.symbol)
+        engine = self._engine
+        return engine.oms.place(channel, request, self.book(request.symbol), engine.clock.now_ns())
+
+    def cancel(self, client_id: str) -> None:
+        """Ask the venue to cancel one of this instance's orders."""
+        order = self._engine.state.orders.get(client_id)
+        if order is not None and order.instance != self.instance:
+            raise OrderRefused("NOT_YOURS", f"order {client_id} belongs to instance {order.instance}")
+        self._engine.oms.cancel(client_id, "strategy", self._engine.clock.now_ns())
+
+    def set_timer(self, name: str, every_s: float) -> None:
+        """Call `on_timer(name)` every `every_s` seconds until `cancel_timer`."""
+        if every_s <= 0:
+            raise ValueError(f"timer {name!r}: every_s must be above 0, was {every_s}")
+        every_ns = int(every_s * 1e9)
+        self.timers[name] = (self.now_ns() + every_ns, every_ns)
+
+    def cancel_timer(self, name: str) -> None:
+        """Stop the timer; no effect when it is not set."""
+        self.timers.pop(name, None)
+
+    # -- for the engine --------------------------------------------------------------------------
+
+    def overrides(self, callback: str) -> bool:
+        """Return whether the strategy's class defines `callback` itself."""
+        return getattr(type(self.strategy), callback) is not getattr(Strategy, callback)
+
+    def run_timers(self, now_ns: int) -> None:
+        """Call the timers that are due; a late one is called once, not once per missed time."""
+        for name, (due_ns, every_ns) in list(self.timers.items()):
+            if now_ns >= due_ns:
+                late_ns = (now_ns - due_ns) % every_ns
+                self.timers[name] = (now_ns - late_ns + every_ns, every_ns)
+                self.strategy.on_timer(name)
+
+    def next_timer_ns(self) -> int | None:
+        """Return when the next timer is due."""
+        return min((due_ns for due_ns, _ in self.timers.values()), default=None)
+
+    def encode_state(self) -> bytes:
+        """Return the strategy's state as msgpack of plain data."""
+        return _STATE_ENCODER.encode(self.strategy.state)
+
+    def restore_state(self, version: int, data: bytes) -> None:
+        """Give the strategy a saved state, upgraded step by step; raise `StateNotCarried`."""
+        if data:
+            self.strategy.state = carry_state(self.strategy.state_type, version, data, self.instance)
+            self.saved_state = data
+
+    def set_params(self, params: Params) -> None:
+        """Change the parameters between two events and tell the strategy."""
+        old = self.strategy.params
+        self.strategy.params = params
+        self.strategy.on_params(old)
+
+    def _channel(self, symbol: str) -> Channel:
+        channel = self.channels.get(symbol)
+        if channel is None:
+            known = ", ".join(self.symbols)
+            raise OrderRefused(
+                "UNKNOWN_SYMBOL", f"instance {self.instance} trades {known}, was asked for {symbol}"
+            )
+        return channel
+
+
+_STATE_ENCODER = msgspec.msgpack.Encoder()
+
+
+def carry_state(state_type: type[State], version: int, data: bytes, instance: str) -> State:
+    """Return a saved state as `state_type`; raise `StateNotCarried` naming what does not fit."""
+    wanted = state_type.state_version
+    try:
+        plain = msgspec.msgpack.decode(data)
+        for step in range(version, wanted):
+            plain = state_type.upgrade(step, plain)
+        if version > wanted:
+            raise StateNotCarried(
+                f"instance {instance}: the saved state has version {version}, "
+                f"{state_type.__name__} knows up to {wanted}; bring the newer plugin back"
+            )
+        return msgspec.convert(plain, state_type)
+    except (msgspec.MsgspecError, NotImplementedError, LookupError, TypeError, ValueError) as error:
+        raise StateNotCarried(
+            f"instance {instance}: the saved state (version {version}) does not fit "
+            f"{state_type.__name__} (version {wanted}): {error}; give the new field a default or "
+            f"raise state_version and extend upgrade()"
+        ) from error

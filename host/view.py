@@ -1,0 +1,117 @@
+"""Fills the terminal view from a running engine."""
+
+import time
+from collections import deque
+
+from host.core import entries as e
+from host.core.accounting import total, unrealised
+from host.runtime.engine import Engine
+from host.runtime.instance import Instance
+from host.store import StoreWriter
+from host.terminal import EventLine, InstanceRow, MarketRow, NodeView
+
+__all__ = ["ViewMaker"]
+
+LOG_LINES = 50
+_ERRORS = ("quarantined", "halted", "kill_switch", "account_drift")
+
+
+class ViewMaker:
+    """Makes a `NodeView` of an engine whenever asked, and keeps the latest alerts for it."""
+
+    def __init__(self, engine: Engine, mode: str, store: StoreWriter | None) -> None:
+        self._engine = engine
+        self._mode = mode
+        self._store = store
+        self._log: deque[EventLine] = deque(maxlen=LOG_LINES)
+        self._started_s = self._last_s = time.monotonic()
+        self._last_events = 0
+        self._rate = 0.0
+
+    def note(self, text: str, level: str = "info") -> None:
+        """Add a line to the log."""
+        self._log.append(EventLine(self._engine.clock.now_ns(), level, text))
+
+    def note_alert(self, alert: e.Alert) -> None:
+        """Add an alert to the log."""
+        self.note(f"{alert.kind}: {alert.text}", "error" if alert.kind in _ERRORS else "warning")
+
+    def make(self) -> NodeView:
+        """Return the state of the node now."""
+        engine = self._engine
+        now_s = time.monotonic()
+        if now_s - self._last_s >= 0.5:
+            self._rate = (engine.events - self._last_events) / (now_s - self._last_s)
+            self._last_s, self._last_events = now_s, engine.events
+        latency = engine.tick_to_order
+        measured = latency.count > 0
+        now_ns = engine.clock.now_ns()
+        return NodeView(
+            node=engine.state.node,
+            state="halted" if engine.halted else "running",
+            epoch=engine.state.epoch,
+            mode=self._mode,
+            now_ns=now_ns,
+            uptime_s=now_s - self._started_s,
+            events=engine.events,
+            events_per_s=self._rate,
+            tick_to_order_p50_us=latency.quantile_us(0.5) if measured else None,
+            tick_to_order_p99_us=latency.quantile_us(0.99) if measured else None,
+            open_orders=len(engine.state.orders),
+            journal_lsn=engine.journal.last_lsn,
+            store_lag=None if self._store is None else self._store.lag(engine.journal.last_lsn),
+            instances=tuple(
+                self._instance_row(instance, symbol)
+                for instance in engine.instances.values()
+                for symbol in instance.symbols
+            ),
+            markets=self._market_rows(now_ns),
+            log=tuple(self._log),
+        )
+
+    def _instance_row(self, instance: Instance, symbol: str) -> InstanceRow:
+        engine = self._engine
+        channel = instance.channels[symbol]
+        record = engine.state.instances[instance.instance]
+        holding = engine.state.holding(instance.instance, symbol)
+        instrument = channel.instrument
+        mark = engine.mark(instance.account, symbol)
+        if mark is None:
+            mark = engine.state.position(instance.instance, symbol).average_price
+        lane = channel.quoting
+        bid, ask = lane.bids[0].order, lane.asks[0].order
+        return InstanceRow(
+            name=instance.instance,
+            plugin=record.plugin,
+            digest=record.digest,
+            state=instance.state,
+            symbol=symbol,
+            bid=None if bid is None else bid.price,
+            ask=None if ask is None else ask.price,
+            position=holding.qty,
+            inventory_ratio=engine.inventory_ratio(channel),
+            realised=holding.realised,
+            unrealised=unrealised(holding, instrument, mark) if holding.qty else holding.qty,
+            pnl=total(holding, instrument, mark) if holding.fills else holding.qty,
+            currency=instrument.settle,
+            fills=holding.fills,
+        )
+
+    def _market_rows(self, now_ns: int) -> tuple[MarketRow, ...]:
+        rows = []
+        for account, feed in self._engine.feeds.items():
+            for symbol, symbol_feed in feed.symbols.items():
+                top = symbol_feed.book.top
+                if top is not None:
+                    tick = self._engine.state.instruments[account][symbol].tick_size
+                    digits = max(0, -int(tick.normalize().as_tuple().exponent))
+                    rows.append(
+                        MarketRow(
+                            symbol=symbol,
+                            bid=top.bid,
+                            ask=top.ask,
+                            age_ms=(now_ns - top.ts_recv) / 1e6,
+                            digits=digits,
+                        )
+                    )
+        return tuple(rows)
