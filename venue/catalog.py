@@ -1,58 +1,68 @@
-"""The instruments of the simulated venue, and where their prices start."""
+"""What the simulated venue lists, and the crowd that trades each symbol."""
 
 from decimal import Decimal
 from typing import Final
+from zlib import crc32
+
+import msgspec
 
 from host.api import Instrument, InstrumentKind, PriceBand
+from venue.calm import CalmParticipants
+from venue.live_market import LiveMarket
+from venue.synthetic import PRESETS, SyntheticCrowd
 
-__all__ = ["INSTRUMENTS", "START_PRICES"]
+__all__ = ["INSTRUMENTS", "calm_market", "synthetic_market"]
 
 _BAND: Final = PriceBand(Decimal("0.8"), Decimal("1.2"))
 
 
-def _spot(base: str, tick: str, lot: str) -> Instrument:
-    return Instrument(
-        symbol=f"{base}-USDT",
-        kind=InstrumentKind.SPOT,
-        base=base,
-        quote="USDT",
-        tick_size=Decimal(tick),
-        lot_size=Decimal(lot),
-        min_qty=Decimal(lot),
-        max_qty=Decimal(9000),
-        min_notional=Decimal(5),
-        price_band=_BAND,
-        maker_fee=Decimal("0.0005"),
-        taker_fee=Decimal("0.001"),
-    )
+def _listed() -> dict[str, Instrument]:
+    listed = {}
+    for spot, _ in PRESETS.values():
+        for instrument in (msgspec.structs.replace(spot, price_band=_BAND), _perpetual_of(spot)):
+            listed[instrument.symbol] = instrument
+    return listed
 
 
-def _perpetual(base: str, tick: str, lot: str) -> Instrument:
-    return Instrument(
-        symbol=f"{base}-USDT-PERP",
+def _perpetual_of(spot: Instrument) -> Instrument:
+    return msgspec.structs.replace(
+        spot,
+        symbol=f"{spot.symbol}-PERP",
         kind=InstrumentKind.LINEAR,
-        base=base,
-        quote="USDT",
-        tick_size=Decimal(tick),
-        lot_size=Decimal(lot),
-        min_qty=Decimal(lot),
-        max_qty=Decimal(1000),
-        min_notional=Decimal(20),
+        lot_size=Decimal("0.001"),
+        min_qty=Decimal("0.001"),
         price_band=_BAND,
-        maker_fee=Decimal("0.0002"),
-        taker_fee=Decimal("0.0005"),
     )
 
 
-INSTRUMENTS: Final = {
-    instrument.symbol: instrument
-    for instrument in (
-        _spot("BTC", "0.01", "0.00001"),
-        _spot("ETH", "0.01", "0.0001"),
-        _perpetual("BTC", "0.1", "0.001"),
-        _perpetual("ETH", "0.01", "0.001"),
-    )
-}
-"""Ticks, lots and fees of the size that the big venues have; the numbers are the paper venue's own."""
+INSTRUMENTS: Final = _listed()
+"""The presets of the synthetic market and a linear perpetual beside each, by symbol."""
 
-START_PRICES: Final = {"BTC": Decimal(60000), "ETH": Decimal(2500)}
+
+def synthetic_market(
+    instrument: Instrument, seed: int, start_ns: int, start_price: Decimal | None = None
+) -> LiveMarket:
+    """Open a believable market; each symbol has its own stream of chance out of one `seed`."""
+    _, params = PRESETS[_preset_of(instrument)]
+    if start_price is not None:
+        fair = msgspec.structs.replace(params.fair, start=float(start_price))
+        params = msgspec.structs.replace(params, fair=fair)
+    return LiveMarket(instrument, SyntheticCrowd(instrument, params, _seed_for(instrument, seed), start_ns))
+
+
+def calm_market(
+    instrument: Instrument, seed: int, start_ns: int, start_price: Decimal | None = None
+) -> LiveMarket:
+    """Open a market in which little happens."""
+    if start_price is None:
+        start_price = Decimal(str(PRESETS[_preset_of(instrument)][1].fair.start))
+    crowd = CalmParticipants(instrument, _seed_for(instrument, seed), start_price, start_ns=start_ns)
+    return LiveMarket(instrument, crowd)
+
+
+def _preset_of(instrument: Instrument) -> str:
+    return f"{instrument.base}-{instrument.quote}"
+
+
+def _seed_for(instrument: Instrument, seed: int) -> int:
+    return seed << 32 | crc32(instrument.symbol.encode())

@@ -1,5 +1,8 @@
 """The paper venue: the simulated exchange as an account to trade on, in this process or another."""
 
+import asyncio
+import socket
+import struct
 from collections import deque
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -18,21 +21,37 @@ from host.api import (
     Params,
     Positive,
     PositiveInt,
+    Seconds,
     SteppedAdapter,
     hookimpl,
 )
 from venue.awaiting import AwaitedAnswers
-from venue.calm import CalmParticipants
-from venue.catalog import INSTRUMENTS, START_PRICES
+from venue.catalog import INSTRUMENTS, calm_market, synthetic_market
 from venue.delivery import NO_FAULTS, Faults, Latency
 from venue.exchange import Exchange, Output
 from venue.ledger import Ledger
-from venue.live_market import LiveMarket
 from venue.market import Market
-from venue.participants import Participants
 from venue.recording import Recording, RecordingError
 from venue.replay_market import ReplayMarket
+from venue.wire import (
+    FrameReader,
+    Hello,
+    Refused,
+    Reported,
+    Resync,
+    Send,
+    ServerMessage,
+    Subscribe,
+    Welcome,
+    WireError,
+    encode,
+    market_event,
+)
 
+_SYNTHETIC = "synthetic"
+_CALM = "calm"
+_FIRST_PAUSE_S = 0.05
+_READ_BYTES = 1 << 16
 _CHANNELS = ("market", "private", "orders")
 _USUAL_BALANCES = {"USDT": Decimal(100_000), "BTC": Decimal(2), "ETH": Decimal(40)}
 _OTHER_BALANCE = Decimal(100_000)
@@ -41,7 +60,7 @@ _OTHER_BALANCE = Decimal(100_000)
 class PaperParams(Params, frozen=True):
     """What the paper venue trades, who pays what, and how it behaves."""
 
-    market: str = "synthetic"
+    market: str = _SYNTHETIC
     """`synthetic` (believable), `calm` (predictable) or the path of a recording's folder."""
     symbols: tuple[str, ...] = tuple(INSTRUMENTS)
     """What a synthetic venue lists; a recording has its own symbol."""
@@ -149,7 +168,7 @@ class Paper(SteppedAdapter[PaperParams]):
                 ctx.report(output)  # type: ignore[arg-type]
 
     def _listed(self) -> list[Instrument]:
-        if self.params.market not in ("synthetic", "calm"):
+        if self.params.market not in (_SYNTHETIC, _CALM):
             try:
                 self._recording = Recording.open(self.params.market)
             except RecordingError as error:
@@ -189,22 +208,181 @@ class Paper(SteppedAdapter[PaperParams]):
         if self._recording is not None:
             return ReplayMarket(msgspec.structs.replace(self._recording, instrument=instrument))
         # After a restart the market goes on near where the account last traded.
-        start_price = self._exchange.last_price(instrument.symbol) or START_PRICES[instrument.base]
-        now_ns = self.ctx.now_ns()
-        participants: Participants
-        if self.params.market == "calm":
-            participants = CalmParticipants(instrument, self.params.seed, start_price, start_ns=now_ns)
-        else:
-            from venue.synthetic import SyntheticParticipants
+        start_price = self._exchange.last_price(instrument.symbol)
+        open_market = calm_market if self.params.market == _CALM else synthetic_market
+        return open_market(instrument, self.params.seed, self.ctx.now_ns(), start_price)
 
-            participants = SyntheticParticipants(instrument, self.params.seed, start_price, start_ns=now_ns)
-        return LiveMarket(instrument, participants)
+
+class PaperRemoteParams(Params, frozen=True):
+    """Where the venue server listens, and how long to wait for it."""
+
+    url: str = "tcp:127.0.0.1:7700"
+    """`unix:/path` or `tcp:host:port`, as `tandem venue --listen` has it."""
+    connect_timeout_s: Seconds = 5.0
+    """How long `connect` keeps trying before it fails."""
+    answer_timeout_ms: Positive = 1000.0
+    """After this long without an answer a request is reported as unanswered."""
+    reconnect_max_s: Seconds = 2.0
+    """A lost connection is tried again after 50 ms, then twice as long each time, up to this."""
+
+
+class PaperRemote(ExchangeAdapter[PaperRemoteParams]):
+    """Trades one account at a venue server (`tandem venue`) in another process."""
+
+    def __init__(self, params: PaperRemoteParams) -> None:
+        super().__init__(params)
+        self._awaited = AwaitedAnswers(_ns(params.answer_timeout_ms))
+        self._symbols: list[str] = []
+        self._frames: FrameReader[ServerMessage] = FrameReader.for_client()
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._answer_timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
+
+    async def connect(self) -> Sequence[Instrument]:
+        """Connect, say hello and return what the venue lists; raise `ExchangeError`."""
+        try:
+            async with asyncio.timeout(self.params.connect_timeout_s):
+                welcome = await self._dial_until_up()
+        except TimeoutError as error:
+            raise ExchangeError(
+                f"paper_remote: no venue answered at {self.params.url} within "
+                f"{self.params.connect_timeout_s:g} s; start one with: tandem venue --listen ADDRESS"
+            ) from error
+        return welcome.instruments
+
+    async def subscribe(self, symbols: Sequence[str]) -> None:
+        """Start the market data of `symbols` and hand over what arrives from now on."""
+        self._symbols = list(dict.fromkeys((*self._symbols, *symbols)))
+        self._write(Subscribe(tuple(symbols)))
+        self._report_channels(True, "connected")
+        self.ctx.spawn(self._run(), f"paper_remote {self.ctx.account}")
+
+    def send(self, command: Command, deadline_ns: int) -> None:
+        """Send one command; raise `ExchangeError` while there is no connection."""
+        now_ns = self.ctx.now_ns()
+        self._write(Send(command, now_ns, deadline_ns - now_ns))
+        self._awaited.sent(command, now_ns)
+        if self._answer_timer is None:
+            self._set_answer_timer()
+
+    def resync(self, symbol: str) -> None:
+        """Ask for a whole book; without a connection there is nothing to do, the next one begins so."""
+        if self._is_up:
+            self._write(Resync(symbol))
+
+    async def close(self) -> None:
+        """Send what is still buffered and close the connection."""
+        self._is_closed = True
+        if self._answer_timer is not None:
+            self._answer_timer.cancel()
+        writer = self._writer
+        if writer is None:
+            return
+        _drop_unsent_on_death(writer, False)
+        writer.close()
+        try:
+            await asyncio.wait_for(writer.wait_closed(), self.params.connect_timeout_s)
+        except (OSError, TimeoutError):
+            writer.transport.abort()
+
+    @property
+    def _is_up(self) -> bool:
+        return self._writer is not None and not self._writer.transport.is_closing()
+
+    async def _run(self) -> None:
+        """Read until the connection breaks, say so, and come back; until the adapter closes."""
+        while not self._is_closed:
+            reason = await self._read_until_lost()
+            if self._is_closed:
+                return
+            self._on_lost(reason)
+            await self._dial_until_up()
+            if self._is_up:  # it may be lost again by now; the next read says so
+                self._write(Subscribe(tuple(self._symbols)))
+                self._report_channels(True, "connected again")
+
+    async def _read_until_lost(self) -> str:
+        assert self._reader is not None, "connected before"
+        try:
+            while data := await self._reader.read(_READ_BYTES):
+                for message in self._frames.feed(data):
+                    if self._is_closed:
+                        return "closed"
+                    self._on_message(message)
+        except (OSError, WireError) as error:
+            return str(error)
+        return "the venue closed the connection"
+
+    def _on_message(self, message: ServerMessage) -> None:
+        if isinstance(message, Reported):
+            self._awaited.received(message.report)
+            self.ctx.report(message.report)
+        elif isinstance(message, Refused):
+            raise WireError(f"the venue refused the connection: {message.text}")
+        elif (event := market_event(message)) is not None:
+            self.ctx.market(msgspec.structs.replace(event, ts_recv=self.ctx.now_ns()))
+
+    def _on_lost(self, reason: str) -> None:
+        if self._writer is not None:
+            self._writer.transport.abort()
+            self._writer = None
+        self._report_channels(False, reason)
+        for unanswered in self._awaited.give_up_all(f"connection lost: {reason}", self.ctx.now_ns()):
+            self.ctx.report(unanswered)
+
+    async def _dial_until_up(self) -> Welcome:
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                return await self._dial()
+            except (OSError, WireError):
+                # Whether the venue is away or misunderstands us: connect() has a deadline that
+                # reports it, and a running node keeps trying, with its channels reported down.
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, self.params.reconnect_max_s)
+
+    async def _dial(self) -> Welcome:
+        reader, writer = await _open(self.params.url)
+        _drop_unsent_on_death(writer, True)
+        frames = FrameReader.for_client()
+        writer.write(encode(Hello(self.ctx.account)))
+        while data := await reader.read(_READ_BYTES):
+            for message in frames.feed(data):
+                if not isinstance(message, Welcome):
+                    writer.transport.abort()
+                    raise WireError(f"expected a welcome, was {message}")
+                self._reader, self._writer, self._frames = reader, writer, frames
+                return message
+        raise ConnectionResetError("the venue closed the connection before its welcome")
+
+    def _write(self, message: Send | Subscribe | Resync) -> None:
+        if self._writer is None or self._writer.transport.is_closing():
+            raise ExchangeError(f"paper_remote: not connected to {self.params.url}, nothing was sent")
+        self._writer.write(encode(message))
+
+    def _report_channels(self, is_up: bool, text: str) -> None:
+        for channel in _CHANNELS:
+            self.ctx.report(ConnectionChanged(channel, is_up, text, self.ctx.now_ns()))
+
+    def _set_answer_timer(self) -> None:
+        due_ns = self._awaited.next_time_ns()
+        if due_ns is None:
+            self._answer_timer = None
+            return
+        delay_s = max(due_ns - self.ctx.now_ns(), 0) / 1e9
+        self._answer_timer = asyncio.get_running_loop().call_later(delay_s, self._on_answers_due)
+
+    def _on_answers_due(self) -> None:
+        for unanswered in self._awaited.give_up(self.ctx.now_ns()):
+            self.ctx.report(unanswered)
+        self._set_answer_timer()
 
 
 @hookimpl
 def provide_exchanges() -> Mapping[str, type[ExchangeAdapter[Any]]]:
     """Offer the venue under the names that configurations use."""
-    return {"paper": Paper}
+    return {"paper": Paper, "paper_remote": PaperRemote}
 
 
 def _plenty(instruments: Sequence[Instrument]) -> dict[str, Decimal]:
@@ -214,3 +392,19 @@ def _plenty(instruments: Sequence[Instrument]) -> dict[str, Decimal]:
 
 def _ns(milliseconds: float) -> int:
     return round(milliseconds * 1e6)
+
+
+async def _open(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if url.startswith("unix:"):
+        return await asyncio.open_unix_connection(url.removeprefix("unix:"))
+    host, separator, port = url.removeprefix("tcp:").rpartition(":")
+    if not separator or not port.isdigit():
+        raise ExchangeError(f"paper_remote: url must be unix:/path or tcp:host:port, was {url!r}")
+    return await asyncio.open_connection(host, int(port))
+
+
+def _drop_unsent_on_death(writer: asyncio.StreamWriter, is_on: bool) -> None:
+    """Let the kernel throw away what a killed process has not sent yet; off for an orderly close."""
+    sock = writer.get_extra_info("socket")
+    if sock.family != socket.AF_UNIX:  # a Unix socket hands every byte over at once
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", is_on, 0))
