@@ -228,7 +228,8 @@ def _fold(folder: Path, last: int | None) -> tuple["TradingState", int, list[int
     """Return the state after `last`, how many digests were compared, and the LSNs of wrong ones."""
     from host.core.entries import StateDigest
     from host.core.state import TradingState
-    from host.journal import JournalPruned, latest_snapshot, read
+    from host.journal import JournalPruned, read
+    from host.journal._snapshots import latest_snapshot
 
     state = TradingState()
     checked, differing = 0, []

@@ -3,8 +3,8 @@
 import os
 import re
 import tempfile
-from collections.abc import Iterator
 from contextlib import ExitStack
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from host.cli._options import config_options, data_dir_option, load_or_default, with_data_dir
-from host.cli._output import Refused, print_json, print_table
+from host.cli._output import EXIT_FAILED, Refused, print_json, print_table
 from host.config import NodeConfig, RunOptions, replay_config
 
 if TYPE_CHECKING:
@@ -109,6 +109,9 @@ def run(
         print_json(result)
     else:
         _print_report(result)
+    if result.open_orders:
+        click.echo(f"error: {result.open_orders} orders could not be closed; look at the venue", err=True)
+        raise click.exceptions.Exit(EXIT_FAILED)
 
 
 def _recorded_symbol(path: Path) -> str:
@@ -133,21 +136,32 @@ def _isolated(config: NodeConfig, data_dir: Path | None, stack: ExitStack) -> No
 
 
 def _print_report(report: "RunReport") -> None:
-    rows = list(_flat("", msgspec.to_builtins(report, enc_hook=str)))
-    print_table("run", ("figure", ">value"), rows)
+    figures = msgspec.to_builtins(report)
+    positions = figures.pop("positions")
+    print_table("run", ("figure", "value"), ((name, _shown(value)) for name, value in figures.items()))
+    print_table(
+        "positions",
+        ("instance", "symbol", ">quantity", ">average price", ">mark", ">realised", ">fees", ">pnl", ""),
+        (
+            (
+                row["instance"],
+                row["symbol"],
+                row["qty"],
+                f"{Decimal(row['average_price']):.8g}",
+                row["mark"] or "-",
+                f"{Decimal(row['realised']):.4f}",
+                _shown(row["fees"]),
+                "-" if row["pnl"] is None else f"{Decimal(row['pnl']):+.4f}",
+                row["currency"],
+            )
+            for row in positions
+        ),
+    )
 
 
-def _flat(prefix: str, value: Any) -> Iterator[tuple[str, object]]:
-    """Yield ("positions.mm-btc.BTC-USDT", value) for nested tables."""
-    if isinstance(value, dict) and value:
-        for key, item in value.items():
-            yield from _flat(f"{prefix}.{key}" if prefix else str(key), item)
-    elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        for index, item in enumerate(value):
-            yield from _flat(f"{prefix}[{index}]", item)
-    elif isinstance(value, float):
-        yield prefix, f"{value:,.2f}"
-    elif isinstance(value, (dict, list)):
-        yield prefix, ", ".join(map(str, value)) or "none"
-    else:
-        yield prefix, value
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "  ".join(f"{key} {_shown(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value)) or "none"
+    return f"{value:,.1f}" if isinstance(value, float) else str(value)

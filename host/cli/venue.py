@@ -13,7 +13,7 @@ Examples:
   tandem venue
   tandem venue --listen 127.0.0.1:7700 --log venue.jsonl --replay RECORDING"""
 )
-@click.option("--listen", default="127.0.0.1:7700", show_default=True, help="Address, HOST:PORT.")
+@click.option("--listen", default="127.0.0.1:7700", show_default=True, help="HOST:PORT or unix:PATH.")
 @click.option(
     "--log",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -27,6 +27,6 @@ Examples:
 @click.option("--seed", type=int, default=1, show_default=True, help="Decides the synthetic market.")
 def venue(listen: str, log: Path | None, replay: Path | None, seed: int) -> None:
     """Run the simulated exchange until Ctrl-C."""
-    from venue import server
+    from venue.server import run
 
-    server.run(listen=listen, log=log, replay=replay, seed=seed)
+    run(listen, seed=seed, log=log, replay=replay)

@@ -1,0 +1,409 @@
+"""The `tandem` command: what it prints, and what it exits with."""
+
+import json
+import subprocess
+import sys
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from host.api import (
+    Instrument,
+    InstrumentKind,
+    Liquidity,
+    OrderAccepted,
+    OrderFilled,
+    OrderType,
+    Side,
+    TimeInForce,
+)
+from host.cli import main
+from host.core import entries as e
+from host.core.state import TradingState
+from host.journal import Journal, journal_digest
+
+START_NS = 1_754_650_000_000_000_000
+INSTRUMENT = Instrument(
+    symbol="BTC-USDT",
+    kind=InstrumentKind.SPOT,
+    base="BTC",
+    quote="USDT",
+    tick_size=Decimal("0.01"),
+    lot_size=Decimal("0.00001"),
+)
+
+CONFIG = """
+[[account]]
+name = "paper"
+exchange = "paper"
+
+[[instance]]
+name = "mm-btc"
+plugin = "two_sided"
+account = "paper"
+symbols = ["BTC-USDT"]
+models = ["inventory_skew"]
+"""
+
+
+def tandem(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def place(client_id: str, instance: str) -> e.PlaceSent:
+    return e.PlaceSent(
+        client_id,
+        instance,
+        "paper",
+        "BTC-USDT",
+        Side.BUY,
+        OrderType.LIMIT,
+        TimeInForce.GTC,
+        Decimal(60000),
+        Decimal("0.01"),
+        True,
+        False,
+        0,
+    )
+
+
+def session() -> list[e.Entry]:
+    """Two instances; one order of `mm-btc` is filled, one of `other` stays open."""
+    filled = OrderFilled(
+        "t1x1",
+        "BTC-USDT",
+        Side.BUY,
+        "7",
+        Decimal(60000),
+        Decimal("0.01"),
+        Decimal("0.6"),
+        "USDT",
+        Liquidity.MAKER,
+        START_NS,
+    )
+    return [
+        e.NodeStarted("a", "main", 1, "0.1.0"),
+        e.InstrumentSet("paper", INSTRUMENT),
+        e.InstanceAdded("mm-btc", 1, "two_sided", "ab" * 32, "paper", ("BTC-USDT",), b"{}"),
+        e.InstanceAdded("other", 2, "two_sided", "ab" * 32, "paper", ("BTC-USDT",), b"{}"),
+        place("t1x1", "mm-btc"),
+        place("t1x2", "other"),
+        e.Reported("paper", OrderAccepted("t1x1", "v1", START_NS)),
+        e.Reported("paper", OrderAccepted("t1x2", "v2", START_NS)),
+        e.Reported("paper", filled),
+    ]
+
+
+def write_journal(folder: Path, digest: str | None = None) -> Path:
+    """Write the session and a state digest, right unless one is given; return the data folder."""
+    state = TradingState()
+    journal = Journal.open(folder / "journal", node="a")
+    for entry in session():
+        lsn = journal.append(entry, START_NS)
+        state.apply(lsn, START_NS, entry)
+    journal.append(e.StateDigest(digest or state.digest()), START_NS)
+    journal.close()
+    return folder
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    return write_journal(tmp_path / "data")
+
+
+def test_help_needs_no_heavy_library() -> None:
+    code = (
+        "import sys\nfrom host.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'sqlalchemy', 'onnxruntime', 'numpy', 'aiohttp', 'uvloop', 'rich', 'watchfiles'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    root = Path(__file__).parents[1]
+    ran = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=root, timeout=60
+    )
+
+    assert "Exit codes:" in ran.stdout
+    assert ran.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "config check", "plugin new", "plugin check", "journal dump", "journal verify", "journal export",
+                "journal replay", "store rebuild", "venue"],
+)  # fmt: skip
+def test_every_command_explains_itself(command: str) -> None:
+    result = tandem(*command.split(), "--help")
+
+    assert result.exit_code == 0
+    assert len(result.output.splitlines()) > 5
+
+
+# -- config --------------------------------------------------------------------------------------
+
+
+def test_config_check_accepts_a_configuration_whose_plugins_exist(tmp_path: Path) -> None:
+    (tmp_path / "tandem.toml").write_text(CONFIG)
+
+    result = tandem("config", "check", "--json")
+    report = json.loads(result.stdout)
+
+    assert result.exit_code == 0
+    assert report["ok"]
+    assert report["sources"] == ["tandem.toml"]
+    assert report["config"]["instance"][0]["name"] == "mm-btc"
+
+
+def test_config_check_shows_the_built_in_defaults_where_there_is_no_file() -> None:
+    result = tandem("config", "check")
+
+    assert result.exit_code == 0
+    assert "built-in defaults: ok" in result.stdout
+    assert "mm-eth" in result.stdout
+
+
+def test_config_check_finds_missing_plugins_and_params_out_of_bounds(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    text = CONFIG.replace('"paper"\n\n[[instance]]', '"papr"\n\n[[instance]]').replace(
+        "inventory_skew", "magic"
+    )
+    path.write_text(text + "params = { half_spread_bps = -1.0 }\n")
+
+    result = tandem("config", "check", "-c", path, "--json")
+    found = {problem["key"]: problem["text"] for problem in json.loads(result.stdout)["problems"]}
+
+    assert result.exit_code == 2
+    assert found["account[paper].exchange"] == 'no exchange plugin is named "papr"; did you mean "paper"?'
+    assert found["instance[mm-btc].params.half_spread_bps"] == "must be > 0, was -1.0"
+    assert 'no model plugin is named "magic"' in found["instance[mm-btc].models[magic].name"]
+
+
+def test_config_error_is_one_message_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "tandem.toml").write_text(CONFIG + "[nod]\n")
+
+    result = tandem("config", "check")
+
+    assert result.exit_code == 2
+    assert 'tandem.toml: nod: unknown key; did you mean "node"?' in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "Traceback" in tandem("--debug", "config", "check").stderr
+
+
+# -- run -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--for", "soon"], 'expected a duration such as 500ms, 30s, 5m or 1h, was "soon"'),
+        (["--for", "0s"], "expected a duration"),
+        (["--speed", "fast"], 'expected a factor such as 1 or 10, or max, was "fast"'),
+        (["--speed", "max"], "never ends; add --for"),
+        (["--replay", "nowhere"], "does not exist"),
+        (["--replay", ".", "--env", "prod"], "--env overlays a file"),
+    ],
+)
+def test_run_refuses_options_that_make_no_sense(arguments: list[str], text: str) -> None:
+    result = tandem("run", *arguments)
+
+    assert result.exit_code == 2
+    assert text in result.stderr
+
+
+def test_replay_refuses_the_data_folder_of_a_node(tmp_path: Path, data_dir: Path) -> None:
+    (tmp_path / "tandem.toml").write_text(CONFIG)
+    before = journal_digest(data_dir / "journal")
+
+    result = tandem("run", "-c", "tandem.toml", "--replay", tmp_path, "--data-dir", data_dir)
+
+    assert result.exit_code == 3
+    assert "a replay starts from nothing" in result.stderr
+    assert journal_digest(data_dir / "journal") == before
+
+
+# -- plugin --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["strategy", "exchange", "model"])
+def test_new_plugin_passes_its_own_check(kind: str, tmp_path: Path) -> None:
+    created = tandem("plugin", "new", kind, "mine", "--dir", tmp_path / "plugins")
+    path = Path(created.stdout.strip())
+
+    checked = tandem("plugin", "check", path, "--json")
+
+    assert created.exit_code == 0
+    assert checked.exit_code == 0, checked.output
+    assert json.loads(checked.stdout)["ok"]
+
+
+def test_existing_plugin_is_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("precious = True\n")
+
+    result = tandem("plugin", "new", "strategy", "mine", "--dir", tmp_path)
+
+    assert result.exit_code == 3
+    assert path.read_text() == "precious = True\n"
+
+
+def test_broken_plugin_fails_its_check_with_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text("from host.api import Strategy\n\nclass Broken(Strategy):\n    def on_book(self\n")
+
+    result = tandem("plugin", "check", path)
+
+    assert result.exit_code == 1
+    assert "broken.py:4" in result.stderr
+
+
+# -- journal -------------------------------------------------------------------------------------
+
+
+def lsns(result: Result) -> list[int]:
+    assert result.exit_code == 0, result.output
+    return [json.loads(line)["lsn"] for line in result.stdout.splitlines()]
+
+
+def test_dump_prints_a_line_for_every_entry(data_dir: Path) -> None:
+    result = tandem("journal", "dump", "--data-dir", data_dir)
+
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == len(session()) + 1
+    assert "place_sent" in result.stdout
+
+
+def test_dump_selects_by_range_type_and_instance(data_dir: Path) -> None:
+    dump = ("journal", "dump", "--json", "--data-dir", data_dir)
+
+    assert lsns(tandem(*dump, "--from", "3", "--to", "5")) == [3, 4, 5]
+    assert lsns(tandem(*dump, "--type", "place_sent", "--type", "node_started")) == [1, 5, 6]
+    assert lsns(tandem(*dump, "--instance", "mm-btc")) == [3, 5, 7, 9]
+    assert lsns(tandem(*dump, "--instance", "mm-btc", "--from", "6")) == [7, 9]
+
+
+def test_dump_names_the_types_there_are(data_dir: Path) -> None:
+    result = tandem("journal", "dump", "--type", "placed", "--data-dir", data_dir)
+
+    assert result.exit_code == 2
+    assert "place_sent" in result.stderr
+
+
+def test_following_dump_ends_at_its_last_entry(data_dir: Path) -> None:
+    assert lsns(tandem("journal", "dump", "--follow", "--to", "9", "--json", "--data-dir", data_dir))[-1] == 9
+
+
+def test_verify_prints_the_digest_of_a_sound_journal(data_dir: Path) -> None:
+    result = tandem("journal", "verify", "--json", "--data-dir", data_dir)
+    report = json.loads(result.stdout)
+
+    assert result.exit_code == 0
+    assert report["ok"]
+    assert report["digest"] == journal_digest(data_dir / "journal")
+
+
+def test_verify_fails_on_damage_and_says_where(data_dir: Path) -> None:
+    segment = next((data_dir / "journal").glob("*.seg"))
+    content = bytearray(segment.read_bytes())
+    content[content.find(b"t1x1")] ^= 1
+    segment.write_bytes(content)
+
+    result = tandem("journal", "verify", "--data-dir", data_dir)
+
+    assert result.exit_code == 1
+    assert str(segment) in result.stderr
+
+
+def test_missing_journal_is_an_error_not_an_empty_one(tmp_path: Path) -> None:
+    for command in ("dump", "verify", "replay"):
+        result = tandem("journal", command, "--data-dir", tmp_path / "nothing")
+        assert result.exit_code == 1
+        assert "there is no journal here" in result.stderr
+
+
+def test_export_writes_json_lines_and_replaces_nothing_unasked(data_dir: Path, tmp_path: Path) -> None:
+    file = tmp_path / "all.jsonl"
+    export = ("journal", "export", file, "--data-dir", data_dir)
+
+    assert tandem(*export).exit_code == 0
+    lines = file.read_text().splitlines()
+    assert [json.loads(line)["lsn"] for line in lines] == list(range(1, len(session()) + 2))
+    assert tandem(*export).exit_code == 3
+    assert tandem(*export, "--force").exit_code == 0
+    assert tandem("journal", "export", "-", "--data-dir", data_dir).stdout.splitlines() == lines
+
+
+def test_replay_prints_the_state_that_the_journal_leads_to(data_dir: Path) -> None:
+    result = tandem("journal", "replay", "--json", "--data-dir", data_dir)
+    state = json.loads(result.stdout)
+
+    assert result.exit_code == 0
+    assert [order["client_id"] for order in state["orders"]] == ["t1x2"]
+    assert state["positions"]["mm-btc"]["BTC-USDT"]["qty"] == "0.01"
+    assert state["fees"]["mm-btc"]["BTC-USDT"] == {"USDT": "0.6"}
+    assert state["digests_checked"] == 1
+
+
+def test_replay_shows_an_earlier_moment(data_dir: Path) -> None:
+    state = json.loads(tandem("journal", "replay", "--to", "6", "--json", "--data-dir", data_dir).stdout)
+
+    assert state["lsn"] == 6
+    assert [order["client_id"] for order in state["orders"]] == ["t1x1", "t1x2"]
+
+
+def test_replay_fails_where_a_digest_differs(tmp_path: Path) -> None:
+    data_dir = write_journal(tmp_path / "forged", digest="00" * 32)
+
+    result = tandem("journal", "replay", "--data-dir", data_dir)
+
+    assert result.exit_code == 1
+    assert f"entry {len(session()) + 1}: the digest" in result.stderr
+    assert "live orders (1)" in result.stdout
+
+
+def test_replay_starts_from_the_snapshot_where_entries_were_pruned(tmp_path: Path) -> None:
+    state = TradingState()
+    with Journal.open(tmp_path / "data" / "journal", node="a", segment_bytes=1 << 16) as journal:
+        for entry in [*session(), *(e.Alert("noise", "x" * 5_000) for _ in range(60))]:
+            state.apply(journal.append(entry, START_NS), START_NS, entry)
+            journal.flush()
+        for _ in range(2):
+            lsn = journal.append(e.Alert("noise", "x"), START_NS)
+            state.apply(lsn, START_NS, e.Alert("noise", "x"))
+            journal.flush()
+            journal.write_snapshot(lsn, state.encode())
+        journal.prune(journal.last_lsn)
+        assert journal.first_lsn > 1
+
+    result = tandem("journal", "replay", "--json", "--data-dir", tmp_path / "data")
+
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["digest"] == state.digest()
+    refused = tandem("journal", "replay", "--to", "3", "--data-dir", tmp_path / "data")
+    assert refused.exit_code == 3
+    assert "are pruned" in refused.stderr
+    assert lsns(tandem("journal", "dump", "--json", "--data-dir", tmp_path / "data"))[-1] == state.lsn
+
+
+# -- store ---------------------------------------------------------------------------------------
+
+
+def test_store_is_rebuilt_from_the_journal(data_dir: Path) -> None:
+    result = tandem("store", "rebuild", "--data-dir", data_dir)
+
+    assert result.exit_code == 0, result.output
+    assert f"entries 1 to {len(session()) + 1} projected" in result.stdout
+    assert (data_dir / "store.db").stat().st_size > 0
+
+
+def test_rebuild_of_a_store_that_is_off_asks_for_a_database(tmp_path: Path, data_dir: Path) -> None:
+    (tmp_path / "tandem.toml").write_text(CONFIG + '[store]\nurl = ""\n')
+
+    result = tandem("store", "rebuild", "--data-dir", data_dir)
+
+    assert result.exit_code == 2
+    assert "--url" in result.stderr
