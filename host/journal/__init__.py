@@ -14,7 +14,8 @@ from host.journal._errors import (
     JournalTrouble,
     TroubleKind,
 )
-from host.journal._journal import DEFAULT_SEGMENT_BYTES, CallSoon, Durability, Journal
+from host.journal._journal import DEFAULT_SEGMENT_BYTES, Durability, Journal
+from host.journal._listeners import CallSoon
 from host.journal._reading import Follower, Source, read
 from host.journal._recovery import TornTail
 from host.journal._snapshots import Snapshot

@@ -67,16 +67,22 @@ def _refuse(constant: str) -> None:
 def _words(fields: dict[str, Any]) -> list[str]:
     words = []
     for name, value in fields.items():
-        if value in (None, "", [], False):
+        if value is None or value is False or value in ("", []):
             continue
         if isinstance(value, dict) and "message" in value:
             words += [str(value["message"]), *_words({k: v for k, v in value.items() if k != "message"})]
         elif value is True:
             words.append(name)
         elif isinstance(value, dict | list):
-            words.append(f"{name}={json.dumps(value, separators=(',', ':'), ensure_ascii=False)}")
+            words.append(f"{name}={_quoted(value)}")
         else:
             text = str(value)
             is_plain = text.isprintable() and " " not in text
-            words.append(f"{name}={text if is_plain else json.dumps(text, ensure_ascii=False)}")
+            words.append(f"{name}={text if is_plain else _quoted(text)}")
     return words
+
+
+def _quoted(value: Any) -> str:
+    # A venue's text may hold line breaks or terminal escapes: those are shown, not obeyed.
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(value, separators=(",", ":"))

@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Literal, Self
 
 import msgspec
 from google_crc32c import value as crc32c
@@ -14,6 +14,7 @@ from host.core.entries import Entry, Record
 from host.journal import _snapshots
 from host.journal._errors import JournalError, JournalFull, JournalTrouble, TroubleKind, is_no_room
 from host.journal._format import FRAME, SegmentHeader, pack_header
+from host.journal._listeners import CallSoon, Listeners, call_now
 from host.journal._lock import acquire_lock
 from host.journal._recovery import Recovered, TornTail, recover
 from host.journal._segments import list_segments
@@ -21,7 +22,7 @@ from host.journal._snapshots import Snapshot
 from host.journal._spare import Spare
 from host.journal._sync import GroupSync
 
-__all__ = ["DEFAULT_SEGMENT_BYTES", "CallSoon", "Durability", "Journal"]
+__all__ = ["DEFAULT_SEGMENT_BYTES", "Durability", "Journal"]
 
 DEFAULT_SEGMENT_BYTES = 64 << 20
 _SMALLEST_SEGMENT_BYTES = 4096
@@ -38,17 +39,6 @@ _encode = msgspec.msgpack.Encoder().encode
 _pack_frame = FRAME.pack
 
 Durability = Literal["process", "disk"]
-
-
-class CallSoon(Protocol):
-    """Runs a callback on the journal's own thread, such as `loop.call_soon_threadsafe`."""
-
-    def __call__(self, callback: Callable[[Any], object], argument: Any, /) -> object:
-        """Arrange for `callback(argument)`."""
-
-
-def _call_now(callback: Callable[[Any], object], argument: Any) -> None:
-    callback(argument)
 
 
 class Journal:
@@ -85,8 +75,8 @@ class Journal:
         self._max_frame = segment_bytes - _HEADER_ROOM - FRAME.size
         self._spare = Spare(folder, segment_bytes)
         self._syncs_each_flush = durability == "disk"
-        self._durable_callbacks: tuple[tuple[Callable[[int], object], CallSoon], ...] = ()
-        self._trouble_callbacks: tuple[tuple[Callable[[JournalTrouble], object], CallSoon], ...] = ()
+        self._on_durable: Listeners[int] = Listeners()
+        self._on_trouble: Listeners[JournalTrouble] = Listeners()
         self._sync = GroupSync(folder, self._flushed_lsn, self._synced, self._sync_failed)
         self._marks: list[tuple[int, int]] = [(recovered.next_lsn, recovered.offset)]
         self._waypoint = self._offset
@@ -134,7 +124,7 @@ class Journal:
     def append(self, entry: Entry, ts_ns: int) -> int:
         """Add one entry and return its LSN. It is in memory only until `flush`."""
         if self._failure is not None:
-            raise self._failure
+            raise self._failure.with_traceback(None)  # else each raise would lengthen it
         lsn = self._last_lsn + 1
         # encode() and not encode_into(): the checksum takes bytes, and slicing them out of a shared
         # buffer costs more than the allocation saved (0.16 against 0.06 µs per entry).
@@ -160,7 +150,7 @@ class Journal:
         if not pending:
             return
         if self._failure is not None:
-            raise self._failure
+            raise self._failure.with_traceback(None)  # else each raise would lengthen it
         data = b"".join(pending)
         end = self._offset + len(data)
         if end > self._segment.capacity:
@@ -180,9 +170,8 @@ class Journal:
     def _wrote(self) -> None:
         if self._syncs_each_flush:
             self._sync.request(self._segment, self._flushed_lsn)
-        elif self._durable_callbacks:
-            for callback, _ in self._durable_callbacks:
-                callback(self._flushed_lsn)
+        elif self._on_durable.items:
+            self._on_durable.tell_now(self._flushed_lsn)
 
     def _write(self, data: bytes) -> None:
         size = len(data)
@@ -243,7 +232,7 @@ class Journal:
         self.is_low = False
 
     def _pass_waypoint(self) -> None:
-        step = self._segment.capacity // _WAYPOINTS
+        step = max(self._segment.capacity // _WAYPOINTS, 1)
         passed = self._offset // step
         self._waypoint = (passed + 1) * step
         self._marks.append((self._flushed_lsn + 1, self._offset))
@@ -264,7 +253,7 @@ class Journal:
         self.is_low = True
         room = self._segment.capacity - self._offset
         text = f"the journal has room for {room} more bytes: {error}"
-        self._tell(JournalTrouble(TroubleKind.LOW_SPACE, text, error.errno or 0, room))
+        self._on_trouble.tell(JournalTrouble(TroubleKind.LOW_SPACE, text, error.errno or 0, room))
 
     # -- where it is -----------------------------------------------------------------------------
 
@@ -321,35 +310,23 @@ class Journal:
     # -- durability ------------------------------------------------------------------------------
 
     def on_durable(
-        self, callback: Callable[[int], object], *, call_soon: CallSoon = _call_now
+        self, callback: Callable[[int], object], *, call_soon: CallSoon = call_now
     ) -> Callable[[], None]:
         """Call `callback(durable_lsn)` whenever it has risen; return what ends this.
 
         With durability `disk` the callback goes through `call_soon` from the sync thread; with
         `process` it is called inside `flush`.
         """
-        item = (callback, call_soon)
-        self._durable_callbacks += (item,)
-
-        def undo() -> None:
-            self._durable_callbacks = tuple(kept for kept in self._durable_callbacks if kept is not item)
-
-        return undo
+        return self._on_durable.add(callback, call_soon)
 
     def on_trouble(
-        self, callback: Callable[[JournalTrouble], object], *, call_soon: CallSoon = _call_now
+        self, callback: Callable[[JournalTrouble], object], *, call_soon: CallSoon = call_now
     ) -> Callable[[], None]:
         """Call `callback(trouble)` through `call_soon` when something goes wrong; return what ends this.
 
         The callback may append and flush: low space is told while there is room for last entries.
         """
-        item = (callback, call_soon)
-        self._trouble_callbacks += (item,)
-
-        def undo() -> None:
-            self._trouble_callbacks = tuple(kept for kept in self._trouble_callbacks if kept is not item)
-
-        return undo
+        return self._on_trouble.add(callback, call_soon)
 
     def request_sync(self) -> None:
         """Ask for everything flushed so far to be synced to disk, without waiting."""
@@ -364,16 +341,11 @@ class Journal:
 
     def _synced(self, lsn: int) -> None:
         if self._syncs_each_flush:
-            for callback, call_soon in self._durable_callbacks:
-                call_soon(callback, lsn)
+            self._on_durable.tell(lsn)
 
     def _sync_failed(self, failure: JournalError) -> None:
         self._failure = failure
-        self._tell(JournalTrouble(TroubleKind.SYNC_FAILED, str(failure), failure.errno or 0, 0))
-
-    def _tell(self, trouble: JournalTrouble) -> None:
-        for callback, call_soon in self._trouble_callbacks:
-            call_soon(callback, trouble)
+        self._on_trouble.tell(JournalTrouble(TroubleKind.SYNC_FAILED, str(failure), failure.errno or 0, 0))
 
     # -- snapshots -------------------------------------------------------------------------------
 

@@ -136,6 +136,8 @@ def payloads(source: Source, from_lsn: int = 1) -> Iterator[bytes]:
     cursor = _Cursor(source, from_lsn)
     try:
         yield from cursor.payloads()
+        if isinstance(source, Journal) and cursor.next_lsn > source.flushed_lsn:
+            return  # that was all there is, by the writer's own word
         while cursor.check_end():
             yield from cursor.payloads()
     finally:

@@ -67,6 +67,20 @@ def test_a_flipped_byte_in_the_last_entry_is_a_torn_tail(tmp_path: Path) -> None
         assert list(read(tmp_path)) == records[:3]
 
 
+def test_nothing_of_a_torn_tail_is_left_behind_a_shorter_entry(tmp_path: Path) -> None:
+    records = written(tmp_path, 2, size=500)
+    path = segments(tmp_path)[0]
+    flip(path, frame_spans(path)[1][0] + 8)
+    with Journal.open(tmp_path, node="a", segment_bytes=SMALL) as journal:
+        assert journal.repaired is not None
+        more = fill(journal, 1)
+    end = frame_spans(path)[-1][1]
+    assert not any(path.read_bytes()[end:])
+    with Journal.open(tmp_path, node="a", segment_bytes=SMALL) as journal:
+        assert journal.repaired is None
+        assert list(read(journal)) == records[:1] + more
+
+
 def test_damage_names_the_segment_the_offset_and_what_follows(tmp_path: Path) -> None:
     written(tmp_path, 6)
     path = segments(tmp_path)[0]

@@ -128,7 +128,7 @@ def test_bytes_are_described_as_their_json_or_as_hex() -> None:
 def test_a_record_is_rendered_on_one_line() -> None:
     line = render(Record(7, TS, PLACE))
     assert line.startswith("       7 2024-08-08T09:00:00.000000000Z place_sent ")
-    assert "price=61234.10 qty=0.010 post_only" in line
+    assert "price=61234.10 qty=0.010 post_only slot=0" in line
     assert "reduce_only" not in line
     assert 'text="two\\nlines"' in render(Record(1, TS, Alert("k", "two\nlines")))
 
