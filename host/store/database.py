@@ -10,7 +10,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from host.store.errors import StoreError
 
-__all__ = ["database_name", "open_engine"]
+__all__ = ["database_name", "one_line", "open_engine"]
 
 SQLITE_BUSY_TIMEOUT_S = 10.0
 """How long one connection waits for another's write. Readers never wait: the log is write-ahead."""
@@ -41,6 +41,11 @@ def open_engine(url: str) -> Engine:
 def database_name(engine: Engine) -> str:
     """Return the URL without its password, for messages."""
     return engine.url.render_as_string(hide_password=True)
+
+
+def one_line(error: Exception) -> str:
+    """Return what the driver said, without the statement, parameters and link that SQLAlchemy adds."""
+    return " ".join(str(getattr(error, "orig", None) or error).split())
 
 
 def _open_sqlite(url: URL) -> Engine:

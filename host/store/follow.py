@@ -12,7 +12,7 @@ from host.api import TandemError
 from host.core.state import TradingState
 from host.journal import Follower, JournalPruned
 from host.journal._snapshots import latest_snapshot
-from host.store.database import open_engine
+from host.store.database import one_line, open_engine
 from host.store.errors import DatabaseBusyError, JournalBehindError, JournalGapError
 from host.store.projector import Projector
 
@@ -64,7 +64,7 @@ def follow(
         try:
             _project(journal_folder, url, stop, progress)
         except (SQLAlchemyError, DatabaseBusyError) as error:
-            text = _one_line(error)
+            text = one_line(error)
             if not stop.is_set():
                 report(FollowStatus(last_lsn, False, f"{text}; next attempt in {retry_s:g} s"))
                 stop.wait(retry_s)
@@ -74,7 +74,7 @@ def follow(
         except TandemError as error:
             report(FollowStatus(last_lsn, False, str(error), is_over=True))
         except Exception as error:  # noqa: BLE001 - the root of the worker: told to the node, not lost
-            text = f"projection stopped: {type(error).__name__}: {_one_line(error)}"
+            text = f"projection stopped: {type(error).__name__}: {one_line(error)}"
             report(FollowStatus(last_lsn, False, text, is_over=True))
         else:
             report(FollowStatus(last_lsn, True, is_over=True))
@@ -131,9 +131,3 @@ def _project(
                     stop.wait(POLL_S)
     finally:
         engine.dispose()
-
-
-def _one_line(error: Exception) -> str:
-    # SQLAlchemy appends the statement, its parameters and a link; the driver's own words say enough.
-    cause = getattr(error, "orig", None) or error
-    return " ".join(str(cause).split())

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from msgspec import Struct
+from sqlalchemy.exc import SQLAlchemyError
 
 from host.store import schema
-from host.store.database import open_engine
+from host.store.database import database_name, one_line, open_engine
+from host.store.errors import StoreError
 from host.store.follow import BATCH_RECORDS, open_follower
 from host.store.projector import Projector
 
@@ -30,7 +32,7 @@ def rebuild(journal_folder: str | Path, url: str, progress: Callable[[int], None
     `progress` is called with the last LSN after each batch. Stop the node's own writer first: two
     writers are refused with `DatabaseBusyError`. Other tables in the database are left alone.
     Interrupted, the tables hold a correct beginning, and the next writer goes on from there. Raises
-    `StoreError`, `JournalError`, or what SQLAlchemy raises when the database cannot be reached.
+    `StoreError`, also when the database cannot be reached, or `JournalError`.
     """
     engine = open_engine(url)
     try:
@@ -42,5 +44,7 @@ def rebuild(journal_folder: str | Path, url: str, progress: Callable[[int], None
                 if progress is not None:
                     progress(projector.last_lsn)
         return Rebuilt(projector.first_lsn, projector.last_lsn)
+    except SQLAlchemyError as error:
+        raise StoreError(f"projection {database_name(engine)}: {one_line(error)}") from error
     finally:
         engine.dispose()

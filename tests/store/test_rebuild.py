@@ -5,7 +5,7 @@ from sqlalchemy import Engine, func, select, text
 
 from host.core.state import TradingState
 from host.journal import Journal
-from host.store import JournalGapError, Projector, Rebuilt, fills, rebuild, schema
+from host.store import JournalGapError, Projector, Rebuilt, StoreError, fills, rebuild, schema
 from host.store.rows import load_state
 from tests.store.story import START_NS, session
 
@@ -71,3 +71,10 @@ def test_a_pruned_journal_without_a_snapshot_is_refused(tmp_path: Path) -> None:
         first.unlink()
         with pytest.raises(JournalGapError, match="should be LSN 1, was"):
             rebuild(journal.folder, f"sqlite:///{tmp_path}/store.db")
+
+
+def test_an_unreachable_database_is_named_without_its_password(tmp_path: Path) -> None:
+    url = f"postgresql://tandem:secret@/x?host={tmp_path}"
+    with pytest.raises(StoreError, match=r"tandem:\*\*\*@/x.*No such file") as caught:
+        rebuild(tmp_path, url)
+    assert "secret" not in str(caught.value)
