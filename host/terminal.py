@@ -240,6 +240,8 @@ def render_svg(view: NodeView, width: int = 100, height: int = 24, history: Sequ
 _HEADER_LINES: Final = 4
 _FRAME_LINES: Final = 3
 _LOG_MIN_LINES: Final = 5
+_READABLE: Final = 16
+"""Letters that a shortened name keeps."""
 
 
 def _header(view: NodeView, width: int, history: Sequence[float]) -> RenderableType:
@@ -292,15 +294,20 @@ class _Column(Struct):
 
     @property
     def width(self) -> int:
-        """Return the columns of the screen it takes, padding included."""
+        """Return the columns of the screen it would like, padding included."""
         return max(len(self.title), *(cell.cell_len for cell in self.cells), 0) + 2
+
+    @property
+    def least(self) -> int:
+        """Return the columns of the screen it can live with."""
+        return min(self.width, _READABLE + 2) if self.flexible else self.width
 
 
 def _table(columns: list[_Column], lines: int, width: int, nothing: str) -> Table:
-    used = sum(column.width for column in columns if not column.optional)
+    used = sum(column.least for column in columns if not column.optional)
     shown = {column.title for column in columns if not column.optional}
     for column in sorted((column for column in columns if column.optional), key=lambda c: c.optional):
-        used += column.width
+        used += column.least
         if used <= width:
             shown.add(column.title)
     columns = [column for column in columns if column.title in shown]

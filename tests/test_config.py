@@ -17,8 +17,9 @@ from host.config import (
     load_config,
     replay_config,
 )
-from host.config.schema import NodeSection
+from host.config.schema import AccountSection, InstanceSection, NodeSection, StoreSection
 from host.config.sources import typed_value
+from host.core.risk_limits import Limits
 
 GOOD = """
 [node]
@@ -352,3 +353,14 @@ def test_store_is_sqlite_in_the_data_folder_unless_said_otherwise(tmp_path: Path
     assert load(tmp_path, GOOD).store_url == "sqlite:///var/a/store.db"
     assert load(tmp_path, GOOD + '[store]\nurl = ""\n').store_url == ""
     assert load(tmp_path, GOOD + '[store]\nurl = "postgresql://db/x"\n').store_url == "postgresql://db/x"
+
+
+def test_documented_example_and_keys_are_the_real_ones(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text()
+    example = page.split("```toml\n")[1].split("```")[0]
+    sections = (NodeSection, AccountSection, InstanceSection, StoreSection, Limits)
+
+    load(tmp_path, example)
+
+    keys = [key for section in sections for key in section.__struct_fields__]
+    assert [key for key in keys if f"`{key}`" not in page] == []

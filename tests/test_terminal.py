@@ -89,14 +89,16 @@ def test_wide_screen_has_room_for_state_version_and_the_parts_of_the_profit() ->
     assert all(word in text for word in ("running", "two_sided", "a1b2c3", "+1,250.75", "-16.24", "┼██"))
 
 
-def test_long_names_give_way_to_numbers() -> None:
-    row = structs.replace(BTC, name="a-very-long-instance-name-of-forty-letters", symbol="NEXO-USDT-PERP")
+@pytest.mark.parametrize("width", [80, 90, 100, 150])
+def test_long_names_give_way_to_numbers(width: int) -> None:
+    long = structs.replace(BTC, name="a-very-long-instance-name-of-forty-letters", symbol="NEXO-USDT-PERP")
 
-    text = "\n".join(screen(structs.replace(VIEW, instances=(row,)), 80, 24))
+    text = "\n".join(screen(structs.replace(VIEW, instances=(BTC, long)), width, 24))
 
-    assert "61,650.10" in text
-    assert "+1,234.51" in text
-    assert "…" in text
+    assert text.count("61,675.20 ") == 2
+    assert text.count("+1,234.51 ") == 2
+    assert text.count(" 1,234 ") == (2 if width > 80 else 0)  # fills are left out before a name is unreadable
+    assert "a-very-l" in text
 
 
 def test_instances_that_do_not_fit_are_counted() -> None:
