@@ -114,10 +114,10 @@ class Lane:
         marks the host's own orders that flatten a position: they pass every limit and the kill
         switch, as long as they only reduce.
         """
-        self.market.top = top
         is_buy = side is _BUY
         if is_closing:
             return self._check_closing(is_buy, qty)
+        self.market.top = top
         if self.killed is not None:
             return self.killed
         added = qty if replaces is None else _subtract(qty, exposed_qty(replaces))

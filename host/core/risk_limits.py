@@ -4,17 +4,11 @@ A scope is the node, one account, one instance or one symbol. Every limit is opt
 must pass the limits of all four of its scopes: a narrower scope can tighten, never loosen.
 """
 
-import difflib
 import math
-from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
-from typing import Any
 
-import msgspec
 from msgspec import Struct
-
-from host.api import TandemError
 
 __all__ = [
     "Action",
@@ -22,15 +16,9 @@ __all__ = [
     "Money",
     "Refusal",
     "RiskConfig",
-    "RiskConfigError",
     "RiskReason",
     "SelfTrade",
-    "decode_risk",
 ]
-
-
-class RiskConfigError(TandemError):
-    """A limit in the configuration is not usable; the message names its key, expected and found."""
 
 
 class RiskReason(StrEnum):
@@ -115,7 +103,8 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The limits of one scope; None (left out) means no limit of that kind.
 
     Notionals are in the quote currency of the symbol; sums over symbols are kept per quote currency.
-    Quantities are in base units (contracts for inverse) and hold for each symbol of the scope.
+    Quantities are in base units (contracts for inverse) and hold for each symbol of the scope. A value
+    out of bounds raises `ValueError` (on decoding: `msgspec.ValidationError`) as `field: expected ..., was ...`.
     """
 
     max_order_qty: Decimal | None = None
@@ -188,14 +177,6 @@ _POSITIVE = (
     "price_collar_bps",
     "max_data_age_ms",
 )
-_EXPECTED = {
-    "max_open_orders": "a whole number",
-    "max_orders_per_second": "a whole number",
-    "max_data_age_ms": "a whole number",
-    "max_daily_loss": "an amount and a currency like '500 USDT'",
-    "self_trade": " or ".join(SelfTrade),
-    "on_breach": f"one of {', '.join(Action)}, or a table of them by reason ({', '.join(RiskReason)})",
-}
 
 
 class RiskConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -205,40 +186,3 @@ class RiskConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     accounts: dict[str, Limits] = {}
     instances: dict[str, Limits] = {}
     symbols: dict[str, Limits] = {}
-
-
-def decode_risk(table: Mapping[str, Any]) -> RiskConfig:
-    """Return the configuration that the `[risk]` table states; raise `RiskConfigError`."""
-    _require_known("risk", table, RiskConfig)
-    node = _decode_limits("risk.node", table.get("node", {}))
-    named: dict[str, dict[str, Limits]] = {}
-    for group in ("accounts", "instances", "symbols"):
-        tables = table.get(group, {})
-        if not isinstance(tables, Mapping):
-            raise RiskConfigError(f"risk.{group}: expected tables by name, was {tables!r}")
-        named[group] = {name: _decode_limits(f"risk.{group}.{name}", tables[name]) for name in tables}
-    return RiskConfig(node=node, **named)
-
-
-def _decode_limits(where: str, table: Any) -> Limits:
-    if not isinstance(table, Mapping):
-        raise RiskConfigError(f"{where}: expected a table of limits, was {table!r}")
-    _require_known(where, table, Limits)
-    for key, value in table.items():
-        # One key at a time, so that the message can name the key and show what was found.
-        try:
-            msgspec.convert({key: value}, Limits)
-        except msgspec.ValidationError as error:
-            text = str(error)
-            if not text.startswith(f"{key}: "):  # not one of our own, which are complete
-                text = f"{key}: expected {_EXPECTED.get(key, 'a number')}, was {value!r}"
-            raise RiskConfigError(f"{where}.{text}") from error
-    return msgspec.convert(table, Limits)
-
-
-def _require_known(where: str, table: Mapping[str, Any], type_: type[Struct]) -> None:
-    for key in table:
-        if key not in type_.__struct_fields__:
-            near = difflib.get_close_matches(str(key), type_.__struct_fields__, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(type_.__struct_fields__)}"
-            raise RiskConfigError(f"{where}.{key}: there is no such key; {hint}")

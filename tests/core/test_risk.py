@@ -3,6 +3,7 @@
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from host.api import (
 )
 from host.core.accounting import Holding, apply_fill, start_day, total
 from host.core.risk import Lane, RiskEngine
-from host.core.risk_limits import Action, Refusal, RiskConfigError, RiskReason, decode_risk
+from host.core.risk_limits import Action, Limits, Refusal, RiskConfig, RiskReason
 
 NOW = 1_700_000_000_000_000_000
 SECOND = 1_000_000_000
@@ -53,7 +54,7 @@ class Desk:
     """An engine with its holdings, orders and market, driven the way the order manager does."""
 
     def __init__(self, table: dict[str, Any]) -> None:
-        self.config = decode_risk(table)
+        self.config = msgspec.convert(table, RiskConfig)
         self.holdings: dict[tuple[str, str], Holding] = {}
         self.orders: dict[str, Order] = {}
         self.tops: dict[str, BookTop] = {}
@@ -280,6 +281,17 @@ def test_inventory_notional_sums_over_symbols(scope: str) -> None:
         "inventory notional could become 1001.00 USDT, beyond max_inventory_notional 1000 USDT of "
         + title(scope),
     )
+
+
+def test_inventory_counts_orders_sent_since_the_last_look() -> None:
+    desk = limited("node", max_inventory_notional="1000")
+    desk.set_top("ETH-USDT", 9.0, 11.0)
+    assert desk.check(BUY, "10", "40", symbol="ETH-USDT") is None
+    order = desk.rest(BUY, "10", "40", symbol="ETH-USDT")
+    assert desk.check(BUY, qty="6") is None
+    assert desk.check(BUY, qty="6.01") is not None
+    desk.end(order)
+    assert desk.check(BUY, qty="10") is None
 
 
 def test_inventory_counts_each_quote_currency_by_itself() -> None:
@@ -558,6 +570,7 @@ def test_an_unknown_order_counts_until_it_is_proved_dead() -> None:
 @each_scope
 def test_daily_loss(scope: str) -> None:
     desk = limited(scope, max_daily_loss="50 USDT")
+    desk.lane()
     desk.fill(BUY, "100", "10")
     desk.set_top("BTC-USDT", 94.0, 96.0)
     assert desk.monitor() == []
@@ -798,7 +811,8 @@ def test_an_engine_rebuilt_from_orders_and_holdings_equals_the_one_fed_step_by_s
         worst = {BUY: Decimal(0), SELL: Decimal(0)}
         for order in desk.orders.values():
             if order.symbol == symbol and not order.status.is_terminal:
-                worst[order.side] += max(0, max(order.qty, order.pending_qty or order.qty) - order.filled)
+                asked = order.qty if order.pending_qty is None else max(order.qty, order.pending_qty)
+                worst[order.side] += max(Decimal(0), asked - order.filled)
         node = desk.engine.lanes()[0].scopes[-1]
         assert node.exposures[symbol].longest == position + worst[BUY]
         assert node.exposures[symbol].shortest == position - worst[SELL]
@@ -810,43 +824,32 @@ def test_an_engine_rebuilt_from_orders_and_holdings_equals_the_one_fed_step_by_s
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"nod": {}}, "risk.nod: there is no such key; did you mean 'node'?"),
-        ({"node": 5}, "risk.node: expected a table of limits, was 5"),
-        ({"accounts": 5}, "risk.accounts: expected tables by name, was 5"),
+        ({"max_order_qty": -1}, "max_order_qty: expected a number above 0, was -1"),
+        ({"max_position": "NaN"}, "max_position: expected a number above 0, was NaN"),
+        ({"max_order_notional": "Infinity"}, "max_order_notional: expected a number above 0, was Infinity"),
+        ({"price_collar_bps": float("inf")}, "price_collar_bps: expected a number above 0, was inf"),
+        ({"max_open_orders": 0}, "max_open_orders: expected a number above 0, was 0"),
+        ({"max_concentration": 1.5}, "max_concentration: expected a share above 0 and at most 1, was 1.5"),
+        ({"concentration_floor": -1}, "concentration_floor: expected a number of at least 0, was -1"),
         (
-            {"node": {"max_ordr_qty": 1}},
-            "risk.node.max_ordr_qty: there is no such key; did you mean 'max_order_qty'?",
+            {"max_daily_loss": "500"},
+            "max_daily_loss: expected an amount and a currency like '500 USDT', was '500'",
         ),
         (
-            {"instances": {"mm": {"max_order_qty": -1}}},
-            "risk.instances.mm.max_order_qty: expected a number above 0, was -1",
+            {"max_daily_loss": "much USDT"},
+            "max_daily_loss: expected an amount and a currency like '500 USDT', was 'much USDT'",
         ),
-        ({"node": {"max_position": "much"}}, "risk.node.max_position: expected a number, was 'much'"),
-        ({"node": {"max_position": "NaN"}}, "risk.node.max_position: expected a number above 0, was NaN"),
-        ({"node": {"max_open_orders": "x"}}, "risk.node.max_open_orders: expected a whole number, was 'x'"),
-        ({"node": {"max_open_orders": 0}}, "risk.node.max_open_orders: expected a number above 0, was 0"),
-        (
-            {"node": {"max_concentration": 1.5}},
-            "risk.node.max_concentration: expected a share above 0 and at most 1, was 1.5",
-        ),
-        (
-            {"node": {"max_daily_loss": "500"}},
-            "risk.node.max_daily_loss: expected an amount and a currency like '500 USDT', was '500'",
-        ),
-        (
-            {"node": {"max_daily_loss": "-5 USDT"}},
-            "risk.node.max_daily_loss: expected an amount above 0, was '-5 USDT'",
-        ),
-        ({"node": {"self_trade": "maybe"}}, "risk.node.self_trade: expected refuse or allow, was 'maybe'"),
+        ({"max_daily_loss": "-5 USDT"}, "max_daily_loss: expected an amount above 0, was '-5 USDT'"),
+        ({"max_ordr_qty": 1}, "Object contains unknown field `max_ordr_qty`"),
     ],
 )
 def test_a_bad_limit_is_named_with_what_was_expected_and_found(table: Any, message: str) -> None:
-    with pytest.raises(RiskConfigError) as caught:
-        decode_risk(table)
-    assert str(caught.value) == message
+    with pytest.raises(msgspec.ValidationError) as caught:
+        msgspec.convert(table, Limits)
+    assert str(caught.value).partition(" - at ")[0] == message
 
 
 def test_limits_read_numbers_and_strings_alike() -> None:
-    config = decode_risk({"node": {"max_order_qty": 0.1, "max_position": "0.1", "max_order_notional": 5}})
-    assert config.node.max_order_qty == config.node.max_position == Decimal("0.1")
-    assert config.node.max_order_notional == 5
+    limits = msgspec.convert({"max_order_qty": 0.1, "max_position": "0.1", "max_order_notional": 5}, Limits)
+    assert limits.max_order_qty == limits.max_position == Decimal("0.1")
+    assert limits.max_order_notional == 5
