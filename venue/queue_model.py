@@ -18,9 +18,9 @@ from venue.market import VenueOrder
 
 __all__ = ["LATE_PRINT_NS", "LevelQueue", "QueuedOrder", "ShareAhead", "all_behind", "proportional"]
 
-LATE_PRINT_NS = 20_000_000
-"""How long after a decrease a print may still explain it. In the Binance recordings print and
-quote of one trade are received within a few milliseconds of each other."""
+LATE_PRINT_NS = 50_000_000
+"""How long after a decrease a print may still explain it. In the Binance recordings most prints
+arrive after the quote that already shows them, half of those within 1 ms, nine in ten within 40."""
 
 ShareAhead = Callable[[float, float], float]
 """Given the sizes ahead of and behind our order, the share of cancels that happen ahead, 0 to 1."""

@@ -114,6 +114,18 @@ def test_a_better_price_than_the_markets_is_first_in_line() -> None:
     assert executions(market.step(10)) == [(D("100.1"), D("0.4"))]
 
 
+def test_cancels_at_our_price_move_us_up_in_proportion() -> None:
+    market = open_market(
+        top(10, 100.0, 8.0, 100.2, 2.0, 12),
+        top(11, 100.0, 4.0, 100.2, 2.0, 13),
+        trade(10**9, 100.0, 3.0, Side.SELL),
+    )
+    market.submit(order(1, Side.BUY, "100", "1"), 5)
+    market.step(11)
+    # 5 ahead and 3 behind: of the 4 that went, 2.5 were ahead. The print comes too late to explain them.
+    assert executions(market.step(10**9)) == [(D(100), D("0.5"))]
+
+
 def test_cancelling_ends_the_wait() -> None:
     market = open_market(trade(10, 99.0, 100.0, Side.SELL))
     bid = order(1, Side.BUY, "100", "1")
