@@ -66,7 +66,8 @@ class Lane:
         self._max_age_ns = max_age_ms * 1_000_000
         self.max_position: Decimal | None = _strictest(scopes, "max_position", None)[0]
         """The strictest position limit, for inventory ratios; None without one."""
-        self._loss_scopes = [s for s in scopes if s.limits.max_daily_loss is not None]
+        self.loss_scopes = [s for s in scopes if s.limits.max_daily_loss is not None]
+        """The scopes that limit this lane's daily loss."""
         self._positions = [
             (scope.exposure(instrument, market), limit, limit.copy_negate(), scope)
             for scope in scopes
@@ -121,7 +122,7 @@ class Lane:
         if self.killed is not None:
             return self.killed
         added = qty if replaces is None else _subtract(qty, exposed_qty(replaces))
-        for scope in self._loss_scopes:
+        for scope in self.loss_scopes:
             if scope.loss_fault is not None and not self._reduces(is_buy, added):
                 return self._refuse(scope, *scope.loss_fault)
 

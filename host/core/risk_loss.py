@@ -20,21 +20,21 @@ def judge_losses(scopes: Iterable[Scope], lanes: Sequence[Lane]) -> list[Refusal
     adds risk with `NO_REFERENCE` until it can.
     """
     breaches = []
-    profits: dict[int, Decimal | None] = {}
+    # One pass over the lanes: scopes × lanes would hold up the event loop where there are many of both.
+    profits: dict[Scope, list[tuple[Lane, Decimal | None]]] = {}
+    for lane in lanes:
+        if lane.loss_scopes:
+            profit = _day_profit(lane)
+            if profit != 0:
+                for scope in lane.loss_scopes:
+                    profits.setdefault(scope, []).append((lane, profit))
     for scope in scopes:
         limit = scope.limits.daily_loss
         if limit is None:
             continue
         scope.loss_fault = None
         loss = 0.0
-        for lane in lanes:
-            if scope not in lane.scopes:
-                continue
-            if id(lane) not in profits:
-                profits[id(lane)] = _day_profit(lane)
-            profit = profits[id(lane)]
-            if profit == 0:
-                continue
+        for lane, profit in profits.get(scope, ()):
             rate = _rate(lane.instrument.settle, limit.currency, lanes)
             if profit is None or rate is None:
                 missing = f"price of {lane.symbol}"
