@@ -34,6 +34,7 @@ from host.api import (
 )
 from host.core import entries as e
 from host.core.client_id import parse_client_id
+from host.core.gate import FOREVER_NS
 from host.core.oms import Oms
 
 __all__ = ["AccountRecovery", "Reconciler"]
@@ -90,6 +91,7 @@ class Reconciler:
         self._prefix = prefix
         self._doubts: dict[str, _Doubt] = {}
         self._accounts: dict[str, AccountRecovery] = {}
+        self._unsettled: set[str] = set()
         self._next_audit_ns: dict[str, int] = {}
         self._audit_asked_ns: dict[str, int] = {}
 
@@ -98,10 +100,22 @@ class Reconciler:
     def start(self, account: str, now_ns: int) -> None:
         """Begin to reconcile an account from scratch, as after a restart, takeover or reconnect."""
         self._accounts[account] = AccountRecovery(started_ns=now_ns)
+        self._unsettled.add(account)
         for order in self._state.orders.values():
             if order.account == account and order.status is OrderStatus.UNKNOWN:
                 self._doubt(order, now_ns)
         self._ask_account(account, now_ns)
+
+    @property
+    def is_asking(self) -> bool:
+        """Return whether an order or account is in doubt."""
+        return bool(self._doubts or self._unsettled)
+
+    def next_time_ns(self) -> int:
+        """Return when a question is due; 0, at once, while an account is not settled."""
+        if self._unsettled:
+            return 0
+        return min((doubt.ask_at_ns for doubt in self._doubts.values()), default=FOREVER_NS)
 
     def is_ready(self, account: str) -> bool:
         """Return whether every order of the account is settled and its balances are known."""
@@ -261,6 +275,7 @@ class Reconciler:
         answered = recovery.open_orders_ns and recovery.fills_ns and recovery.account_ns
         if answered and not self._has_doubts(account):
             recovery.ready_ns = now_ns
+            self._unsettled.discard(account)
             self._next_audit_ns[account] = now_ns + AUDIT_EVERY_NS
 
     def _has_doubts(self, account: str) -> bool:

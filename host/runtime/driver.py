@@ -102,7 +102,8 @@ class LiveDriver:
                 engine.on_time(now_ns)
             for adapter in adapters:
                 time_ns = adapter.next_time_ns()
-                if time_ns is not None and time_ns <= now_ns:
+                # Read the clock anew: "due at once" is told as the adapter's own, later, reading of it.
+                if time_ns is not None and time_ns <= (now_ns := clock.now_ns()):
                     adapter.step(now_ns)
                     time_ns = adapter.next_time_ns()
                 if time_ns is not None:

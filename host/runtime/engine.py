@@ -52,8 +52,10 @@ from host.runtime.models import ModelStage
 __all__ = ["Engine", "EngineSettings", "InstanceSpec"]
 
 _log = logging.getLogger("tandem.engine")
-HOUSEKEEPING_NS: Final = 50_000_000
+HOUSEKEEPING_NS: Final = 500_000_000
 """How often due work that no event triggers is looked at."""
+ASKING_NS: Final = 20_000_000
+"""How often it is looked at while the venue owes us an answer about an order or account in doubt."""
 _ZERO: Final = Decimal(0)
 
 
@@ -120,13 +122,12 @@ class Engine:
         self._touched: set[str] = set()
         self._flattening: set[str] = set()
         self._new_versions: set[str] = set()
-        self._next_housekeeping_ns = 0
+        self._next_housekeeping_ns = self._last_housekeeping_ns = 0
         self._next_state_save_ns = 0
         self._next_equity_ns = 0
         self._next_snapshot_lsn = journal.last_lsn + settings.snapshot_every
         self._next_digest_lsn = journal.last_lsn + settings.digest_every
         self._snapshot_task: asyncio.Future[None] | None = None
-        self._last_fault: dict[tuple[str, str], str] = {}
         self._last_equity: dict[tuple[str, str], tuple[Decimal, Decimal]] = {}
         journal.on_trouble(lambda trouble: self._journal_trouble(str(trouble.text)))
 
@@ -385,6 +386,8 @@ class Engine:
     def next_time_ns(self) -> int:
         """Return when `on_time` wants to be called next."""
         due = self._next_housekeeping_ns
+        if self.reconciler.is_asking:
+            due = min(due, max(self.reconciler.next_time_ns(), self._last_housekeeping_ns + ASKING_NS))
         for instance in self.instances.values():
             timer_ns = instance.next_timer_ns()
             if timer_ns is not None and timer_ns < due:
@@ -399,7 +402,8 @@ class Engine:
             for instance in list(self.instances.values()):
                 if instance.timers and instance.state in (InstanceState.RUNNING, InstanceState.PAUSED):
                     self.call(instance, instance.run_timers, now_ns)
-            if now_ns >= self._next_housekeeping_ns:
+            if now_ns >= self._next_housekeeping_ns or self.reconciler.is_asking:
+                self._last_housekeeping_ns = now_ns
                 self._next_housekeeping_ns = now_ns + HOUSEKEEPING_NS
                 self._housekeeping(now_ns)
         finally:
@@ -556,16 +560,14 @@ class Engine:
             if sum(not self.oms.close_position(channel, now_ns) for channel in channels) == 0:
                 self._flattening.discard(scope)
 
-    def book_fault(self, feed: SymbolFeed, fault: str, now_ns: int) -> None:
-        """Say once per kind that a book cannot be trusted, and quote nothing on it."""
-        key = (feed.account, feed.symbol)
-        kind = fault.partition(":")[0]
-        if self._last_fault.get(key) == kind:
-            return
-        self._last_fault[key] = kind
-        self.record_alert("book_fault", f"{feed.account} {feed.symbol}: {fault}")
+    def book_fault(self, feed: SymbolFeed, fault: str) -> None:
+        """Quote nothing on a book that cannot be trusted, and say so once until it is good again."""
         if feed.book.top_fault:
             self.oms.note_top(feed.account, feed.symbol, None)
+        kind = fault.partition(":")[0]
+        if feed.fault != kind:
+            feed.fault = kind
+            self.record_alert("book_fault", f"{feed.account} {feed.symbol}: {fault}")
 
     def count_report(self, report: object) -> None:
         """Count what the run report shows of the venue's answers."""

@@ -5,6 +5,7 @@ socket everything is plain calls on this thread: book → strategy → models �
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 __all__ = ["AccountFeed", "SymbolFeed"]
 
+QUOTES_KEPT: Final = 64
+"""Quotes of more than 100 ms in a fast market: no depth message is further behind."""
+
 Handler = tuple["Instance", Callable[[Any], None]]
 
 
@@ -49,12 +53,14 @@ class SymbolFeed:
         "book",
         "candle_makers",
         "checks",
+        "fault",
         "features",
         "matches",
         "on_book",
         "on_depth",
         "on_ticker",
         "on_trade",
+        "quotes",
         "symbol",
     )
 
@@ -62,6 +68,10 @@ class SymbolFeed:
         self.account = account
         self.symbol: Final = symbol
         self.book = Book(symbol)
+        self.fault = ""
+        """The kind of the book's present fault, once it was told; empty while the book is good."""
+        self.quotes: deque[BookTop] = deque(maxlen=QUOTES_KEPT)
+        """The latest quotes received, for comparing depth with."""
         self.features: FeatureMaker | None = None
         self.on_book: tuple[Handler, ...] = ()
         self.on_depth: tuple[Handler, ...] = ()
@@ -130,53 +140,51 @@ class AccountFeed:
         engine.begin_turn(now_ns)
         kind = type(event)
         if kind is BookTop:
-            self._on_top(feed, event, now_ns)  # type: ignore[arg-type]
+            self._on_top(feed, event)  # type: ignore[arg-type]
         elif kind is Trade:
             self._on_trade(feed, event, now_ns)  # type: ignore[arg-type]
         elif kind is Depth:
-            self._on_depth(feed, event, now_ns)  # type: ignore[arg-type]
+            self._on_depth(feed, event)  # type: ignore[arg-type]
         elif kind is Ticker:
             for instance, handle in feed.on_ticker:
                 engine.call(instance, handle, event)
         engine.end_turn(now_ns, started_ns)
 
-    def _on_top(self, feed: SymbolFeed, top: BookTop, now_ns: int) -> None:
+    def _on_top(self, feed: SymbolFeed, top: BookTop) -> None:
         book = feed.book
+        feed.quotes.append(top)
         if book.apply_top(top):
             self._new_top(feed, top)
         elif book.top_fault:
-            self._engine.book_fault(feed, book.top_fault, now_ns)
+            self._engine.book_fault(feed, book.top_fault)
 
     def _new_top(self, feed: SymbolFeed, top: BookTop) -> None:
         engine = self._engine
+        if feed.fault:
+            feed.fault = ""
         engine.oms.note_top(feed.account, feed.symbol, top)
         if feed.features is not None:
             feed.features.on_book(top)
         for instance, handle in feed.on_book:
             engine.call(instance, handle, top)
 
-    def _on_depth(self, feed: SymbolFeed, depth: Depth, now_ns: int) -> None:
+    def _on_depth(self, feed: SymbolFeed, depth: Depth) -> None:
         book, engine = feed.book, self._engine
         before = book.top
         result = book.apply_depth(depth)
         if result is DepthResult.GAP:
-            engine.book_fault(feed, book.depth_fault, now_ns)
+            engine.book_fault(feed, book.depth_fault)
             self.adapter.resync(feed.symbol)
             return
         if result is DepthResult.STALE or result is DepthResult.HELD:
             return
-        self._compare(feed, before)
-        if book.top is not before and book.top is not None:
+        _compare(feed)
+        if book.top_fault:
+            engine.book_fault(feed, book.top_fault)
+        elif book.top is not before and book.top is not None:
             self._new_top(feed, book.top)
         for instance, handle in feed.on_depth:
             engine.call(instance, handle, depth)
-
-    def _compare(self, feed: SymbolFeed, quote: BookTop | None) -> None:
-        """Count how often depth agrees with the quote that was newest before it."""
-        bids, asks = feed.book.levels(1)
-        if quote is not None and bids and asks:
-            feed.checks += 1
-            feed.matches += bids[0][0] == quote.bid and asks[0][0] == quote.ask
 
     def _on_trade(self, feed: SymbolFeed, trade: Trade, now_ns: int) -> None:
         engine = self._engine
@@ -225,3 +233,13 @@ class AccountFeed:
             if not self._down - {"market"}:
                 # What happened while the line was down is asked for, never assumed.
                 engine.reconciler.start(self.account, now_ns)
+
+
+def _compare(feed: SymbolFeed) -> None:
+    """Count how often the best prices of the depth are those of the newest quote not ahead of it."""
+    seq = feed.book.seq
+    quote = next((quote for quote in reversed(feed.quotes) if quote.seq <= seq), None)
+    bids, asks = feed.book.levels(1)
+    if quote is not None and bids and asks:
+        feed.checks += 1
+        feed.matches += bids[0][0] == quote.bid and asks[0][0] == quote.ask
