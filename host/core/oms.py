@@ -187,7 +187,9 @@ class Oms:
         if fault is not None:
             self._refuse(channel, "place", "INVALID_ORDER", fault, now_ns)
             raise OrderRefused("INVALID_ORDER", fault)
-        refusal = channel.risk.check(request.side, request.price, request.qty, top, now_ns)
+        refusal = channel.risk.check(
+            request.side, request.price, request.qty, top, now_ns, is_post_only=request.post_only
+        )
         if refusal is not None:
             self._risk_refused(channel, "place", refusal, now_ns)
             raise OrderRefused(refusal.reason, refusal.detail)
@@ -322,7 +324,7 @@ class Oms:
             slot.clear()
             self._refuse(channel, "place", "INVALID_ORDER", fault, now_ns)
             return
-        refusal = channel.risk.check(slot.side, price, qty, top, now_ns)
+        refusal = channel.risk.check(slot.side, price, qty, top, now_ns, is_post_only=True)
         if refusal is not None:
             slot.back_off(now_ns)
             self._risk_refused(channel, "place", refusal, now_ns)
@@ -345,7 +347,7 @@ class Oms:
         order = _order_of(slot)
         price = channel.quoting.price(slot.wanted_ticks)
         qty = slot.wanted_qty
-        refusal = channel.risk.check(slot.side, price, qty, top, now_ns, order)
+        refusal = channel.risk.check(slot.side, price, qty, top, now_ns, order, is_post_only=True)
         if refusal is not None:
             # What rests is not what is wanted and may not become it: out is the safe side.
             slot.back_off(now_ns)

@@ -107,6 +107,7 @@ class Lane:
         now_ns: int,
         replaces: Order | None = None,
         is_closing: bool = False,
+        is_post_only: bool = False,
     ) -> Refusal | None:
         """Return None if the order may go, and count it against the order rate; else say why not.
 
@@ -151,7 +152,7 @@ class Lane:
                 notional = _multiply(notional, self._size)
             if notional > self._max_notional:
                 return self._refuse_notional(notional)
-        if self._refuses_self_trade:
+        if self._refuses_self_trade and not is_post_only:
             own = self._own_orders.best_ask if is_buy else self._own_orders.best_bid
             if own is not None:
                 if price >= own if is_buy else price <= own:

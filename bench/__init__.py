@@ -1,0 +1,1 @@
+"""Benchmarks: each prints one table, or one JSON object with --json."""
