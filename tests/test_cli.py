@@ -1,6 +1,7 @@
 """The `tandem` command: what it prints, and what it exits with."""
 
 import json
+import os
 import subprocess
 import sys
 from decimal import Decimal
@@ -224,6 +225,25 @@ def test_replay_refuses_the_data_folder_of_a_node(tmp_path: Path, data_dir: Path
     assert result.exit_code == 3
     assert "a replay starts from nothing" in result.stderr
     assert journal_digest(data_dir / "journal") == before
+
+
+def test_replay_prints_one_json_object_and_the_same_journal_each_time(tmp_path: Path) -> None:
+    root = Path(__file__).parents[1]
+    market = root / os.environ.get("TANDEM_MARKETDATA", "../shared/marketdata")
+    recording = market / "binance_spot_BTCUSDT_20240808-09"
+    if not recording.is_dir():
+        pytest.skip(f"no recorded market data at {market}; set TANDEM_MARKETDATA")
+    run = ("run", "--replay", recording, "--speed", "max", "--for", "20s", "--report", "json")
+
+    results = [tandem(*run, "--data-dir", tmp_path / name) for name in ("first", "second")]
+
+    assert [result.exit_code for result in results] == [0, 0], results[0].output
+    first, second = (json.loads(result.stdout) for result in results)
+    assert first["events"] > 1000
+    assert first["orders"] > 0
+    assert first["open_orders"] == 0
+    assert first["journal"]["digest"] == second["journal"]["digest"]
+    assert first["journal"]["digest"] == journal_digest(tmp_path / "first" / "journal")
 
 
 # -- plugin --------------------------------------------------------------------------------------

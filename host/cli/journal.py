@@ -325,6 +325,6 @@ def _print_state(state: "TradingState") -> None:
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{amount} {name}" for name, amount in value.items()) or "none"
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value)) or "none"
     return "none" if value is None else str(value)
