@@ -4,50 +4,40 @@
 recording is. Lines are parsed by hand, because this is the inner loop of every replay.
 """
 
-import gzip
-import io
 import json
-import re
 import sys
-import zlib
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from decimal import Decimal
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from msgspec import Struct
 
-from host.api import BookTop, Depth, Instrument, InstrumentKind, Level, MarketEvent, TandemError, Trade
+from host.api import BookTop, Depth, Instrument, InstrumentKind, Level, MarketEvent, Trade
 from venue.depth_sync import DepthSync
+from venue.recorded_lines import (
+    DEPTH,
+    HEADERS,
+    QUOTES,
+    TRADES,
+    RecordingError,
+    bad_line,
+    check_whole,
+    ends,
+    open_csv,
+)
 
 __all__ = ["Recording", "RecordingError"]
 
-_READ_BYTES = 1 << 18
 _REPEAT_GAP_NS = 1_000_000
 """Time between the last event of one pass and the first of the next."""
-
-_TRADES = "seq,ts_exchange_ns,ts_recv_ns,symbol,price,qty,side,trade_id,kind"
-_QUOTES = "seq,ts_exchange_ns,ts_recv_ns,symbol,bid_px,bid_qty,ask_px,ask_qty,update_id"
-_DEPTH = (
-    "seq,ts_exchange_ns,ts_recv_ns,symbol,is_snapshot,first_update_id,last_update_id,prev_update_id,"
-    "side,price,qty"
-)
 
 _KINDS = {"spot": InstrumentKind.SPOT, "linear perpetual": InstrumentKind.LINEAR}
 
 _Sequenced = tuple[int, MarketEvent]
-
-
-class RecordingError(TandemError):
-    """A recording cannot be read. `file`, `line` (0: the whole file) and `field` say where."""
-
-    def __init__(self, file: str, line: int, field: str, detail: str) -> None:
-        super().__init__(f"{file} line {line}: {detail}" if line else f"{file}: {detail}")
-        self.file = file
-        self.line = line
-        self.field = field
 
 
 class _Shift(NamedTuple):
@@ -59,9 +49,8 @@ class _Shift(NamedTuple):
 
 
 class _Bounds(NamedTuple):
-    """First and last receive time, and how far one pass moves the ids."""
+    """The last receive time, and how far one pass moves the ids."""
 
-    first_ns: int
     last_ns: int
     update_ids: int
     trade_ids: int
@@ -99,19 +88,26 @@ class Recording(Struct, frozen=True, dict=True):
         """Return the symbol that the events carry."""
         return self.instrument.symbol
 
-    @property
+    @cached_property
     def first_ns(self) -> int:
-        """Return the receive time of the first event."""
-        return self._bounds.first_ns
+        """Return the receive time of the first line. Reads the first line of each file only."""
+        times: list[int] = []
+        for name, header in HEADERS.items():
+            with closing(ends(self.folder / f"{name}.csv.gz", header)) as rows:
+                times.extend(time_ns for time_ns, _ in islice(rows, 1))
+        if not times:
+            detail = "a recording must hold at least one event, was empty"
+            raise RecordingError(str(self.folder), 0, "", detail)
+        return min(times)
 
     @property
     def last_ns(self) -> int:
-        """Return the receive time of the last event. Reads the files through once."""
+        """Return the receive time of the last line. Reads the files through, once."""
         return self._bounds.last_ns + (self.repeat - 1) * self._period_ns
 
     @property
     def _period_ns(self) -> int:
-        return self._bounds.last_ns - self._bounds.first_ns + _REPEAT_GAP_NS
+        return self._bounds.last_ns - self.first_ns + _REPEAT_GAP_NS
 
     def events(self) -> Iterator[MarketEvent]:
         """Yield the events in arrival order; raises `RecordingError` at the first bad line.
@@ -126,11 +122,11 @@ class Recording(Struct, frozen=True, dict=True):
                 shift = _Shift(turn * self._period_ns, turn * bounds.update_ids, turn * bounds.trade_ids)
             yield from _merge(self._trades(shift), self._quotes(shift), self._depth(shift))
 
-    def _trades(self, shift: _Shift) -> Iterator[_Sequenced]:
+    def _trades(self, shift: _Shift) -> Generator[_Sequenced, None, None]:
         path, symbol = self.folder / "trades.csv.gz", self.symbol
         add_time, _, add_id = shift
         number, line, last = 1, b"\n", -1
-        with _open(path, _TRADES) as file:
+        with open_csv(path, TRADES) as file:
             try:
                 for number, line in enumerate(file, 2):  # noqa: B007 - for the error below
                     row, ts_event, ts_recv, _, price, qty, side, trade_id, _ = line.split(b",")
@@ -152,14 +148,14 @@ class Recording(Struct, frozen=True, dict=True):
                         ),
                     )
             except ValueError:
-                raise _bad_line(path, _TRADES, number, line, last) from None
-        _check_whole(path, number, line)
+                raise bad_line(path, TRADES, number, line, last) from None
+        check_whole(path, number, line)
 
-    def _quotes(self, shift: _Shift) -> Iterator[_Sequenced]:
+    def _quotes(self, shift: _Shift) -> Generator[_Sequenced, None, None]:
         path, symbol = self.folder / "quotes.csv.gz", self.symbol
         add_time, add_id, _ = shift
         number, line, last = 1, b"\n", -1
-        with _open(path, _QUOTES) as file:
+        with open_csv(path, QUOTES) as file:
             try:
                 for number, line in enumerate(file, 2):  # noqa: B007 - for the error below
                     row, ts_event, ts_recv, _, bid, bid_qty, ask, ask_qty, update_id = line.split(b",")
@@ -184,10 +180,10 @@ class Recording(Struct, frozen=True, dict=True):
                         ),
                     )
             except ValueError:
-                raise _bad_line(path, _QUOTES, number, line, last) from None
-        _check_whole(path, number, line)
+                raise bad_line(path, QUOTES, number, line, last) from None
+        check_whole(path, number, line)
 
-    def _depth(self, shift: _Shift) -> Iterator[_Sequenced]:
+    def _depth(self, shift: _Shift) -> Generator[_Sequenced, None, None]:
         """Yield (seq, synchronised depth): the buffered changes come with their snapshot's seq."""
         sync = DepthSync()
         for seq, number, message in self._depth_messages(shift):
@@ -209,7 +205,7 @@ class Recording(Struct, frozen=True, dict=True):
         # parsed once and compared as bytes: that halves the cost of a row.
         head, cut = b"", 0
         fields: tuple[bool, int, int, int, int, int] | None = None
-        with _open(path, _DEPTH) as file:
+        with open_csv(path, DEPTH) as file:
             try:
                 for number, line in enumerate(file, 2):
                     if fields is None or not line.startswith(head):
@@ -242,34 +238,19 @@ class Recording(Struct, frozen=True, dict=True):
                     else:
                         raise ValueError
             except ValueError:
-                raise _bad_line(path, _DEPTH, number, line, last) from None
-        _check_whole(path, number, line)
+                raise bad_line(path, DEPTH, number, line, last) from None
+        check_whole(path, number, line)
         if fields is not None:
             yield last, first_line, Depth(symbol, tuple(bids), tuple(asks), *fields)
 
     @cached_property
     def _bounds(self) -> _Bounds:
-        times: list[int] = []
-        updates: list[int] = []
-        trades: list[int] = []
-        for name, header in (("trades", _TRADES), ("quotes", _QUOTES), ("depth", _DEPTH)):
-            path = self.folder / f"{name}.csv.gz"
-            columns = header.split(",")
-            for number, line in _ends(path, header):
-                try:
-                    row = dict(zip(columns, line.split(b","), strict=True))
-                    times.append(int(row["ts_recv_ns"]))
-                    if name == "trades":
-                        trades.append(int(row["trade_id"]))
-                    else:
-                        updates.append(int(row["update_id" if name == "quotes" else "last_update_id"]))
-                except ValueError:
-                    raise _bad_line(path, header, number, line, -1) from None
-        if not times:
-            raise RecordingError(
-                str(self.folder), 0, "", "a recording must hold at least one event, was empty"
-            )
-        return _Bounds(min(times), max(times), _span(updates), _span(trades))
+        rows = {name: list(ends(self.folder / f"{name}.csv.gz", header)) for name, header in HEADERS.items()}
+        return _Bounds(
+            max([self.first_ns, *(time_ns for pair in rows.values() for time_ns, _ in pair)]),
+            _span([update_id for name in ("quotes", "depth") for _, update_id in rows[name]]),
+            _span([trade_id for _, trade_id in rows["trades"]]),
+        )
 
 
 def _span(ids: list[int]) -> int:
@@ -281,10 +262,12 @@ _END: _Sequenced = (sys.maxsize, BookTop("", 0.0, 0.0, 0.0, 0.0))
 
 
 def _merge(
-    trades: Iterator[_Sequenced], quotes: Iterator[_Sequenced], depths: Iterator[_Sequenced]
+    trades: Generator[_Sequenced, None, None],
+    quotes: Generator[_Sequenced, None, None],
+    depths: Generator[_Sequenced, None, None],
 ) -> Iterator[MarketEvent]:
     """Yield the events of three streams by sequence number; twice as fast as heapq.merge."""
-    with closing(trades), closing(quotes), closing(depths):  # type: ignore[type-var]
+    with closing(trades), closing(quotes), closing(depths):
         trade, quote, depth = next(trades, _END), next(quotes, _END), next(depths, _END)
         while True:
             if quote[0] < trade[0]:
@@ -300,89 +283,6 @@ def _merge(
                 return
             yield depth[1]
             depth = next(depths, _END)
-
-
-@contextmanager
-def _open(path: Path, header: str) -> Iterator[io.BufferedIOBase]:
-    """Open a compressed CSV past its checked header, and name the file in what goes wrong."""
-    try:
-        # GzipFile's own line iteration is Python code; a BufferedReader around it iterates in C.
-        with gzip.open(path, "rb") as unzipped:
-            file = io.BufferedReader(cast(io.RawIOBase, unzipped), _READ_BYTES)
-            first = file.readline().rstrip(b"\r\n")
-            if first != header.encode():
-                raise RecordingError(
-                    path.name,
-                    1,
-                    "",
-                    f"header must be {header!r}, was {first[:200].decode(errors='replace')!r}",
-                )
-            yield file
-    except (EOFError, zlib.error, OSError) as error:
-        raise RecordingError(
-            path.name, 0, "", f"must be a whole gzip file, was cut or damaged ({error}); fetch it again"
-        ) from error
-
-
-def _ends(path: Path, header: str) -> Iterator[tuple[int, bytes]]:
-    """Yield (number, line) of the first and the last data line, if there is any."""
-    with _open(path, header) as file:
-        first = file.readline()
-        if not first:
-            return
-        yield 2, first
-        number, last = 2, first
-        for last in file:  # noqa: B007 - only the last one counts
-            number += 1
-        yield number, last
-
-
-def _check_whole(path: Path, number: int, line: bytes) -> None:
-    if not line.endswith(b"\n"):
-        raise RecordingError(
-            path.name, number, "", "the last line must end with a newline, was cut; fetch the file again"
-        )
-
-
-_DECIMAL = re.compile(r"\d+(\.\d*)?|\.\d+")
-_OPTIONAL = {"ts_exchange_ns", "prev_update_id"}
-_TAKER_SIDES: tuple[str, ...] = ("buy", "sell")
-_BOOK_SIDES: tuple[str, ...] = ("bid", "ask")
-_FLAGS: tuple[str, ...] = ("0", "1")
-_DECIMALS = {"price", "bid_px", "ask_px", "qty", "bid_qty", "ask_qty"}
-_TEXTS = {"symbol", "kind"}
-
-
-def _bad_line(path: Path, header: str, number: int, line: bytes, last_seq: int) -> RecordingError:
-    """Say which field of a line that did not parse is wrong. Slow: runs once, at the end."""
-    columns = header.split(",")
-    values = line.decode(errors="replace").rstrip("\r\n").split(",")
-
-    def error(field: str, expected: str, found: str) -> RecordingError:
-        return RecordingError(path.name, number, field, f"{field} must be {expected}, was {found[:80]!r}")
-
-    if len(values) != len(columns):
-        text = f"must have {len(columns)} fields, had {len(values)}: {','.join(values)[:120]!r}"
-        return RecordingError(path.name, number, "", text)
-    for field, value in zip(columns, values, strict=True):
-        if field in _TEXTS or (field in _OPTIONAL and not value):
-            continue
-        if field == "side":
-            choices = _TAKER_SIDES if header == _TRADES else _BOOK_SIDES
-        else:
-            choices = _FLAGS if field == "is_snapshot" else ()
-        if choices:
-            if value not in choices:
-                return error(field, " or ".join(choices), value)
-        elif field in _DECIMALS:
-            if not _DECIMAL.fullmatch(value):
-                return error(field, "a decimal", value)
-            may_be_zero = field in {"bid_qty", "ask_qty"} or (field == "qty" and header == _DEPTH)
-            if not may_be_zero and not float(value) > 0.0:
-                return error(field, "above zero", value)
-        elif not value.isascii() or not value.isdigit():
-            return error(field, "a whole number", value)
-    return error("seq", f"above the previous row's {last_seq}", values[0])
 
 
 def _instrument_of(folder: Path) -> Instrument:
