@@ -62,14 +62,14 @@ class RecordedBook:
         for price, size in depth.bids:
             if size:
                 bids[price] = size
-                if price > best_bid:  # noqa: PLR1730 - a call to max would cost more than the row
+                if price > best_bid:  # a call to max() would cost more than the row
                     best_bid = price
             else:
                 bids.pop(price, None)
         for price, size in depth.asks:
             if size:
                 asks[price] = size
-                if price < best_ask:  # noqa: PLR1730
+                if price < best_ask:
                     best_ask = price
             else:
                 asks.pop(price, None)
