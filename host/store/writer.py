@@ -1,9 +1,8 @@
 """Projects the journal while a node runs, in a process of its own.
 
-Not a thread: while one projects 3,000 records a second, a loop that wakes every millisecond in the
-same interpreter is late by 0.6 ms at p99 and by 14 ms at worst, because it waits for the interpreter
-lock; beside a process it is late by 0.2 ms, as good as alone (`docs/store.md`). The journal's files
-are all that the two share.
+Not a thread: one would hold the node's interpreter lock for up to 5 ms at a time while an order is
+due. A process still competes for the processors; `docs/store.md` says what was measured. The
+journal's files are all that the two share.
 """
 
 import subprocess
