@@ -137,10 +137,8 @@ class SyntheticCrowd:
 
     def _maker_order(self, side: Side, distance: float) -> SubmitOrder:
         away = self._half_spread * (0.7 + 0.6 * self._rng.random()) + distance
-        if side is Side.BUY:
-            ticks = math.floor(self._fair_ticks - away)
-        else:
-            ticks = math.ceil(self._fair_ticks + away)
+        fair = self._fair_ticks
+        ticks = math.floor(fair - away) if side is Side.BUY else math.ceil(fair + away)
         # Deeper levels are bigger: patience is cheap far from the price.
         median = self._params.qty * (1.0 + distance / self._params.depth_ticks)
         return SubmitOrder(side, OrderType.LIMIT, self._price(ticks), self._qty(median, 0.7), post_only=True)
