@@ -89,7 +89,7 @@ class ViewMaker:
             bid=None if bid is None else bid.price,
             ask=None if ask is None else ask.price,
             position=holding.qty,
-            inventory_ratio=engine.inventory_ratio(channel),
+            inventory_ratio=channel.risk.inventory_ratio,
             realised=holding.realised,
             unrealised=unrealised(holding, instrument, mark) if holding.qty else holding.qty,
             pnl=total(holding, instrument, mark) if holding.fills else holding.qty,

@@ -51,6 +51,9 @@ class TimeInForce(StrEnum):
 class OrderStatus(StrEnum):
     """Where an order is in its life; `host/core/lifecycle.py` holds the table of moves."""
 
+    # Enum's own hash is a Python function; statuses are looked up several times for every order.
+    __hash__ = str.__hash__
+
     PENDING_NEW = "pending_new"
     OPEN = "open"
     PARTIALLY_FILLED = "partially_filled"

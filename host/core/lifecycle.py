@@ -17,6 +17,8 @@ __all__ = ["TRANSITIONS", "OrderEvent", "next_status"]
 class OrderEvent(Enum):
     """What can happen to an order, by our action or by the venue's word."""
 
+    __hash__ = object.__hash__  # as for OrderStatus: not Enum's, which is a Python function
+
     ACCEPTED = auto()
     REJECTED = auto()
     FILLED_PART = auto()

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
-from msgspec import Struct
-
 from host.api import (
     AmendOrder,
     AmendRejected,
@@ -48,12 +46,8 @@ REFUSAL_REPEAT_NS: Final = 1_000_000_000
 """The same refusal, tick after tick, is journaled at most once in this time."""
 
 
-class _Outgoing(Struct, frozen=True):
-    account: str
-    command: Command
-    action: str
-    instance: str
-    lsn: int
+Outgoing = tuple[int, ExchangeAdapter[Any], Command, str, str, str]
+"""A command on its way out: LSN of its intent, adapter, command, action, instance, account."""
 
 
 class Channel:
@@ -61,6 +55,8 @@ class Channel:
 
     __slots__ = (
         "account",
+        "adapter",
+        "can_amend",
         "ids",
         "instance",
         "instrument",
@@ -75,6 +71,7 @@ class Channel:
         self,
         instance: str,
         account: str,
+        adapter: ExchangeAdapter[Any],
         instrument: Instrument,
         quoting: QuoteLane,
         risk: Lane,
@@ -82,6 +79,8 @@ class Channel:
     ) -> None:
         self.instance: Final = instance
         self.account: Final = account
+        self.adapter: Final = adapter
+        self.can_amend: Final = adapter.amend_support is AmendSupport.NATIVE
         self.symbol: Final = instrument.symbol
         self.instrument: Final = instrument
         self.quoting: Final = quoting
@@ -96,7 +95,8 @@ class Oms:
 
     `record(entry, now_ns)` appends to the journal, applies to `state` and returns the outcome.
     `on_change(order, fill)` is called after the venue changed an order. `on_breach(refusal)` is
-    called when a risk check asks for more than a refusal.
+    called when a risk check asks for more than a refusal. `top_of(account, symbol)` is the latest
+    top of book that can be trusted.
     """
 
     def __init__(
@@ -107,6 +107,7 @@ class Oms:
         record: Callable[[e.Entry, int], Outcome | None],
         on_change: Callable[[Order | None, Fill | None], None],
         on_breach: Callable[[Refusal, str], None],
+        top_of: Callable[[str, str], BookTop | None],
     ) -> None:
         self.state = state
         self.risk = risk
@@ -119,9 +120,9 @@ class Oms:
         self._record = record
         self._on_change = on_change
         self._on_breach = on_breach
-        self._outbox: list[_Outgoing] = []
+        self.outbox: list[Outgoing] = []
         self._channels: dict[tuple[str, str], Channel] = {}
-        self._tops: dict[tuple[str, str], BookTop | None] = {}
+        self._top_of = top_of
 
     # -- wiring ----------------------------------------------------------------------------------
 
@@ -132,7 +133,13 @@ class Oms:
         instrument = self.state.instruments[account][symbol]
         quoting = QuoteLane(instrument, tolerance_bps, tolerance_ticks=1 if tolerance_bps else 0)
         channel = Channel(
-            instance, account, instrument, quoting, self.risk.lane(instance, account, instrument), ids
+            instance,
+            account,
+            self.ports[account],
+            instrument,
+            quoting,
+            self.risk.lane(instance, account, instrument),
+            ids,
         )
         for order in self.state.orders.values():
             if order.instance == instance and order.symbol == symbol and order.slot >= 0:
@@ -150,39 +157,30 @@ class Oms:
     def set_quotes(self, channel: Channel, quotes: Sequence[Quote], top: BookTop | None, now_ns: int) -> None:
         """Work towards exactly these quotes, best level first; none pulls them all."""
         lane = channel.quoting
-        level = 0
-        for quote in quotes:
-            bid = lane.bids[level] if level < len(lane.bids) else lane.slot(Side.BUY, level)
-            ask = lane.asks[level] if level < len(lane.asks) else lane.slot(Side.SELL, level)
-            if not lane.want_bid(bid, quote.bid, quote.bid_qty, top):
-                self._refuse(channel, "quote", "BAD_QUOTE", f"bid price was {quote.bid!r}", now_ns)
-            if not lane.want_ask(ask, quote.ask, quote.ask_qty, top):
-                self._refuse(channel, "quote", "BAD_QUOTE", f"ask price was {quote.ask!r}", now_ns)
-            level += 1
-            self.work_slot(channel, bid, top, now_ns)
-            self.work_slot(channel, ask, top, now_ns)
-        if level < len(lane.bids):
-            for slot in [*lane.bids[level:], *lane.asks[level:]]:
+        levels = len(quotes)
+        if levels > len(lane.bids):
+            lane.grow(levels)
+        for level, quote in enumerate(quotes):
+            fault = lane.want(level, quote, top)
+            if fault:
+                self._refuse(channel, "quote", "BAD_QUOTE", fault, now_ns)
+            bid, ask = lane.bids[level], lane.asks[level]
+            # The side that retreats goes first, so that our own two quotes never meet on the way.
+            if bid.wanted_ticks > bid.sent_ticks:
+                self._work(channel, ask, top, now_ns)
+                self._work(channel, bid, top, now_ns)
+            else:
+                self._work(channel, bid, top, now_ns)
+                self._work(channel, ask, top, now_ns)
+        if levels < len(lane.bids):
+            for slot in [*lane.bids[levels:], *lane.asks[levels:]]:
                 slot.clear()
-                self.work_slot(channel, slot, top, now_ns)
-
-    def work_slot(self, channel: Channel, slot: Slot, top: BookTop | None, now_ns: int) -> None:
-        """Take the slot's next step, if it has one."""
-        lane = channel.quoting
-        step = slot.step(lane.tolerance(slot.wanted_ticks), now_ns)
-        if step is Step.NOTHING:
-            return
-        if step is Step.CANCEL:
-            self._send_cancel(_order_of(slot), "quote pulled", now_ns)
-        elif step is Step.PLACE:
-            self._place_quote(channel, slot, top, now_ns)
-        elif self.ports[channel.account].amend_support is AmendSupport.NATIVE:
-            self._amend_quote(channel, slot, top, now_ns)
-        else:
-            self._send_cancel(_order_of(slot), "quote moved", now_ns)
+                self._work(channel, slot, top, now_ns)
 
     def place(self, channel: Channel, request: OrderRequest, top: BookTop | None, now_ns: int) -> str:
         """Send an imperative order and return its client id; raise `OrderRefused`."""
+        if not self.gate.permit(now_ns):
+            raise OrderRefused("GATE_CLOSED", "this node may not send orders now")
         fault = _request_fault(request, channel.instrument)
         if fault is not None:
             self._refuse(channel, "place", "INVALID_ORDER", fault, now_ns)
@@ -279,42 +277,47 @@ class Oms:
             if slot is not None:
                 _release(slot, order, before, now_ns)
 
-    def note_top(self, account: str, symbol: str, top: BookTop | None) -> None:
-        """Remember the latest top of book for work that no market event starts."""
-        self._tops[account, symbol] = top
-
     # -- the way out -----------------------------------------------------------------------------
-
-    @property
-    def waiting(self) -> int:
-        """Return how many commands wait for `flush`."""
-        return len(self._outbox)
 
     def flush(self, now_ns: int, durable_lsn: int) -> None:
         """Hand out every command whose intent is durable, through the gate."""
-        outbox = self._outbox
-        if not outbox:
-            return
-        self._outbox = []
+        outbox, self.outbox = self.outbox, []
         gate = self.gate
         deadline_ns = gate.deadline_ns(now_ns)
         for index, out in enumerate(outbox):
-            if out.lsn > durable_lsn:
-                self._outbox = outbox[index:] + self._outbox
+            lsn, adapter, command, _, _, _ = out
+            if lsn > durable_lsn:
+                self.outbox = outbox[index:] + self.outbox
                 return
             if not gate.permit(now_ns):
                 self._not_sent(out, "GATE_CLOSED", f"the right to send ended before {now_ns}", now_ns)
                 continue
             try:
-                self.ports[out.account].send(out.command, deadline_ns)
+                adapter.send(command, deadline_ns)
             except ExchangeError as error:
                 self._not_sent(out, "NOT_SENT", str(error), now_ns)
 
     def ask(self, account: str, command: Command) -> None:
         """Queue a query; it needs no journal entry, for it changes nothing."""
-        self._outbox.append(_Outgoing(account, command, "query", "", 0))
+        self.outbox.append((0, self.ports[account], command, "query", "", account))
 
     # -- inside ----------------------------------------------------------------------------------
+
+    def _work(self, channel: Channel, slot: Slot, top: BookTop | None, now_ns: int) -> None:
+        """Take the slot's next step, if it has one."""
+        lane = channel.quoting
+        step = slot.step(lane.tolerance(slot.wanted_ticks), now_ns)
+        if step is Step.NOTHING:
+            return
+        if step is Step.AMEND:
+            if channel.can_amend:
+                self._amend_quote(channel, slot, top, now_ns)
+            else:
+                self._send_cancel(_order_of(slot), "quote moved", now_ns)
+        elif step is Step.PLACE:
+            self._place_quote(channel, slot, top, now_ns)
+        else:
+            self._send_cancel(_order_of(slot), "quote pulled", now_ns)
 
     def _place_quote(self, channel: Channel, slot: Slot, top: BookTop | None, now_ns: int) -> None:
         price = channel.quoting.price(slot.wanted_ticks)
@@ -347,7 +350,8 @@ class Oms:
         order = _order_of(slot)
         price = channel.quoting.price(slot.wanted_ticks)
         qty = slot.wanted_qty
-        refusal = channel.risk.check(slot.side, price, qty, top, now_ns, order, is_post_only=True)
+        risk = channel.risk
+        refusal = risk.check(slot.side, price, qty, top, now_ns, order, False, True)
         if refusal is not None:
             # What rests is not what is wanted and may not become it: out is the safe side.
             slot.back_off(now_ns)
@@ -355,18 +359,21 @@ class Oms:
             self._send_cancel(order, f"amend refused: {refusal.reason}", now_ns)
             return
         slot.sent_ticks = slot.wanted_ticks
-        if order.filled:
-            qty += order.filled
-        self._record(e.AmendSent(order.client_id, price, qty), now_ns)
-        self.risk.order_changed(order)
+        filled = order.filled
+        if filled:
+            qty += filled
+        client_id = order.client_id
+        self._record(e.AmendSent(client_id, price, qty), now_ns)
+        risk.order_changed(order)
         self.amends_sent += 1
-        self._outbox.append(
-            _Outgoing(
-                order.account,
-                AmendOrder(order.client_id, order.symbol, order.side, price, qty, order.venue_id),
-                "amend",
-                order.instance,
+        self.outbox.append(
+            (
                 self.state.lsn,
+                channel.adapter,
+                AmendOrder(client_id, channel.symbol, slot.side, price, qty, order.venue_id),
+                "amend",
+                channel.instance,
+                channel.account,
             )
         )
 
@@ -405,13 +412,14 @@ class Oms:
         order = self.state.orders[client_id]
         self.risk.order_changed(order)
         self.orders_sent += 1
-        self._outbox.append(
-            _Outgoing(
-                account,
+        self.outbox.append(
+            (
+                self.state.lsn,
+                channel.adapter,
                 PlaceOrder(client_id, symbol, side, type_, time_in_force, price, qty, post_only, reduce_only),
                 "place",
                 channel.instance,
-                self.state.lsn,
+                account,
             )
         )
         return order
@@ -419,25 +427,24 @@ class Oms:
     def _send_cancel(self, order: Order, reason: str, now_ns: int) -> None:
         self._record(e.CancelSent(order.client_id, reason), now_ns)
         self.cancels_sent += 1
-        self._outbox.append(
-            _Outgoing(
-                order.account,
+        self.outbox.append(
+            (
+                self.state.lsn,
+                self.ports[order.account],
                 CancelOrder(order.client_id, order.symbol, order.venue_id),
                 "cancel",
                 order.instance,
-                self.state.lsn,
+                order.account,
             )
         )
 
-    def _not_sent(self, out: _Outgoing, reason: str, detail: str, now_ns: int) -> None:
+    def _not_sent(self, out: Outgoing, reason: str, detail: str, now_ns: int) -> None:
         self.refused += 1
-        command = out.command
+        _, _, command, action, instance, account = out
         if not isinstance(command, PlaceOrder | AmendOrder | CancelOrder):
             return  # a query is asked again by whoever needs its answer
         self.commit(
-            e.CommandRefused(
-                out.instance, out.account, command.symbol, out.action, reason, detail, command.client_id
-            ),
+            e.CommandRefused(instance, account, command.symbol, action, reason, detail, command.client_id),
             now_ns,
         )
 
@@ -479,7 +486,7 @@ class Oms:
             elif order.status in (OrderStatus.OPEN, OrderStatus.PARTIALLY_FILLED):
                 slot.refusals_in_a_row = 0
         if slot.order is None or slot.order is order:
-            self.work_slot(channel, slot, self._tops.get((order.account, order.symbol)), now_ns)
+            self._work(channel, slot, self._top_of(order.account, order.symbol), now_ns)
 
     def _adopt_into_slot(self, channel: Channel, order: Order) -> None:
         slot = channel.quoting.slot(order.side, order.slot)

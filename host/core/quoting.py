@@ -11,7 +11,7 @@ from enum import Enum, auto
 from math import ceil, floor, inf
 from typing import Final
 
-from host.api import BookTop, Instrument, Order, OrderStatus, Side
+from host.api import BookTop, Instrument, Order, OrderStatus, Quote, Side
 
 __all__ = ["QuoteLane", "Slot", "Step"]
 
@@ -111,16 +111,16 @@ class QuoteLane:
         "_last_lot_qty",
         "_last_raw_qty",
         "_tick",
+        "_tolerance_rate",
         "asks",
         "bids",
         "instrument",
-        "tolerance_bps",
         "tolerance_ticks",
     )
 
     def __init__(self, instrument: Instrument, tolerance_bps: float, tolerance_ticks: int) -> None:
         self.instrument = instrument
-        self.tolerance_bps = tolerance_bps
+        self._tolerance_rate = tolerance_bps * 1e-4
         self.tolerance_ticks = tolerance_ticks
         self.bids: list[Slot] = [Slot(Side.BUY, 0)]
         self.asks: list[Slot] = [Slot(Side.SELL, 0)]
@@ -135,10 +135,8 @@ class QuoteLane:
 
     def slot(self, side: Side, level: int) -> Slot:
         """Return the slot of a level, made when it is new."""
-        slots = self.bids if side is Side.BUY else self.asks
-        while len(slots) <= level:
-            slots.append(Slot(side, len(slots)))
-        return slots[level]
+        self.grow(level + 1)
+        return (self.bids if side is Side.BUY else self.asks)[level]
 
     def price(self, ticks: int) -> Decimal:
         """Return the exact price of a number of ticks."""
@@ -148,53 +146,60 @@ class QuoteLane:
         """Return a price on the grid as a number of ticks."""
         return int(price / self._tick)
 
+    def grow(self, levels: int) -> None:
+        """Make sure that there are slots for so many levels."""
+        for level in range(len(self.bids), levels):
+            self.bids.append(Slot(Side.BUY, level))
+            self.asks.append(Slot(Side.SELL, level))
+
+    def want(self, level: int, quote: Quote, top: BookTop | None) -> str:
+        """Set what is wanted at a level: bids rounded down, asks up to the tick, never crossing `top`.
+
+        A quote is a maker's wish: a bid stays below the best ask and an ask above the best bid.
+        Returns what is wrong with a price that is no positive number, where nothing is wanted then.
+        """
+        inverse_tick = self._inverse_tick
+        fault = ""
+        slot, price = self.bids[level], quote.bid
+        slot.wanted_ticks = 0
+        if price is not None:
+            if 0.0 < price < inf:
+                qty = quote.bid_qty
+                slot.wanted_qty = qty = self._last_lot_qty if qty is self._last_raw_qty else self._lots(qty)
+                if qty:
+                    ticks = floor(price * inverse_tick + _HALF_TICK)
+                    if top is not None:
+                        highest = ceil(top.ask * inverse_tick - _HALF_TICK) - 1
+                        if ticks > highest:
+                            ticks = highest
+                    if ticks > 0:
+                        slot.wanted_ticks = ticks
+            else:
+                fault = f"bid price must be a positive number, was {price!r}"
+        slot, price = self.asks[level], quote.ask
+        slot.wanted_ticks = 0
+        if price is not None:
+            if 0.0 < price < inf:
+                qty = quote.ask_qty
+                slot.wanted_qty = qty = self._last_lot_qty if qty is self._last_raw_qty else self._lots(qty)
+                if qty:
+                    ticks = ceil(price * inverse_tick - _HALF_TICK)
+                    if top is not None:
+                        lowest = floor(top.bid * inverse_tick + _HALF_TICK) + 1
+                        if ticks < lowest:
+                            ticks = lowest
+                    slot.wanted_ticks = ticks
+            else:
+                fault = f"ask price must be a positive number, was {price!r}"
+        return fault
+
     def tolerance(self, ticks: int) -> int:
         """Return the tolerated move, in ticks, of a price of so many ticks."""
-        by_bps = int(ticks * self.tolerance_bps * 1e-4)
+        by_bps = int(ticks * self._tolerance_rate)
         return by_bps if by_bps > self.tolerance_ticks else self.tolerance_ticks
 
-    def want_bid(self, slot: Slot, price: float | None, qty: Decimal, top: BookTop | None) -> bool:
-        """Set what is wanted of a bid, rounded down to the tick and kept below the best ask.
-
-        Returns False, and wants nothing, for a price that is no positive number.
-        """
-        if price is None or qty <= _ZERO:
-            slot.clear()
-            return True
-        if not 0.0 < price < inf:
-            slot.clear()
-            return False
-        ticks = floor(price * self._inverse_tick + _HALF_TICK)
-        if top is not None:
-            highest = ceil(top.ask * self._inverse_tick - _HALF_TICK) - 1
-            ticks = min(ticks, highest)
-        slot.wanted_ticks = max(ticks, 0)
-        slot.wanted_qty = self._lots(qty)
-        if slot.wanted_qty <= _ZERO:
-            slot.clear()
-        return True
-
-    def want_ask(self, slot: Slot, price: float | None, qty: Decimal, top: BookTop | None) -> bool:
-        """Set what is wanted of an ask, rounded up to the tick and kept above the best bid."""
-        if price is None or qty <= _ZERO:
-            slot.clear()
-            return True
-        if not 0.0 < price < inf:
-            slot.clear()
-            return False
-        ticks = ceil(price * self._inverse_tick - _HALF_TICK)
-        if top is not None:
-            lowest = floor(top.bid * self._inverse_tick + _HALF_TICK) + 1
-            ticks = max(ticks, lowest)
-        slot.wanted_ticks = ticks
-        slot.wanted_qty = self._lots(qty)
-        if slot.wanted_qty <= _ZERO:
-            slot.clear()
-        return True
-
     def _lots(self, qty: Decimal) -> Decimal:
-        # Strategies quote the same size object again and again: divide once.
-        if qty is not self._last_raw_qty:
-            self._last_lot_qty = self.instrument.qty_floor(qty)
-            self._last_raw_qty = qty
+        # Strategies quote the same size object again and again: `want` divides it only once.
+        self._last_lot_qty = self.instrument.qty_floor(qty) if qty > _ZERO else _ZERO
+        self._last_raw_qty = qty
         return self._last_lot_qty

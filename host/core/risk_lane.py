@@ -44,7 +44,10 @@ class Lane:
         self.killed: Refusal | None = None
         """The answer to every order while a kill switch above this lane is on."""
         self.position = _ZERO
+        self.inventory_ratio = 0.0
+        """Position / strictest position limit, −1 to 1; 0 without a limit."""
         self._live: dict[str, Decimal] = {}
+        self._passed_qty: Decimal | None = None
         self._own_orders = own_orders
         self._own = scopes[0].exposure(instrument, market)
         self._exposures = [self._own]
@@ -144,8 +147,10 @@ class Lane:
                 return self._refuse_collar("sell", "below", price, mid)
         assert price is not None
 
-        if qty > self._max_qty or qty <= 0:
-            return self._refuse_qty(qty)
+        if qty is not self._passed_qty:  # strategies send the same quantity again and again
+            if qty > self._max_qty or qty <= 0:
+                return self._refuse_qty(qty)
+            self._passed_qty = qty
         if self._max_notional is not None:
             notional = qty if self._is_inverse else _multiply(price, qty)
             if self._size is not None:
@@ -160,7 +165,7 @@ class Lane:
                 if is_market and top is not None and float(qty) > (top.ask_size if is_buy else top.bid_size):
                     return self._refuse_self_trade(side, None, own)
 
-        if added > 0:
+        if added is not _ZERO and added > 0:
             for exposure, highest, lowest, scope in self._positions:
                 if is_buy:
                     if _add(exposure.longest, added) > highest:
@@ -264,6 +269,9 @@ class Lane:
         change = _subtract(self.holding.qty, self.position)
         if change:
             self.position = self.holding.qty
+            if self.max_position is not None:
+                ratio = float(self.position) / float(self.max_position)
+                self.inventory_ratio = min(1.0, max(-1.0, ratio))
             for exposure in self._exposures:
                 exposure.move(change, change)
 

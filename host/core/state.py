@@ -37,7 +37,7 @@ from host.api import (
 )
 from host.core import entries as e
 from host.core.accounting import Holding, apply_fill, average_price, balance_changes, exact_add, start_day
-from host.core.lifecycle import OrderEvent, next_status
+from host.core.lifecycle import TRANSITIONS, OrderEvent, next_status
 
 __all__ = ["RETIRED_LIMIT", "InstanceRecord", "Outcome", "TradingState"]
 
@@ -220,9 +220,14 @@ class TradingState(Struct):
 
     def _amend_sent(self, entry: e.AmendSent) -> Outcome:
         order = self.orders[entry.client_id]
-        outcome = self._move(order, OrderEvent.AMEND_SENT)
+        before = order.status
+        after = _AFTER_AMEND_SENT.get(before)
+        if after is None:
+            return self._move(order, OrderEvent.AMEND_SENT)  # says which move is illegal
+        order.status = after
         order.pending_price, order.pending_qty = entry.price, entry.qty
-        return outcome
+        order.updated_ns = self.ts_ns
+        return Outcome(order, None, None, before)
 
     def _cancel_sent(self, entry: e.CancelSent) -> Outcome:
         return self._move(self.orders[entry.client_id], OrderEvent.CANCEL_SENT)
@@ -426,6 +431,13 @@ class TradingState(Struct):
     def _no_change(self, _entry: e.Entry) -> None:
         return None
 
+
+_AFTER_AMEND_SENT: Final = {
+    status: row[OrderEvent.AMEND_SENT]
+    for status, row in TRANSITIONS.items()
+    if isinstance(row.get(OrderEvent.AMEND_SENT), OrderStatus)
+}
+"""The table's column for the most frequent move of a market maker."""
 
 _ENCODER = msgspec.msgpack.Encoder(decimal_format="string")
 _DECODER = msgspec.msgpack.Decoder(TradingState)

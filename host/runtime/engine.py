@@ -36,7 +36,7 @@ from host.core.client_id import ClientIdMaker
 from host.core.entries import InstanceState
 from host.core.features import FeatureMaker
 from host.core.gate import Gate
-from host.core.oms import Channel, Oms
+from host.core.oms import Oms
 from host.core.reconcile import Reconciler
 from host.core.risk import RiskEngine
 from host.core.risk_limits import Action, Refusal, RiskConfig
@@ -105,7 +105,9 @@ class Engine:
         self.now_ns = clock.now_ns()
         self.gate: Final = Gate(settings.order_window_ns)
         self.risk: Final = RiskEngine(risk_config, state.holding)
-        self.oms: Final = Oms(state, self.risk, self.gate, self.record, self._order_changed, self._breach)
+        self.oms: Final = Oms(
+            state, self.risk, self.gate, self.record, self._order_changed, self._breach, self._top
+        )
         self.reconciler: Final = Reconciler(self.oms, settings.order_id_prefix)
         self.feeds: dict[str, AccountFeed] = {}
         self.instances: dict[str, Instance] = {}
@@ -171,20 +173,14 @@ class Engine:
         self._depth -= 1
         if self._depth:
             return
-        oms, journal = self.oms, self.journal
         if self._touched:
             self._save_touched_states(now_ns)
-        if journal.last_lsn == journal.flushed_lsn and not oms.waiting:
+        oms, journal = self.oms, self.journal
+        if journal.last_lsn == journal.flushed_lsn and not oms.outbox:
             return
         self._depth = 1  # answers that come while we send belong to this turn
         try:
-            # A command's own refusal or failure is journaled too, so it takes rounds until quiet.
-            while journal.last_lsn != journal.flushed_lsn or oms.waiting:
-                journal.flush()
-                before = oms.waiting
-                oms.flush(now_ns, journal.durable_lsn)
-                if oms.waiting and oms.waiting >= before:
-                    break  # the rest waits for the disk
+            self._write_and_send(now_ns)
             sent = oms.orders_sent + oms.amends_sent
             if sent != self._sent_before:
                 self._sent_before = sent
@@ -194,6 +190,17 @@ class Engine:
             self.halt(f"the journal cannot be written: {error}")
         finally:
             self._depth = 0
+
+    def _write_and_send(self, now_ns: int) -> None:
+        """Write first, send second; once more for what sending itself led to."""
+        oms, journal = self.oms, self.journal
+        while True:
+            journal.flush()
+            waiting = len(oms.outbox)
+            if waiting:
+                oms.flush(now_ns, journal.durable_lsn)
+            if journal.last_lsn == journal.flushed_lsn and (not oms.outbox or len(oms.outbox) == waiting):
+                return  # what is left waits for the disk
 
     def record(self, entry: e.Entry, now_ns: int) -> Outcome | None:
         """Append an entry and apply it: the only way in which trading state changes."""
@@ -231,7 +238,6 @@ class Engine:
         """Trust no book of an account any more, and pull the quotes that rest on them."""
         for symbol_feed in feed.symbols.values():
             symbol_feed.book.invalidate(f"market data connection lost: {why}")
-            self.oms.note_top(feed.account, symbol_feed.symbol, None)
         for instance in self.instances.values():
             if instance.account == feed.account:
                 self.oms.pull_quotes(instance.instance, "market data lost", now_ns)
@@ -371,15 +377,12 @@ class Engine:
             handle(event)
         except JournalError:
             raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary: quarantined with the reason
-            self.quarantine(instance, error, getattr(handle, "__name__", "callback"))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary: quarantined
+            self.misbehaved(instance, error, handle)
 
-    def inventory_ratio(self, channel: Channel) -> float:
-        """Return position / position limit of a channel, −1 to 1; 0 without a limit."""
-        limit = channel.risk.max_position
-        if limit is None:
-            return 0.0
-        return min(1.0, max(-1.0, float(channel.risk.position) / float(limit)))
+    def misbehaved(self, instance: Instance, error: BaseException, handle: Callable[[Any], None]) -> None:
+        """Quarantine an instance for what its callback raised."""
+        self.quarantine(instance, error, getattr(handle, "__name__", "callback"))
 
     # -- what no event triggers ------------------------------------------------------------------
 
@@ -561,9 +564,7 @@ class Engine:
                 self._flattening.discard(scope)
 
     def book_fault(self, feed: SymbolFeed, fault: str) -> None:
-        """Quote nothing on a book that cannot be trusted, and say so once until it is good again."""
-        if feed.book.top_fault:
-            self.oms.note_top(feed.account, feed.symbol, None)
+        """Say once, until it is good again, that a book cannot be trusted; nothing is quoted on it."""
         kind = fault.partition(":")[0]
         if feed.fault != kind:
             feed.fault = kind

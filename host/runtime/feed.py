@@ -27,6 +27,7 @@ from host.api import (
 from host.core import entries as e
 from host.core.books import Book, DepthResult
 from host.core.features import FeatureMaker
+from host.journal import JournalError
 from host.runtime.candles import CandleMaker
 
 if TYPE_CHECKING:
@@ -92,13 +93,9 @@ class AccountFeed:
         self.adapter: Final = adapter
         self.symbols: dict[str, SymbolFeed] = {}
         self._engine: Final = engine
-        self._clock: Final = engine.clock
+        self.now_ns: Final = engine.clock.now_ns
         self._tasks: set[asyncio.Task[None]] = set()
         self._down: set[str] = set()
-
-    def now_ns(self) -> int:
-        """Return the host's time."""
-        return self._clock.now_ns()
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         """Run a coroutine until it ends or the adapter retires; an error in it is alerted."""
@@ -136,7 +133,7 @@ class AccountFeed:
         engine.events += 1
         if feed is None:
             return
-        now_ns = self._clock.now_ns()
+        now_ns = self.now_ns()
         engine.begin_turn(now_ns)
         kind = type(event)
         if kind is BookTop:
@@ -146,27 +143,31 @@ class AccountFeed:
         elif kind is Depth:
             self._on_depth(feed, event)  # type: ignore[arg-type]
         elif kind is Ticker:
-            for instance, handle in feed.on_ticker:
-                engine.call(instance, handle, event)
+            self._hand_out(feed.on_ticker, event)
         engine.end_turn(now_ns, started_ns)
 
+    def _hand_out(self, handlers: tuple[Handler, ...], event: Any) -> None:
+        for instance, handle in handlers:
+            try:
+                handle(event)
+            except JournalError:
+                raise
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary: quarantined
+                self._engine.misbehaved(instance, error, handle)
+
     def _on_top(self, feed: SymbolFeed, top: BookTop) -> None:
-        book = feed.book
         feed.quotes.append(top)
-        if book.apply_top(top):
+        if feed.book.apply_top(top):
             self._new_top(feed, top)
-        elif book.top_fault:
-            self._engine.book_fault(feed, book.top_fault)
+        elif feed.book.top_fault:
+            self._engine.book_fault(feed, feed.book.top_fault)
 
     def _new_top(self, feed: SymbolFeed, top: BookTop) -> None:
-        engine = self._engine
         if feed.fault:
             feed.fault = ""
-        engine.oms.note_top(feed.account, feed.symbol, top)
         if feed.features is not None:
             feed.features.on_book(top)
-        for instance, handle in feed.on_book:
-            engine.call(instance, handle, top)
+        self._hand_out(feed.on_book, top)
 
     def _on_depth(self, feed: SymbolFeed, depth: Depth) -> None:
         book, engine = feed.book, self._engine
@@ -183,17 +184,14 @@ class AccountFeed:
             engine.book_fault(feed, book.top_fault)
         elif book.top is not before and book.top is not None:
             self._new_top(feed, book.top)
-        for instance, handle in feed.on_depth:
-            engine.call(instance, handle, depth)
+        self._hand_out(feed.on_depth, depth)
 
     def _on_trade(self, feed: SymbolFeed, trade: Trade, now_ns: int) -> None:
-        engine = self._engine
         if feed.features is not None:
             feed.features.on_trade(trade)
         for maker in feed.candle_makers:
             maker.on_trade(trade, now_ns)
-        for instance, handle in feed.on_trade:
-            engine.call(instance, handle, trade)
+        self._hand_out(feed.on_trade, trade)
 
     def emit_candle(self, instance: "Instance", candle: Candle) -> None:
         """Hand a finished candle to the instance that asked for its length."""
@@ -205,7 +203,7 @@ class AccountFeed:
         """Take in one report; state, strategies and the venue's next orders follow at once."""
         started_ns = perf_counter_ns()
         engine = self._engine
-        now_ns = self._clock.now_ns()
+        now_ns = self.now_ns()
         engine.begin_turn(now_ns)
         reconciler = engine.reconciler
         if isinstance(report, OpenOrdersSnapshot):

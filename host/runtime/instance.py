@@ -88,7 +88,7 @@ class Instance:
 
     def inventory_ratio(self, symbol: str) -> float:
         """Return position / position limit, −1 to 1 (0 where no limit is configured)."""
-        return self._engine.inventory_ratio(self._channel(symbol))
+        return (self.channels.get(symbol) or self._channel(symbol)).risk.inventory_ratio
 
     def open_orders(self, symbol: str | None = None) -> list[Order]:
         """Return this instance's orders that may still trade."""
@@ -108,12 +108,11 @@ class Instance:
         feed = self.feeds[symbol]
         models = self.models
         if models and quotes and feed.features is not None:
-            features = feed.features.features(self._engine.inventory_ratio(channel))
+            features = feed.features.features(channel.risk.inventory_ratio)
             adjusted = []
-            for wanted in quotes:
-                quote = wanted
+            for quote in quotes:
                 for model in models:
-                    quote = model.adjust(features, quote)
+                    quote = model.adjust(features, quote)  # noqa: PLW2901 - each model sees the last one's
                 adjusted.append(quote)
             quotes = adjusted
         book = feed.book
