@@ -88,6 +88,8 @@ class Exchange:
         self._request_number = 0
         self._order_id = 0
         self._now_ns = 0
+        # When the next market moves: asked once per move, not once per look at the time.
+        self._market_due_ns: int | None = None
 
     # -- setting up ------------------------------------------------------------------------------
 
@@ -129,6 +131,7 @@ class Exchange:
         """Open trading in one symbol."""
         self._instruments[market.instrument.symbol] = market.instrument
         self._markets[market.instrument.symbol] = market
+        self._note_market_due()
 
     @property
     def instruments(self) -> Sequence[Instrument]:
@@ -184,10 +187,8 @@ class Exchange:
         due_ns = self.delivery.next_time_ns()
         if self._requests and (due_ns is None or self._requests[0][0] < due_ns):
             due_ns = self._requests[0][0]
-        for market in self._markets.values():
-            market_ns = market.next_time_ns()
-            if market_ns is not None and (due_ns is None or market_ns < due_ns):
-                due_ns = market_ns
+        if self._market_due_ns is not None and (due_ns is None or self._market_due_ns < due_ns):
+            due_ns = self._market_due_ns
         return due_ns
 
     def step(self, now_ns: int) -> list[Output]:
@@ -203,10 +204,12 @@ class Exchange:
     def _run_instant(self, now_ns: int, out: list[Output]) -> None:
         # The market moves before requests of the same instant arrive: a quote is never faster
         # than the news that it answers.
-        for market in self._markets.values():
-            market_ns = market.next_time_ns()
-            if market_ns is not None and market_ns <= now_ns:
-                self._booking.absorb(market, market.step(now_ns), now_ns)
+        if self._market_due_ns is not None and self._market_due_ns <= now_ns:
+            for market in self._markets.values():
+                market_ns = market.next_time_ns()
+                if market_ns is not None and market_ns <= now_ns:
+                    self._booking.absorb(market, market.step(now_ns), now_ns)
+            self._note_market_due()
         while self._requests and self._requests[0][0] <= now_ns:
             self._handle(heapq.heappop(self._requests)[2], now_ns)
         published = self._booking.published
@@ -215,6 +218,10 @@ class Exchange:
         for account, report in self.delivery.due(now_ns):
             if self._clients[account].is_connected:
                 out.append((account, report))
+
+    def _note_market_due(self) -> None:
+        due = (market.next_time_ns() for market in self._markets.values())
+        self._market_due_ns = min((due_ns for due_ns in due if due_ns is not None), default=None)
 
     # -- requests --------------------------------------------------------------------------------
 

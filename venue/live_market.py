@@ -234,7 +234,11 @@ def _floats(levels: list[tuple[Decimal, Decimal]]) -> tuple[tuple[float, float],
 
 
 def _drain_changes(side: BookSide) -> tuple[tuple[float, float], ...]:
+    changed = side.changed
+    if not changed:
+        return ()
     # Sorted, because a set's order may differ between processes and replays must not.
-    changes = tuple((float(price), float(side.size_at(price))) for price in sorted(side.changed))
-    side.changed.clear()
+    prices = sorted(changed) if len(changed) > 1 else changed
+    changes = tuple([(float(price), float(side.size_at(price))) for price in prices])
+    changed.clear()
     return changes

@@ -45,7 +45,7 @@ class BookSide:
     """
 
     def __init__(self, side: Side) -> None:
-        self.side = side
+        self._is_bid = side is Side.BUY
         self.changed: set[Decimal] = set()
         """Prices whose size changed since the set was last cleared."""
         self._keys: list[Decimal] = []
@@ -53,7 +53,7 @@ class BookSide:
 
     def key(self, price: Decimal) -> Decimal:
         """Return the sort key of `price` on this side."""
-        return price if self.side is Side.BUY else -price
+        return price if self._is_bid else -price
 
     def best(self) -> _Level | None:
         """Return the level that trades next, None on an empty side."""

@@ -134,9 +134,11 @@ class Paper(SteppedAdapter[PaperParams]):
 
     def next_time_ns(self) -> int | None:
         """Return when the next event is due, or None at the end of a recording."""
-        if self._outbox:
-            return self.ctx.now_ns()
         due_ns = self._exchange.next_time_ns()
+        if self._outbox:
+            # A recording may begin before the host's clock: never lead the clock past it.
+            now_ns = self.ctx.now_ns()
+            return now_ns if due_ns is None else min(now_ns, due_ns)
         unanswered_ns = self._awaited.next_time_ns()
         if unanswered_ns is not None and (due_ns is None or unanswered_ns < due_ns):
             return unanswered_ns
