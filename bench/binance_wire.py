@@ -5,12 +5,12 @@ of a node is measured against. It connects to nothing.
 """
 
 import hmac
-import time
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
+import orjson
 
 from host.api import (
     AmendOrder,
@@ -21,6 +21,10 @@ from host.api import (
     Instrument,
     InstrumentKind,
     PlaceOrder,
+    QueryAccount,
+    QueryFills,
+    QueryOpenOrders,
+    QueryOrder,
     Side,
 )
 
@@ -49,6 +53,7 @@ class _Frame(msgspec.Struct, gc=False):
     data: _Data
 
 
+_QUERIES = (QueryOrder, QueryOpenOrders, QueryFills, QueryAccount)
 _decode_frame = msgspec.json.Decoder(_Frame, strict=False).decode
 _mac = hmac.new(_SECRET, digestmod="sha256")
 
@@ -62,34 +67,41 @@ def decode(frame: bytes, symbol: str, now_ns: int) -> BookTop:
 def encode(
     command: PlaceOrder | AmendOrder | CancelOrder, wire_symbol: str, window_ms: int, now_ms: int
 ) -> bytes:
-    """Return the signed WebSocket API request of a command; parameters are signed in name order."""
+    """Return the signed WebSocket API request of a command.
+
+    Signed are the parameters in name order, `k=v` joined by `&`; so they are written in that order.
+    """
+    params: dict[str, str | int] = {"apiKey": _KEY}
     if isinstance(command, AmendOrder):
-        fields = (
-            f"apiKey={_KEY}&origClientOrderId={command.client_id}&price={command.price}"
-            f"&quantity={command.qty}&recvWindow={window_ms}&side={command.side.upper()}"
-            f"&symbol={wire_symbol}&timestamp={now_ms}"
-        )
         method = "order.modify"
+        params["origClientOrderId"] = command.client_id
+        params["price"] = f"{command.price:f}"
+        params["quantity"] = f"{command.qty:f}"
+        params["recvWindow"] = window_ms
+        params["side"] = "BUY" if command.side is Side.BUY else "SELL"
+        params["symbol"] = wire_symbol
+        params["timestamp"] = now_ms
     elif isinstance(command, PlaceOrder):
-        fields = (
-            f"apiKey={_KEY}&newClientOrderId={command.client_id}&price={command.price}"
-            f"&quantity={command.qty}&recvWindow={window_ms}&side={command.side.upper()}"
-            f"&symbol={wire_symbol}&timeInForce=GTX&timestamp={now_ms}&type=LIMIT"
-        )
         method = "order.place"
+        params["newClientOrderId"] = command.client_id
+        params["price"] = f"{command.price:f}"
+        params["quantity"] = f"{command.qty:f}"
+        params["recvWindow"] = window_ms
+        params["side"] = "BUY" if command.side is Side.BUY else "SELL"
+        params["symbol"] = wire_symbol
+        params["timeInForce"] = "GTX"
+        params["timestamp"] = now_ms
+        params["type"] = "LIMIT"
     else:
-        fields = (
-            f"apiKey={_KEY}&origClientOrderId={command.client_id}&recvWindow={window_ms}"
-            f"&symbol={wire_symbol}&timestamp={now_ms}"
-        )
         method = "order.cancel"
+        params["origClientOrderId"] = command.client_id
+        params["recvWindow"] = window_ms
+        params["symbol"] = wire_symbol
+        params["timestamp"] = now_ms
     mac = _mac.copy()
-    mac.update(fields.encode())
-    pairs = '","'.join(fields.split("&")).replace("=", '":"')
-    return (
-        f'{{"id":"{command.client_id}","method":"{method}",'
-        f'"params":{{"{pairs}","signature":"{mac.hexdigest()}"}}}}'
-    ).encode()
+    mac.update("&".join([f"{name}={value}" for name, value in params.items()]).encode())
+    params["signature"] = mac.hexdigest()
+    return orjson.dumps({"id": command.client_id, "method": method, "params": params})
 
 
 class BenchAdapter(ExchangeAdapter[Any]):
@@ -114,9 +126,9 @@ class BenchAdapter(ExchangeAdapter[Any]):
     def send(self, command: Command, deadline_ns: int) -> None:
         """Encode and sign; the bytes are kept instead of sent."""
         self.commands.append(command)
-        if isinstance(command, PlaceOrder | AmendOrder | CancelOrder):
-            now_ns = time.time_ns()
-            window_ms = max((deadline_ns - self.ctx.now_ns()) // 1_000_000, 1)
+        if not isinstance(command, _QUERIES):
+            now_ns = self.ctx.now_ns()
+            window_ms = (deadline_ns - now_ns) // 1_000_000
             self.sent.append(encode(command, "BTCUSDT", window_ms, now_ns // 1_000_000))
 
     def resync(self, symbol: str) -> None:

@@ -27,7 +27,8 @@ class Gate:
 
     def deadline_ns(self, now_ns: int) -> int:
         """Return the time after which the venue must not accept a request sent at `now_ns`."""
-        return min(now_ns + self.order_window_ns, self.valid_until_ns)
+        deadline_ns = now_ns + self.order_window_ns
+        return deadline_ns if deadline_ns < self.valid_until_ns else self.valid_until_ns
 
     def close(self) -> None:
         """Permit nothing from here on."""

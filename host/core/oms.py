@@ -359,12 +359,15 @@ class Oms:
             self._send_cancel(order, f"amend refused: {refusal.reason}", now_ns)
             return
         slot.sent_ticks = slot.wanted_ticks
-        filled = order.filled
-        if filled:
-            qty += filled
+        if order.filled:
+            qty += order.filled
+        is_resized = qty is not order.qty
         client_id = order.client_id
         self._record(e.AmendSent(client_id, price, qty), now_ns)
-        risk.order_changed(order)
+        if is_resized:
+            risk.order_changed(order)
+        else:
+            risk.price_changed(order)
         self.amends_sent += 1
         self.outbox.append(
             (

@@ -156,45 +156,29 @@ class Exposure:
 
 
 class OwnOrders:
-    """The prices of our resting orders on one account and symbol, for the self-trade check."""
+    """The prices of our resting orders on one account and symbol, for the self-trade check.
 
-    __slots__ = ("_buys", "_sells", "best_ask", "best_bid")
+    Notes are made with every quote and read only for orders that may take: so noting is a dict
+    store, and the best price is looked for when it is asked for.
+    """
+
+    __slots__ = ("buys", "sells")
 
     def __init__(self) -> None:
-        self._buys: dict[str, Decimal] = {}
-        self._sells: dict[str, Decimal] = {}
-        self.best_bid: Decimal | None = None
-        self.best_ask: Decimal | None = None
+        self.buys: dict[str, Decimal] = {}
+        """The highest price at which each buy may rest, by client id."""
+        self.sells: dict[str, Decimal] = {}
+        """The lowest price at which each sell may rest, by client id."""
 
-    def set_buy(self, client_id: str, price: Decimal | None) -> None:
-        """Note the highest price at which a buy may rest; None takes it out."""
-        before = self._buys.get(client_id)
-        if before is price:
-            return
-        if price is None:
-            del self._buys[client_id]
-        else:
-            self._buys[client_id] = price
-            if self.best_bid is None or price >= self.best_bid:
-                self.best_bid = price
-                return
-        if before == self.best_bid:
-            self.best_bid = max(self._buys.values(), default=None)
+    @property
+    def best_bid(self) -> Decimal | None:
+        """Return the highest price at which a buy of ours may rest."""
+        return max(self.buys.values(), default=None)
 
-    def set_sell(self, client_id: str, price: Decimal | None) -> None:
-        """Note the lowest price at which a sell may rest; None takes it out."""
-        before = self._sells.get(client_id)
-        if before is price:
-            return
-        if price is None:
-            del self._sells[client_id]
-        else:
-            self._sells[client_id] = price
-            if self.best_ask is None or price <= self.best_ask:
-                self.best_ask = price
-                return
-        if before == self.best_ask:
-            self.best_ask = min(self._sells.values(), default=None)
+    @property
+    def best_ask(self) -> Decimal | None:
+        """Return the lowest price at which a sell of ours may rest."""
+        return min(self.sells.values(), default=None)
 
 
 class Scope:

@@ -48,6 +48,11 @@ class Lane:
         """Position / strictest position limit, −1 to 1; 0 without a limit."""
         self._live: dict[str, Decimal] = {}
         self._passed_qty: Decimal | None = None
+        self._passed_estimate = 0.0
+        self._judged_top: BookTop | None = None
+        self._judged_ns = -1
+        self._highest_buy = _INFINITY
+        self._lowest_sell = 0.0
         self._own_orders = own_orders
         self._own = scopes[0].exposure(instrument, market)
         self._exposures = [self._own]
@@ -63,8 +68,11 @@ class Lane:
         self._is_inverse = instrument.kind is InstrumentKind.INVERSE
         self._size = None if instrument.contract_size == 1 else instrument.contract_size
         self._collar_bps, self._collar_scope = _strictest(scopes, "price_collar_bps", _INFINITY)
-        self._highest_buy = 1.0 + self._collar_bps * 1e-4
-        self._lowest_sell = 1.0 - self._collar_bps * 1e-4
+        self._collar = self._collar_bps * 1e-4
+        self._near_notional = (
+            _INFINITY if self._max_notional is None else float(self._max_notional) * (1 - 1e-9)
+        )
+        self._unit = float(instrument.contract_size)
         max_age_ms, self._max_age_scope = _strictest(scopes, "max_data_age_ms", _INFINITY)
         self._max_age_ns = max_age_ms * 1_000_000
         self.max_position: Decimal | None = _strictest(scopes, "max_position", None)[0]
@@ -130,28 +138,33 @@ class Lane:
             if scope.loss_fault is not None and not self._reduces(is_buy, added):
                 return self._refuse(scope, *scope.loss_fault)
 
-        mid = 0.0
         is_market = price is None
         if is_market or self._needs_price:
-            if top is None or not (0.0 < top.bid < _INFINITY and 0.0 < top.ask < _INFINITY):
-                return self._refuse_no_price(top)
-            if now_ns - top.ts_recv > self._max_age_ns:
-                return self._refuse_stale(top, now_ns)
-            mid = (top.bid + top.ask) * 0.5
+            # Both sides of a quote are judged against the same market: look at it once.
+            if top is not self._judged_top or now_ns != self._judged_ns:
+                refusal = self._judge_market(top, now_ns)
+                if refusal is not None:
+                    return refusal
+            assert top is not None
             if price is None:
                 price = Decimal(repr(top.ask if is_buy else top.bid))
+            price_estimate = float(price)
             if is_buy:
-                if float(price) > mid * self._highest_buy:
-                    return self._refuse_collar("buy", "above", price, mid)
-            elif float(price) < mid * self._lowest_sell:
-                return self._refuse_collar("sell", "below", price, mid)
+                if price_estimate > self._highest_buy:
+                    return self._refuse_collar("buy", "above", price, top.mid)
+            elif price_estimate < self._lowest_sell:
+                return self._refuse_collar("sell", "below", price, top.mid)
+        else:
+            price_estimate = float(price)  # type: ignore[arg-type]  # not a market order, so not None
         assert price is not None
 
         if qty is not self._passed_qty:  # strategies send the same quantity again and again
             if qty > self._max_qty or qty <= 0:
                 return self._refuse_qty(qty)
             self._passed_qty = qty
-        if self._max_notional is not None:
+            self._passed_estimate = float(qty) * self._unit
+        # An estimate settles it, unless it comes near the limit: then the exact product does.
+        if (1.0 if self._is_inverse else price_estimate) * self._passed_estimate > self._near_notional:
             notional = qty if self._is_inverse else _multiply(price, qty)
             if self._size is not None:
                 notional = _multiply(notional, self._size)
@@ -173,6 +186,7 @@ class Lane:
                 elif _subtract(exposure.shortest, added) < lowest:
                     return self._refuse_position(scope, _subtract(exposure.shortest, added))
             if self._inventories:
+                mid = 0.0 if top is None else top.mid
                 refusal = self._check_inventories(is_buy, float(added), mid)
                 if refusal is not None:
                     return refusal
@@ -180,11 +194,24 @@ class Lane:
             for scope, max_open in self._counted:
                 if scope.open_orders >= max_open:
                     return self._refuse_open_orders(scope)
-        for rate, scope in self._rates:
+        rates = self._rates
+        for rate, scope in rates:
             if rate.is_full(now_ns):
                 return self._refuse_rate(scope)
-        for rate, _ in self._rates:
+        for rate, _ in rates:
             rate.count(now_ns)
+        return None
+
+    def _judge_market(self, top: BookTop | None, now_ns: int) -> Refusal | None:
+        """Return what is wrong with the market data, or set the bounds that prices must keep to."""
+        if top is None or not (0.0 < top.bid < _INFINITY and 0.0 < top.ask < _INFINITY):
+            return self._refuse_no_price(top)
+        if now_ns - top.ts_recv > self._max_age_ns:
+            return self._refuse_stale(top, now_ns)
+        mid = (top.bid + top.ask) * 0.5
+        self._highest_buy = mid + mid * self._collar
+        self._lowest_sell = mid - mid * self._collar
+        self._judged_top, self._judged_ns = top, now_ns
         return None
 
     def _check_closing(self, is_buy: bool, qty: Decimal) -> Refusal | None:
@@ -254,15 +281,26 @@ class Lane:
                     exposure.move(change, _ZERO)
                 else:
                     exposure.move(_ZERO, change.copy_negate())
-        price, pending = order.price, order.pending_price
-        if is_buy:
-            if pending is not None and price is not None and pending > price:
-                price = pending
-            self._own_orders.set_buy(client_id, price if is_open else None)
+        if is_open:
+            self.price_changed(order)
+        elif is_buy:
+            self._own_orders.buys.pop(client_id, None)
         else:
-            if pending is not None and price is not None and pending < price:
-                price = pending
-            self._own_orders.set_sell(client_id, price if is_open else None)
+            self._own_orders.sells.pop(client_id, None)
+
+    def price_changed(self, order: Order) -> None:
+        """Follow a live order of which only the price, or the price asked for, is new."""
+        price, pending = order.price, order.pending_price
+        if price is None:
+            return
+        if order.side is _BUY:
+            self._own_orders.buys[order.client_id] = (
+                pending if pending is not None and pending > price else price
+            )
+        else:
+            self._own_orders.sells[order.client_id] = (
+                pending if pending is not None and pending < price else price
+            )
 
     def position_changed(self) -> None:
         """Follow the holding; calling it again changes nothing."""

@@ -433,9 +433,9 @@ class TradingState(Struct):
 
 
 _AFTER_AMEND_SENT: Final = {
-    status: row[OrderEvent.AMEND_SENT]
+    status: after
     for status, row in TRANSITIONS.items()
-    if isinstance(row.get(OrderEvent.AMEND_SENT), OrderStatus)
+    if isinstance(after := row.get(OrderEvent.AMEND_SENT), OrderStatus)
 }
 """The table's column for the most frequent move of a market maker."""
 
