@@ -5,6 +5,7 @@ of a node is measured against. It connects to nothing.
 """
 
 import hmac
+import time
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, Final
@@ -110,6 +111,8 @@ class BenchAdapter(ExchangeAdapter[Any]):
     def __init__(self, symbols: Sequence[str]) -> None:
         self.instruments = [bench_instrument(symbol) for symbol in symbols]
         self.sent: list[bytes] = []
+        self.sent_at_ns = 0
+        """Reading of the performance counter when the latest bytes were ready for the socket."""
         self.commands: list[Command] = []
 
     async def connect(self) -> Sequence[Instrument]:
@@ -130,6 +133,7 @@ class BenchAdapter(ExchangeAdapter[Any]):
             now_ns = self.ctx.now_ns()
             window_ms = (deadline_ns - now_ns) // 1_000_000
             self.sent.append(encode(command, "BTCUSDT", window_ms, now_ns // 1_000_000))
+            self.sent_at_ns = time.perf_counter_ns()
 
     def resync(self, symbol: str) -> None:
         """Nothing to fetch: there is no depth here."""

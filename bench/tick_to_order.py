@@ -144,7 +144,7 @@ def measure(rig: Rig, ticks: int, gap_s: float) -> tuple[list[int], list[int]]:
             time.sleep(gap_s)
         started = now()
         rig.tick(frame)
-        ended = now()
+        ended = rig.adapter.sent_at_ns
         sent = rig.acknowledge()
         if gap_s:
             time.sleep(gap_s)

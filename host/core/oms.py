@@ -42,6 +42,8 @@ from host.core.state import Outcome, TradingState
 __all__ = ["Channel", "Oms"]
 
 _ZERO: Final = Decimal(0)
+_NOTHING: Final = Step.NOTHING
+_AMEND: Final = Step.AMEND
 REFUSAL_REPEAT_NS: Final = 1_000_000_000
 """The same refusal, tick after tick, is journaled at most once in this time."""
 
@@ -305,11 +307,10 @@ class Oms:
 
     def _work(self, channel: Channel, slot: Slot, top: BookTop | None, now_ns: int) -> None:
         """Take the slot's next step, if it has one."""
-        lane = channel.quoting
-        step = slot.step(lane.tolerance(slot.wanted_ticks), now_ns)
-        if step is Step.NOTHING:
+        step = slot.step(channel.quoting.tolerance(slot.wanted_ticks), now_ns)
+        if step is _NOTHING:
             return
-        if step is Step.AMEND:
+        if step is _AMEND:
             if channel.can_amend:
                 self._amend_quote(channel, slot, top, now_ns)
             else:
@@ -347,11 +348,16 @@ class Oms:
         )
 
     def _amend_quote(self, channel: Channel, slot: Slot, top: BookTop | None, now_ns: int) -> None:
-        order = _order_of(slot)
+        order = slot.order
+        assert order is not None
         price = channel.quoting.price(slot.wanted_ticks)
         qty = slot.wanted_qty
         risk = channel.risk
-        refusal = risk.check(slot.side, price, qty, top, now_ns, order, False, True)
+        is_resized = bool(order.filled) or qty != order.qty
+        if is_resized:
+            refusal = risk.check(slot.side, price, qty, top, now_ns, order, is_post_only=True)
+        else:
+            refusal = risk.check_reprice(order, price, top, now_ns)
         if refusal is not None:
             # What rests is not what is wanted and may not become it: out is the safe side.
             slot.back_off(now_ns)
@@ -359,9 +365,8 @@ class Oms:
             self._send_cancel(order, f"amend refused: {refusal.reason}", now_ns)
             return
         slot.sent_ticks = slot.wanted_ticks
-        if order.filled:
+        if is_resized:
             qty += order.filled
-        is_resized = qty is not order.qty
         client_id = order.client_id
         self._record(e.AmendSent(client_id, price, qty), now_ns)
         if is_resized:

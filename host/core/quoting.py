@@ -33,7 +33,11 @@ class Step(Enum):
     CANCEL = auto()
 
 
-_RESTING: Final = (OrderStatus.OPEN, OrderStatus.PARTIALLY_FILLED)
+# Looked up once: these are compared with every quote.
+_OPEN: Final = OrderStatus.OPEN
+_PARTIALLY_FILLED: Final = OrderStatus.PARTIALLY_FILLED
+_NOTHING: Final = Step.NOTHING
+_AMEND: Final = Step.AMEND
 
 
 class Slot:
@@ -71,18 +75,18 @@ class Slot:
         if order is None:
             if self.wanted_ticks and now_ns >= self.backoff_until_ns:
                 return Step.PLACE
-            return Step.NOTHING
+            return _NOTHING
         status = order.status
         if not self.wanted_ticks:
             if status is OrderStatus.PENDING_CANCEL or status is OrderStatus.UNKNOWN:
-                return Step.NOTHING
+                return _NOTHING
             return Step.CANCEL
-        if status not in _RESTING:
-            return Step.NOTHING
+        if status is not _OPEN and status is not _PARTIALLY_FILLED:
+            return _NOTHING
         moved = self.wanted_ticks - self.sent_ticks
         if -tolerance_ticks <= moved <= tolerance_ticks and not self._needs_resize(order):
-            return Step.NOTHING
-        return Step.AMEND if now_ns >= self.backoff_until_ns else Step.NOTHING
+            return _NOTHING
+        return _AMEND if now_ns >= self.backoff_until_ns else _NOTHING
 
     def _needs_resize(self, order: Order) -> bool:
         if order.filled == _ZERO:

@@ -51,6 +51,7 @@ class Lane:
         self._passed_estimate = 0.0
         self._judged_top: BookTop | None = None
         self._judged_ns = -1
+        self._judged_mid = 0.0
         self._highest_buy = _INFINITY
         self._lowest_sell = 0.0
         self._own_orders = own_orders
@@ -158,7 +159,7 @@ class Lane:
             price_estimate = float(price)  # type: ignore[arg-type]  # not a market order, so not None
         assert price is not None
 
-        if qty is not self._passed_qty:  # strategies send the same quantity again and again
+        if qty != self._passed_qty:  # strategies send the same quantity again and again
             if qty > self._max_qty or qty <= 0:
                 return self._refuse_qty(qty)
             self._passed_qty = qty
@@ -194,6 +195,37 @@ class Lane:
             for scope, max_open in self._counted:
                 if scope.open_orders >= max_open:
                     return self._refuse_open_orders(scope)
+        return self._count_rate(now_ns)
+
+    def check_reprice(self, order: Order, price: Decimal, top: BookTop | None, now_ns: int) -> Refusal | None:
+        """Return None if a resting post-only order may move to `price`, its quantity unchanged.
+
+        The same answer as `check` gives, by those of its checks that a new price alone can fail:
+        this is what a market maker asks most.
+        """
+        self.market.top = top
+        if self.killed is not None:
+            return self.killed
+        if self._needs_price:
+            if top is not self._judged_top or now_ns != self._judged_ns:
+                refusal = self._judge_market(top, now_ns)
+                if refusal is not None:
+                    return refusal
+            estimate = float(price)
+            if order.side is _BUY:
+                if estimate > self._highest_buy:
+                    return self._refuse_collar("buy", "above", price, self._judged_mid)
+            elif estimate < self._lowest_sell:
+                return self._refuse_collar("sell", "below", price, self._judged_mid)
+        else:
+            estimate = float(price)
+        qty = order.qty
+        if qty != self._passed_qty or estimate * self._passed_estimate > self._near_notional:
+            return self.check(order.side, price, qty, top, now_ns, order, is_post_only=True)
+        return self._count_rate(now_ns)
+
+    def _count_rate(self, now_ns: int) -> Refusal | None:
+        """Count one order against every rate, or against none and say which is used up."""
         rates = self._rates
         for rate, scope in rates:
             if rate.is_full(now_ns):
@@ -211,7 +243,7 @@ class Lane:
         mid = (top.bid + top.ask) * 0.5
         self._highest_buy = mid + mid * self._collar
         self._lowest_sell = mid - mid * self._collar
-        self._judged_top, self._judged_ns = top, now_ns
+        self._judged_top, self._judged_ns, self._judged_mid = top, now_ns, mid
         return None
 
     def _check_closing(self, is_buy: bool, qty: Decimal) -> Refusal | None:

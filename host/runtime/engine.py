@@ -676,6 +676,7 @@ class Engine:
 
     def _set_state(self, instance: Instance, state: InstanceState, reason: str) -> None:
         instance.state = state
+        instance.is_trading = state is InstanceState.RUNNING
         self.record(e.InstanceChanged(instance.instance, state, reason), self.now_ns)
 
     def _pull_all(self, instance: Instance, reason: str, now_ns: int) -> None:

@@ -137,7 +137,11 @@ class AccountFeed:
         engine.begin_turn(now_ns)
         kind = type(event)
         if kind is BookTop:
-            self._on_top(feed, event)  # type: ignore[arg-type]
+            feed.quotes.append(event)  # type: ignore[arg-type]
+            if feed.book.apply_top(event):  # type: ignore[arg-type]
+                self._new_top(feed, event)  # type: ignore[arg-type]
+            elif feed.book.top_fault:
+                engine.book_fault(feed, feed.book.top_fault)
         elif kind is Trade:
             self._on_trade(feed, event, now_ns)  # type: ignore[arg-type]
         elif kind is Depth:
@@ -154,13 +158,6 @@ class AccountFeed:
                 raise
             except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary: quarantined
                 self._engine.misbehaved(instance, error, handle)
-
-    def _on_top(self, feed: SymbolFeed, top: BookTop) -> None:
-        feed.quotes.append(top)
-        if feed.book.apply_top(top):
-            self._new_top(feed, top)
-        elif feed.book.top_fault:
-            self._engine.book_fault(feed, feed.book.top_fault)
 
     def _new_top(self, feed: SymbolFeed, top: BookTop) -> None:
         if feed.fault:

@@ -58,6 +58,8 @@ class Instance:
         self.strategy: Final = strategy
         self.models: Final = tuple(models)
         self.state = InstanceState.LOADED
+        self.is_trading = False
+        """Whether `state` is RUNNING, kept beside it because every quote asks."""
         self.log = logging.LoggerAdapter(_log, {"instance": name})
         self.channels: dict[str, Channel] = {}
         self.feeds: dict[str, SymbolFeed] = {}
@@ -100,28 +102,31 @@ class Instance:
 
     def quote(self, symbol: str, quotes: Sequence[Quote]) -> None:
         """State the wanted quotes, best level first; an empty sequence pulls them."""
-        if self.state is not InstanceState.RUNNING:
+        if not self.is_trading:
             return
         channel = self.channels.get(symbol)
         if channel is None:
             channel = self._channel(symbol)
         feed = self.feeds[symbol]
-        models = self.models
-        if models and quotes and feed.features is not None:
-            features = feed.features.features(channel.risk.inventory_ratio)
-            adjusted = []
-            for quote in quotes:
-                for model in models:
-                    quote = model.adjust(features, quote)  # noqa: PLW2901 - each model sees the last one's
-                adjusted.append(quote)
-            quotes = adjusted
+        if self.models and quotes:
+            quotes = self._adjusted(quotes, feed, channel.risk.inventory_ratio)
         book = feed.book
         engine = self._engine
         engine.oms.set_quotes(channel, quotes, None if book.top_fault else book.top, engine.now_ns)
 
+    def _adjusted(self, quotes: Sequence[Quote], feed: SymbolFeed, inventory_ratio: float) -> list[Quote]:
+        assert feed.features is not None  # made together with the models' instance
+        features = feed.features.features(inventory_ratio)
+        adjusted = []
+        for quote in quotes:
+            for model in self.models:
+                quote = model.adjust(features, quote)  # noqa: PLW2901 - each model sees the last one's
+            adjusted.append(quote)
+        return adjusted
+
     def place(self, request: OrderRequest) -> str:
         """Send one order and return its client order id; raise `OrderRefused` if it may not go."""
-        if self.state is not InstanceState.RUNNING:
+        if not self.is_trading:
             raise OrderRefused("NOT_RUNNING", f"instance {self.instance} is {self.state}, not running")
         channel = self._channel(request.symbol)
         engine = self._engine

@@ -1,14 +1,14 @@
 """Runs the quote models of one instance and keeps a slow or broken one from holding up its quotes."""
 
 import asyncio
-import math
 from collections.abc import Callable, Coroutine
 from decimal import Decimal
+from math import isfinite
 from typing import Any
 
 from msgspec import Struct
 
-from host.api import Adjustment, AsyncQuoteModel, Features, Quote, QuoteModel
+from host.api import NO_CHANGE, Adjustment, AsyncQuoteModel, Features, Quote, QuoteModel
 from host.runtime.clock import Clock
 
 __all__ = ["ModelStage"]
@@ -33,25 +33,25 @@ class ModelStage:
         self._clock = clock
         self._spawn = spawn
         self._budget_ns = int(model.budget_us * 1e3)
-        self._is_async = isinstance(model, AsyncQuoteModel)
+        self._stopwatch_ns = clock.stopwatch_ns
+        self._adjust: Callable[[Features, Quote], Adjustment | None] = (
+            self._latest if isinstance(model, AsyncQuoteModel) else model.adjust
+        )
         self._answer: _Answer | None = None
         self._task: asyncio.Task[None] | None = None
 
     def adjust(self, features: Features, quote: Quote) -> Quote:
         """Return `quote` as the model wants it, or unchanged."""
-        clock = self._clock
-        started_ns = clock.stopwatch_ns()
+        stopwatch_ns = self._stopwatch_ns
+        started_ns = stopwatch_ns()
         try:
-            if self._is_async:
-                adjustment = self._latest(features)
-                if adjustment is None:
-                    return self._skip(quote, "its last answer is too old")
-            else:
-                adjustment = self.model.adjust(features, quote)
-            adjusted = _apply(adjustment, quote)
+            adjustment = self._adjust(features, quote)
+            if adjustment is None:
+                return self._skip(quote, "it has no answer that is not too old")
+            adjusted = quote if adjustment is NO_CHANGE else _apply(adjustment, quote)
         except Exception as error:  # noqa: BLE001 - plugin boundary: counted, the quote goes out without it
             return self._skip(quote, f"{type(error).__name__}: {error}")
-        if clock.stopwatch_ns() - started_ns > self._budget_ns:
+        if stopwatch_ns() - started_ns > self._budget_ns:
             return self._skip(quote, f"needed longer than its budget of {self.model.budget_us:g} µs")
         if adjusted is None:
             return self._skip(quote, f"its answer makes no quote: {adjustment}")
@@ -68,7 +68,7 @@ class ModelStage:
         self.last_error = why
         return quote
 
-    def _latest(self, features: Features) -> Adjustment | None:
+    def _latest(self, features: Features, _quote: Quote) -> Adjustment | None:
         model = self.model
         assert isinstance(model, AsyncQuoteModel)
         if self._task is None or self._task.done():
@@ -94,27 +94,26 @@ class _Answer(Struct, frozen=True):
 
 def _apply(adjustment: Adjustment, quote: Quote) -> Quote | None:
     """Return the adjusted quote, or None where the numbers make none."""
-    bid, ask = quote.bid, quote.ask
     shift, scale = adjustment.shift_bps, adjustment.spread_scale
-    if not (math.isfinite(shift) and math.isfinite(scale) and scale > 0.0):
+    bid_scale, ask_scale = adjustment.bid_size_scale, adjustment.ask_size_scale
+    # The sum is finite only if each of them is.
+    if not (
+        isfinite(shift + scale + bid_scale + ask_scale) and scale > 0.0 <= bid_scale and ask_scale >= 0.0
+    ):
         return None
+    bid, ask = quote.bid, quote.ask
     if scale != 1.0 and bid is not None and ask is not None:
         middle, half = (bid + ask) * 0.5, (ask - bid) * 0.5 * scale
         bid, ask = middle - half, middle + half
     if shift != 0.0:
         factor = 1.0 + shift * 1e-4
-        bid = bid * factor if bid is not None else None
-        ask = ask * factor if ask is not None else None
-    bid_qty = _scaled(quote.bid_qty, adjustment.bid_size_scale)
-    ask_qty = _scaled(quote.ask_qty, adjustment.ask_size_scale)
-    if bid_qty is None or ask_qty is None:
-        return None
+        if bid is not None:
+            bid *= factor
+        if ask is not None:
+            ask *= factor
+    bid_qty, ask_qty = quote.bid_qty, quote.ask_qty
+    if bid_scale != 1.0:
+        bid_qty *= Decimal(repr(bid_scale))
+    if ask_scale != 1.0:
+        ask_qty *= Decimal(repr(ask_scale))
     return Quote(bid, bid_qty, ask, ask_qty)
-
-
-def _scaled(qty: Decimal, scale: float) -> Decimal | None:
-    if scale == 1.0:
-        return qty
-    if not (math.isfinite(scale) and scale >= 0.0):
-        return None
-    return qty * Decimal(repr(scale))
