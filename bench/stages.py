@@ -26,7 +26,7 @@ class StageClock:
     """
 
     def __init__(self, rig: "Rig") -> None:
-        strategy_type = type(rig.engine.instances["quoter"].strategy)
+        strategy_type = type(rig.engine.roster.instances["quoter"].strategy)
         self._targets: list[tuple[str, Any, str]] = [
             ("decode", wire, "decode"),
             ("book", Book, "apply_top"),
@@ -54,7 +54,7 @@ class StageClock:
             original = getattr(owner, attribute)
             self._originals.append((owner, attribute, original))
             setattr(owner, attribute, self._timed(name, original))
-        self._rig.engine._rewire()  # handlers were bound before they were wrapped
+        self._rig.engine.roster.rewire()  # handlers were bound before they were wrapped
         return self
 
     def __exit__(

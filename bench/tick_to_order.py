@@ -37,7 +37,8 @@ from host.core.state import TradingState
 from host.journal import Journal
 from host.loader import Catalog, make
 from host.runtime.clock import LiveClock
-from host.runtime.engine import Engine, EngineSettings, InstanceSpec
+from host.runtime.engine import Engine, EngineSettings
+from host.runtime.roster import InstanceSpec
 
 SYMBOL = "BTC-USDT-PERP"
 LIMITS = RiskConfig(
@@ -103,8 +104,9 @@ class Rig:
                 tolerance_bps=0.0,
             )
             models = [("inventory_skew", make(model, {}, instance=name))]
-            self.engine.start_instance(self.engine.add_instance(spec, strategy, models, feed.spawn))
-        self.engine.on_time(self.clock.now_ns())
+            roster = self.engine.roster
+            roster.start(roster.add(spec, strategy, models, feed.spawn))
+        self.engine.upkeep.on_time(self.clock.now_ns())
         self.adapter.sent.clear()
         self.adapter.commands.clear()
 

@@ -24,10 +24,11 @@ from host.journal import Journal
 from host.loader import Catalog, make
 from host.runtime.clock import LiveClock, VirtualClock
 from host.runtime.driver import LiveDriver, ReplayDriver
-from host.runtime.engine import Engine, EngineSettings, InstanceSpec
+from host.runtime.engine import Engine, EngineSettings
 from host.runtime.instance import Instance
 from host.runtime.recovery import recover
 from host.runtime.report import RunReport, make_report
+from host.runtime.roster import InstanceSpec
 from host.store import StoreWriter
 from host.terminal import TerminalView
 from host.view import ViewMaker
@@ -109,7 +110,7 @@ class _Node:
             risk_config=self._config.risk.limits,
             settings=settings,
         )
-        engine.take_over_missed(recovered.missed)
+        engine.roster.take_over_missed(recovered.missed)
         epoch = state.epoch + 1 if state.epoch else max(clock.now_ns() // 1_000_000_000 - EPOCH_ZERO_S, 1)
         engine.start_epoch(node.name, journal.cell, epoch, version("tandem"))
         if node.durability == "disk":
@@ -198,7 +199,7 @@ class _Node:
             engine.remove_account(section.name)
             raise
         version_ = offer.version
-        engine.plugin_loaded(version_.name, version_.root.name, version_.digest, (offer.name,))
+        engine.roster.plugin_loaded(version_.name, version_.root.name, version_.digest, (offer.name,))
         engine.start_reconciling(section.name)
 
     def _adapter_params(self, section: AccountSection, cls: type[Any]) -> dict[str, object]:
@@ -243,17 +244,19 @@ class _Node:
             except TandemError as error:
                 self._skipped[section.name] = str(error)
                 engine.alert("instance_skipped", f"instance {section.name}: {error}", section.name)
-        engine.cancel_strays("its instance does not run")
+        engine.roster.cancel_strays("its instance does not run")
         if self._config.instance and not started:
             reasons = "; ".join(f"{name}: {why}" for name, why in self._skipped.items())
             raise NodeNotStarted(f"node {self._config.node.name}: no instance could be started: {reasons}")
         for instance, section in started:
             record = engine.state.instances[instance.instance]
-            if record.state is InstanceState.QUARANTINED and not engine.is_new_version(instance.instance):
-                engine.keep_quarantined(instance, record.reason)
+            if record.state is InstanceState.QUARANTINED and not engine.roster.is_new_version(
+                instance.instance
+            ):
+                engine.roster.keep_quarantined(instance, record.reason)
                 continue
             was_paused = record.state is InstanceState.PAUSED
-            engine.start_instance(instance, paused=was_paused or section.start == "paused")
+            engine.roster.start(instance, paused=was_paused or section.start == "paused")
 
     def _add_instance(self, engine: Engine, catalog: Catalog, section: InstanceSection) -> Instance:
         offer = catalog.strategy(section.plugin)
@@ -264,11 +267,11 @@ class _Node:
             model = make(model_offer, ref.params, instance=f"{section.name}, model {ref.name}")
             models.append((ref.name, model))
             model_version = model_offer.version
-            engine.plugin_loaded(
+            engine.roster.plugin_loaded(
                 model_version.name, model_version.root.name, model_version.digest, (ref.name,)
             )
         version_ = offer.version
-        engine.plugin_loaded(version_.name, version_.root.name, version_.digest, (offer.name,))
+        engine.roster.plugin_loaded(version_.name, version_.root.name, version_.digest, (offer.name,))
         spec = InstanceSpec(
             name=section.name,
             account=section.account,
@@ -278,7 +281,7 @@ class _Node:
             params_json=msgspec.json.encode(strategy.params),
             tolerance_bps=section.quote_tolerance_bps,
         )
-        return engine.add_instance(spec, strategy, models, engine.feeds[section.account].spawn)
+        return engine.roster.add(spec, strategy, models, engine.feeds[section.account].spawn)
 
     # -- stopping --------------------------------------------------------------------------------
 

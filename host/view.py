@@ -62,7 +62,7 @@ class ViewMaker:
             store_lag=None if self._store is None else self._store.lag(engine.journal.last_lsn),
             instances=tuple(
                 self._instance_row(instance, symbol)
-                for instance in engine.instances.values()
+                for instance in engine.roster.instances.values()
                 for symbol in instance.symbols
             ),
             markets=self._market_rows(now_ns),
@@ -75,7 +75,7 @@ class ViewMaker:
         record = engine.state.instances[instance.instance]
         holding = engine.state.holding(instance.instance, symbol)
         instrument = channel.instrument
-        mark = engine.mark(instance.account, symbol)
+        mark = engine.upkeep.mark(instance.account, symbol)
         if mark is None:
             mark = engine.state.position(instance.instance, symbol).average_price
         lane = channel.quoting

@@ -48,7 +48,7 @@ class ReplayDriver:
                     due_ns, next_adapter = time_ns, adapter
             if due_ns is None or next_adapter is None:
                 return "the recording ended"
-            timer_ns = engine.next_time_ns()
+            timer_ns = engine.upkeep.next_time_ns()
             if timer_ns <= due_ns:
                 due_ns, next_adapter = max(timer_ns, clock.now_ns()), None
             if until_ns is not None and due_ns > until_ns:
@@ -58,7 +58,7 @@ class ReplayDriver:
                 await pace.wait_for(due_ns)
             clock.set(due_ns)
             if next_adapter is None:
-                engine.on_time(due_ns)
+                engine.upkeep.on_time(due_ns)
             else:
                 next_adapter.step(due_ns)
             turns += 1
@@ -97,9 +97,9 @@ class LiveDriver:
             now_ns = clock.now_ns()
             if until_ns is not None and now_ns >= until_ns:
                 return "the time was up"
-            due_ns = engine.next_time_ns()
+            due_ns = engine.upkeep.next_time_ns()
             if due_ns <= now_ns:
-                engine.on_time(now_ns)
+                engine.upkeep.on_time(now_ns)
             for adapter in adapters:
                 time_ns = adapter.next_time_ns()
                 # Read the clock anew: "due at once" is told as the adapter's own, later, reading of it.

@@ -131,24 +131,31 @@ class AccountFeed:
         feed = self.symbols.get(event.symbol)
         engine = self._engine
         engine.events += 1
-        if feed is None:
+        if feed is None or engine.halted:
             return
         now_ns = self.now_ns()
         engine.begin_turn(now_ns)
+        try:
+            self._take_in(feed, event, now_ns)
+        except JournalError as error:
+            engine.abort_turn(error)
+        else:
+            engine.end_turn(now_ns, started_ns)
+
+    def _take_in(self, feed: SymbolFeed, event: MarketEvent, now_ns: int) -> None:
         kind = type(event)
         if kind is BookTop:
             feed.quotes.append(event)  # type: ignore[arg-type]
             if feed.book.apply_top(event):  # type: ignore[arg-type]
                 self._new_top(feed, event)  # type: ignore[arg-type]
             elif feed.book.top_fault:
-                engine.book_fault(feed, feed.book.top_fault)
+                self._engine.safety.book_fault(feed, feed.book.top_fault)
         elif kind is Trade:
             self._on_trade(feed, event, now_ns)  # type: ignore[arg-type]
         elif kind is Depth:
             self._on_depth(feed, event)  # type: ignore[arg-type]
         elif kind is Ticker:
             self._hand_out(feed.on_ticker, event)
-        engine.end_turn(now_ns, started_ns)
 
     def _hand_out(self, handlers: tuple[Handler, ...], event: Any) -> None:
         for instance, handle in handlers:
@@ -157,7 +164,7 @@ class AccountFeed:
             except JournalError:
                 raise
             except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary: quarantined
-                self._engine.misbehaved(instance, error, handle)
+                self._engine.roster.misbehaved(instance, error, handle)
 
     def _new_top(self, feed: SymbolFeed, top: BookTop) -> None:
         if feed.fault:
@@ -171,14 +178,14 @@ class AccountFeed:
         before = book.top
         result = book.apply_depth(depth)
         if result is DepthResult.GAP:
-            engine.book_fault(feed, book.depth_fault)
+            engine.safety.book_fault(feed, book.depth_fault)
             self.adapter.resync(feed.symbol)
             return
         if result is DepthResult.STALE or result is DepthResult.HELD:
             return
         _compare(feed)
         if book.top_fault:
-            engine.book_fault(feed, book.top_fault)
+            engine.safety.book_fault(feed, book.top_fault)
         elif book.top is not before and book.top is not None:
             self._new_top(feed, book.top)
         self._hand_out(feed.on_depth, depth)
@@ -192,7 +199,7 @@ class AccountFeed:
 
     def emit_candle(self, instance: "Instance", candle: Candle) -> None:
         """Hand a finished candle to the instance that asked for its length."""
-        self._engine.call(instance, instance.strategy.on_candle, candle)
+        self._engine.roster.call(instance, instance.strategy.on_candle, candle)
 
     # -- reports ---------------------------------------------------------------------------------
 
@@ -200,9 +207,19 @@ class AccountFeed:
         """Take in one report; state, strategies and the venue's next orders follow at once."""
         started_ns = perf_counter_ns()
         engine = self._engine
+        if engine.halted:
+            return
         now_ns = self.now_ns()
         engine.begin_turn(now_ns)
-        reconciler = engine.reconciler
+        try:
+            self._take_in_report(report, now_ns)
+        except JournalError as error:
+            engine.abort_turn(error)
+        else:
+            engine.end_turn(now_ns, started_ns)
+
+    def _take_in_report(self, report: Report, now_ns: int) -> None:
+        reconciler = self._engine.reconciler
         if isinstance(report, OpenOrdersSnapshot):
             reconciler.on_open_orders(self.account, report, now_ns)
         elif isinstance(report, FillsSnapshot):
@@ -212,9 +229,8 @@ class AccountFeed:
         elif isinstance(report, ConnectionChanged):
             self._on_connection(report, now_ns)
         else:
-            engine.count_report(report)
+            self._engine.count_report(report)
             reconciler.on_report(self.account, report, now_ns)
-        engine.end_turn(now_ns, started_ns)
 
     def _on_connection(self, change: ConnectionChanged, now_ns: int) -> None:
         engine = self._engine
@@ -222,7 +238,7 @@ class AccountFeed:
         if not change.is_up:
             self._down.add(change.channel)
             if change.channel == "market":
-                engine.market_data_lost(self, change.text, now_ns)
+                engine.safety.market_data_lost(self, change.text, now_ns)
         elif change.channel in self._down:
             self._down.discard(change.channel)
             if not self._down - {"market"}:

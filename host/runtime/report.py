@@ -135,7 +135,7 @@ def make_report(
         reloads=0,
         quarantined=[
             instance.instance
-            for instance in engine.instances.values()
+            for instance in engine.roster.instances.values()
             if instance.state is InstanceState.QUARANTINED
         ],
         skipped_instances=skipped,
@@ -145,7 +145,7 @@ def make_report(
                 for stage in instance.models
                 for what, count in (("used", stage.used), ("skipped", stage.skipped))
             }
-            for instance in engine.instances.values()
+            for instance in engine.roster.instances.values()
             if instance.models
         },
         anomalies=dict(engine.state.anomalies),
@@ -160,7 +160,7 @@ def _positions(engine: Engine) -> list[PositionReport]:
             continue
         for symbol, holding in by_symbol.items():
             instrument = engine.state.instruments[record.account][symbol]
-            mark = engine.mark(record.account, symbol)
+            mark = engine.upkeep.mark(record.account, symbol)
             rows.append(
                 PositionReport(
                     name,

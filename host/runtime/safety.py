@@ -1,0 +1,114 @@
+"""What a node does when something must not go on: kill switches, flattening, untrusted books."""
+
+from typing import TYPE_CHECKING
+
+from host.api import Order
+from host.core import entries as e
+from host.core.risk_limits import Action, Refusal
+from host.journal import JournalTrouble, TroubleKind
+from host.runtime.feed import AccountFeed, SymbolFeed
+from host.runtime.instance import Instance
+
+if TYPE_CHECKING:
+    from host.runtime.engine import Engine
+
+__all__ = ["Safety"]
+
+
+class Safety:
+    """Carries out what risk checks, the journal and the feeds ask for when trading must stop."""
+
+    def __init__(self, engine: "Engine") -> None:
+        self.flattening: set[str] = set()
+        """Scopes whose positions are being closed."""
+        self._engine = engine
+
+    def set_kill_switch(self, scope: str, is_on: bool, reason: str) -> None:
+        """Trip or release a kill switch; tripping cancels every order of the scope."""
+        now_ns = self._engine.now_ns
+        self._engine.record(e.KillSwitchSet(scope, is_on, reason), now_ns)
+        self._engine.risk.set_kill(scope, is_on, reason)
+        if is_on:
+            self._engine.record_alert("kill_switch", f"{scope}: {reason}")
+            orders = [order for order in self._engine.state.orders.values() if _in_scope(order, scope)]
+            self._engine.oms.cancel_all(orders, f"kill switch: {reason}", now_ns)
+
+    def flatten(self, scope: str) -> None:
+        """Close the positions of a scope, now and again with each housekeeping until they are flat."""
+        self.flattening.add(scope)
+        self.go_on_flattening(self._engine.now_ns)
+
+    def go_on_flattening(self, now_ns: int) -> None:
+        """Send what closes the positions still open; orders under way are waited for."""
+        for scope in sorted(self.flattening):
+            channels = [
+                channel
+                for instance in self._engine.roster.instances.values()
+                for symbol, channel in instance.channels.items()
+                if _covers(scope, instance, symbol)
+            ]
+            # all() would stop at the first that is not flat yet; every one is to be worked on.
+            if sum(not self._engine.oms.close_position(channel, now_ns) for channel in channels) == 0:
+                self.flattening.discard(scope)
+
+    def breach(self, refusal: Refusal, instance: str) -> None:
+        """Do what a refusal asks for beyond refusing."""
+        if refusal.action is Action.REFUSE:
+            return
+        if refusal.action is Action.PULL:
+            name = instance or refusal.scope.partition(":")[2]
+            if name in self._engine.roster.instances:
+                self._engine.oms.pull_quotes(name, refusal.reason, self._engine.now_ns)
+            return
+        if refusal.scope in self._engine.state.kill_switches:
+            return
+        self.set_kill_switch(refusal.scope, True, f"{refusal.reason}: {refusal.detail}")
+        if refusal.action is Action.FLATTEN:
+            self.flatten(refusal.scope)
+
+    def journal_trouble(self, trouble: JournalTrouble) -> None:
+        """Stop trading while there is still room to say so in the journal.
+
+        A failed sync is told by the thread that syncs; the next append raises it on this one.
+        """
+        engine = self._engine
+        if trouble.kind is TroubleKind.LOW_SPACE and "node" not in engine.state.kill_switches:
+            engine.begin_turn(engine.clock.now_ns())
+            self.set_kill_switch("node", True, f"journal: {trouble.text}")
+            engine.end_turn(engine.now_ns, 0)
+
+    def market_data_lost(self, feed: AccountFeed, why: str, now_ns: int) -> None:
+        """Trust no book of an account any more, and pull the quotes that rest on them."""
+        for symbol_feed in feed.symbols.values():
+            symbol_feed.book.invalidate(f"market data connection lost: {why}")
+        for instance in self._engine.roster.instances.values():
+            if instance.account == feed.account:
+                self._engine.oms.pull_quotes(instance.instance, "market data lost", now_ns)
+
+    def book_fault(self, feed: SymbolFeed, fault: str) -> None:
+        """Say once, until it is good again, that a book cannot be trusted; nothing is quoted on it."""
+        kind = fault.partition(":")[0]
+        if feed.fault != kind:
+            feed.fault = kind
+            self._engine.record_alert("book_fault", f"{feed.account} {feed.symbol}: {fault}")
+
+
+def _in_scope(order: Order, scope: str) -> bool:
+    """Return whether an order belongs to a scope (`node`, `account:…`, `instance:…`, `symbol:…`)."""
+    kind, _, name = scope.partition(":")
+    return (
+        kind == "node"
+        or (kind == "account" and order.account == name)
+        or (kind == "instance" and order.instance == name)
+        or (kind == "symbol" and order.symbol == name)
+    )
+
+
+def _covers(scope: str, instance: Instance, symbol: str) -> bool:
+    kind, _, name = scope.partition(":")
+    return (
+        kind == "node"
+        or (kind == "account" and instance.account == name)
+        or (kind == "instance" and instance.instance == name)
+        or (kind == "symbol" and symbol == name)
+    )
