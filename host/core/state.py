@@ -8,7 +8,7 @@ named in `Outcome.anomaly`.
 
 import hashlib
 from collections.abc import Callable
-from decimal import Decimal
+from decimal import Decimal, DecimalException
 from typing import Any, Final
 
 import msgspec
@@ -19,6 +19,7 @@ from host.api import (
     CancelRejected,
     Fill,
     Instrument,
+    InstrumentKind,
     Order,
     OrderAccepted,
     OrderAmended,
@@ -36,17 +37,46 @@ from host.api import (
     VenuePosition,
 )
 from host.core import entries as e
-from host.core.accounting import Holding, apply_fill, average_price, balance_changes, exact_add, start_day
+from host.core.accounting import (
+    AccountingError,
+    Holding,
+    apply_fill,
+    average_price,
+    balance_changes,
+    exact_add,
+    start_day,
+)
 from host.core.lifecycle import TRANSITIONS, OrderEvent, next_status
 
-__all__ = ["RETIRED_LIMIT", "InstanceRecord", "Outcome", "TradingState"]
+__all__ = ["RETIRED_LIMIT", "InstanceRecord", "Outcome", "TradingState", "fill_of"]
 
 RETIRED_LIMIT: Final = 4096
 """How many finished orders are kept for late reports; older ones live on in the store."""
+ADOPTED_LIMIT: Final = 1024
+"""How many trades of unknown orders are remembered per account, so that none is counted twice."""
 
 _ZERO: Final = Decimal(0)
+_NOT_A_NUMBER: Final = Decimal("NaN")
 _NOBODY: Final = ""
 """Stands for the instance where a fill or position belongs to none of ours."""
+
+
+def fill_of(report: OrderFilled, instance: str, account: str) -> Fill:
+    """Return the fill that a report tells of, as an execution of an order of `instance`."""
+    return Fill(
+        report.client_id,
+        instance,
+        account,
+        report.symbol,
+        report.side,
+        report.price,
+        report.qty,
+        report.fee,
+        report.fee_currency,
+        report.liquidity,
+        report.trade_id,
+        report.ts_ns,
+    )
 
 
 class InstanceRecord(Struct):
@@ -97,6 +127,10 @@ class TradingState(Struct):
     venue_positions: dict[str, dict[str, VenuePosition]] = {}
     kill_switches: dict[str, str] = {}
     """Reasons, by scope."""
+    net_holdings: dict[str, dict[str, Holding]] = {}
+    """What all fills of an account add up to, by account, then derivative symbol."""
+    adopted_trades: dict[str, list[str]] = {}
+    """The latest trades of orders that the journal does not know, by account."""
     last_fill_ns: dict[str, int] = {}
     """Venue time of the newest fill known, by account."""
     anomalies: dict[str, int] = {}
@@ -144,7 +178,13 @@ class TradingState(Struct):
 
     def digest(self) -> str:
         """Return a SHA-256 over the whole state, equal wherever the same entries were applied."""
-        return hashlib.sha256(_ENCODER.encode(self)).hexdigest()
+        # Looking at a holding creates it, and nobody journals a look: empty ones do not count.
+        kept = {
+            owner: held
+            for owner, by_symbol in self.holdings.items()
+            if (held := {symbol: holding for symbol, holding in by_symbol.items() if holding != _EMPTY})
+        }
+        return hashlib.sha256(_SORTED.encode(msgspec.structs.replace(self, holdings=kept))).hexdigest()
 
     def encode(self) -> bytes:
         """Return the state as a snapshot's data."""
@@ -238,8 +278,9 @@ class TradingState(Struct):
             return None
         if entry.action == "place":
             return self._move(order, OrderEvent.REJECTED, f"{entry.reason}: {entry.detail}")
-        event = OrderEvent.AMEND_REFUSED if entry.action == "amend" else OrderEvent.CANCEL_REFUSED
-        return self._move(order, event, f"{entry.reason}: {entry.detail}")
+        if entry.action == "amend":
+            return self._amend_refused(order, f"{entry.reason}: {entry.detail}")
+        return self._move(order, OrderEvent.CANCEL_REFUSED, f"{entry.reason}: {entry.detail}")
 
     def _order_resolved(self, entry: e.OrderResolved) -> Outcome | None:
         order = self.orders.get(entry.client_id)
@@ -252,12 +293,22 @@ class TradingState(Struct):
     def _order_adopted(self, entry: e.OrderAdopted) -> Outcome:
         # A copy: the journal's record must not change with the live order.
         order = msgspec.structs.replace(entry.order, trade_ids=list(entry.order.trade_ids))
+        self.retired.pop(order.client_id, None)
         self.orders[order.client_id] = order
         return Outcome(order)
 
     def _fill_adopted(self, entry: e.FillAdopted) -> Outcome:
-        self._account_for(entry.fill)
-        return Outcome(fill=entry.fill)
+        fill = entry.fill
+        known = self.adopted_trades.setdefault(fill.account, [])
+        name = f"{fill.symbol} {fill.trade_id}"
+        if name in known:
+            return Outcome()
+        fault = self._account_for(fill)
+        if fault is not None:
+            return Outcome(anomaly=fault)
+        known.append(name)
+        del known[:-ADOPTED_LIMIT]
+        return Outcome(fill=fill)
 
     def _reported(self, entry: e.Reported) -> Outcome:
         report = entry.report
@@ -279,33 +330,30 @@ class TradingState(Struct):
     def _filled(self, order: Order, report: OrderFilled) -> Outcome:
         if report.trade_id in order.trade_ids:
             return Outcome(order, before=order.status)
-        filled = order.filled + report.qty
         limit = order.qty if order.pending_qty is None else max(order.qty, order.pending_qty)
-        if filled > limit or report.qty <= _ZERO:
+        said = f"trade {report.trade_id} of {order.client_id} says {report.qty}"
+        try:
+            filled = exact_add(order.filled, report.qty)
+        except DecimalException:
+            filled = _NOT_A_NUMBER
+        if not filled.is_finite() or report.qty <= _ZERO:
+            return Outcome(order, anomaly=f"bad_fill: {said}")
+        if filled > limit:
+            return Outcome(order, anomaly=f"overfill: {said}, filled is {order.filled} of {limit}")
+        fill = fill_of(report, order.instance, order.account)
+        if fill.symbol != order.symbol or fill.side is not order.side:
             return Outcome(
                 order,
-                anomaly=f"overfill: {order.client_id} has {limit}, filled {order.filled}, "
-                f"and trade {report.trade_id} says {report.qty} more",
+                anomaly=f"bad_fill: {order.client_id} is to {order.side} {order.symbol}, "
+                f"and trade {fill.trade_id} is a {fill.side} of {fill.symbol}",
             )
+        fault = self._account_for(fill)
+        if fault is not None:
+            return Outcome(order, anomaly=fault)
         order.filled = filled
         order.trade_ids.append(report.trade_id)
         if report.venue_id:
             order.venue_id = report.venue_id
-        fill = Fill(
-            order.client_id,
-            order.instance,
-            order.account,
-            order.symbol,
-            order.side,
-            report.price,
-            report.qty,
-            report.fee,
-            report.fee_currency,
-            report.liquidity,
-            report.trade_id,
-            report.ts_ns,
-        )
-        self._account_for(fill)
         # While an amend is in flight, `limit` may be more than the venue ends up allowing: the
         # order is done only when both quantities are used up.
         event = OrderEvent.FILLED_ALL if filled == limit else OrderEvent.FILLED_PART
@@ -318,6 +366,12 @@ class TradingState(Struct):
         return self._move(order, OrderEvent.EXPIRED, report.reason)
 
     def _amended(self, order: Order, report: OrderAmended) -> Outcome:
+        if order.status is OrderStatus.PENDING_AMEND and (
+            report.price != order.pending_price or report.qty != order.pending_qty
+        ):
+            # The answer to an earlier amend that was given up on: the one in flight is still to come.
+            order.price, order.qty = report.price, report.qty
+            return Outcome(order, before=order.status)
         outcome = self._move(order, OrderEvent.AMENDED)
         if outcome.anomaly is None and not order.status.is_terminal:
             order.price, order.qty = report.price, report.qty
@@ -327,13 +381,16 @@ class TradingState(Struct):
         return outcome
 
     def _amend_rejected(self, order: Order, report: AmendRejected) -> Outcome:
-        gone = report.reason is RejectReason.UNKNOWN_ORDER
-        event = OrderEvent.ORDER_GONE if gone else OrderEvent.AMEND_REFUSED
-        outcome = self._move(order, event, f"{report.reason}: {report.text}")
-        if not gone:
-            order.pending_price = order.pending_qty = None
-            if order.filled >= order.qty and not order.status.is_terminal:
-                self._set_status(order, OrderStatus.FILLED, "amend refused, all filled")
+        reason = f"{report.reason}: {report.text}"
+        if report.reason is RejectReason.UNKNOWN_ORDER:
+            return self._move(order, OrderEvent.ORDER_GONE, reason)
+        return self._amend_refused(order, reason)
+
+    def _amend_refused(self, order: Order, reason: str) -> Outcome:
+        outcome = self._move(order, OrderEvent.AMEND_REFUSED, reason)
+        order.pending_price = order.pending_qty = None
+        if order.filled >= order.qty and not order.status.is_terminal:
+            self._set_status(order, OrderStatus.FILLED, "amend refused, all filled")
         return outcome
 
     def _cancel_rejected(self, order: Order, report: CancelRejected) -> Outcome:
@@ -354,6 +411,8 @@ class TradingState(Struct):
             if not before.is_terminal:
                 self._set_status(order, report.status, "asked by client id")
             return Outcome(order, before=before)
+        if report.qty <= order.filled:
+            return Outcome(order, before=order.status)  # taken before the fills that we know
         outcome = self._move(order, OrderEvent.FOUND_OPEN)
         if order.status in (OrderStatus.OPEN, OrderStatus.PARTIALLY_FILLED):
             order.price, order.qty = report.price, report.qty
@@ -387,36 +446,57 @@ class TradingState(Struct):
 
     # -- accounts --------------------------------------------------------------------------------
 
-    def _account_for(self, fill: Fill) -> None:
-        instrument = self.instruments[fill.account][fill.symbol]
+    def _account_for(self, fill: Fill) -> str | None:
+        """Book a fill; or change nothing and return why it cannot be booked."""
+        instrument = self.instruments.get(fill.account, {}).get(fill.symbol)
+        if instrument is None:
+            return f"unknown_instrument: trade {fill.trade_id} is in {fill.symbol}, never listed before"
         owner = fill.instance or f"{_NOBODY}@{fill.account}"
-        realised = apply_fill(
-            self.holding(owner, fill.symbol),
-            instrument,
-            fill.side,
-            fill.price,
-            fill.qty,
-            fill.fee,
-            fill.fee_currency,
-        )
+        touched = [self.holding(owner, fill.symbol)]
+        if instrument.kind is not InstrumentKind.SPOT:
+            # Venues net the instances of one account: the profit that they pay out is the net one's.
+            touched.append(self._net_holding(fill.account, fill.symbol))
+        booked = [msgspec.structs.replace(holding, fees=dict(holding.fees)) for holding in touched]
         balances = self.balances.setdefault(fill.account, {})
-        changes = balance_changes(
-            instrument, fill.side, fill.price, fill.qty, fill.fee, fill.fee_currency, realised
-        )
-        for currency, change in changes.items():
-            balances[currency] = exact_add(balances.get(currency, _ZERO), change)
+        side, price, qty, fee, fee_currency = fill.side, fill.price, fill.qty, fill.fee, fill.fee_currency
+        try:
+            for holding in booked:
+                realised = apply_fill(holding, instrument, side, price, qty, fee, fee_currency)
+            changes = balance_changes(instrument, side, price, qty, fee, fee_currency, realised)
+            after = {
+                currency: exact_add(balances.get(currency, _ZERO), change)
+                for currency, change in changes.items()
+            }
+        except (AccountingError, DecimalException) as error:
+            return f"bad_fill: trade {fill.trade_id} of {fill.client_id}: {error}"
+        for holding, new in zip(touched, booked, strict=True):
+            for name in Holding.__struct_fields__:
+                setattr(holding, name, getattr(new, name))
+        balances.update(after)
         if fill.ts_ns > self.last_fill_ns.get(fill.account, 0):
             self.last_fill_ns[fill.account] = fill.ts_ns
+        return None
+
+    def _net_holding(self, account: str, symbol: str) -> Holding:
+        return self.net_holdings.setdefault(account, {}).setdefault(symbol, Holding())
 
     def _account_reported(self, entry: e.AccountReported) -> None:
         self.balances[entry.account] = {b.currency: b.total for b in entry.snapshot.balances}
         self.venue_positions[entry.account] = {p.symbol: p for p in entry.snapshot.positions}
 
-    def _position_adjusted(self, entry: e.PositionAdjusted) -> None:
+    def _position_adjusted(self, entry: e.PositionAdjusted) -> Outcome | None:
+        instrument = self.instruments.get(entry.account, {}).get(entry.symbol)
+        if instrument is None or not entry.qty:
+            return None
         owner = entry.instance or f"{_NOBODY}@{entry.account}"
-        instrument = self.instruments[entry.account][entry.symbol]
         side = Side.BUY if entry.qty > _ZERO else Side.SELL
-        apply_fill(self.holding(owner, entry.symbol), instrument, side, entry.price, abs(entry.qty))
+        qty = entry.qty.copy_abs()
+        try:
+            apply_fill(self.holding(owner, entry.symbol), instrument, side, entry.price, qty)
+            apply_fill(self._net_holding(entry.account, entry.symbol), instrument, side, entry.price, qty)
+        except AccountingError as error:
+            return Outcome(anomaly=f"bad_adjustment: {error}")
+        return None
 
     def _equity_marked(self, entry: e.EquityMarked) -> None:
         # The first mark of a UTC day is where that day's profit starts from.
@@ -439,7 +519,9 @@ _AFTER_AMEND_SENT: Final = {
 }
 """The table's column for the most frequent move of a market maker."""
 
+_EMPTY: Final = Holding()
 _ENCODER = msgspec.msgpack.Encoder(decimal_format="string")
+_SORTED = msgspec.msgpack.Encoder(decimal_format="string", order="deterministic")
 _DECODER = msgspec.msgpack.Decoder(TradingState)
 
 _APPLY: Final[dict[type[Any], Callable[[TradingState, Any], Outcome | None]]] = {
