@@ -38,6 +38,7 @@ __all__ = [
     "Alert",
     "AmendSent",
     "CancelSent",
+    "Change",
     "CommandRefused",
     "ConnectionReported",
     "Entry",
@@ -189,12 +190,18 @@ class PlaceSent(_Entry, frozen=True, tag="place_sent"):
     slot: int
 
 
-class AmendSent(_Entry, frozen=True, tag="amend_sent"):
-    """A change of price and total quantity is about to be sent."""
+class Change(Struct, frozen=True, array_like=True, gc=False):
+    """A new price and total quantity (filled part included) for one resting order."""
 
     client_id: str
     price: Decimal
     qty: Decimal
+
+
+class AmendSent(_Entry, frozen=True, tag="amend_sent"):
+    """Changes of resting orders are about to be sent: all that one quote asks for."""
+
+    changes: tuple[Change, ...]
 
 
 class CancelSent(_Entry, frozen=True, tag="cancel_sent"):

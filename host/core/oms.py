@@ -162,18 +162,27 @@ class Oms:
         levels = len(quotes)
         if levels > len(lane.bids):
             lane.grow(levels)
+        amends: list[Slot] = []
         for level, quote in enumerate(quotes):
             fault = lane.want(level, quote, top)
             if fault:
                 self._refuse(channel, "quote", "BAD_QUOTE", fault, now_ns)
             bid, ask = lane.bids[level], lane.asks[level]
-            # The side that retreats goes first, so that our own two quotes never meet on the way.
             if bid.wanted_ticks > bid.sent_ticks:
-                self._work(channel, ask, top, now_ns)
-                self._work(channel, bid, top, now_ns)
-            else:
-                self._work(channel, bid, top, now_ns)
-                self._work(channel, ask, top, now_ns)
+                # The side that retreats goes first, so that our own two quotes never meet on the way.
+                bid, ask = ask, bid
+            step = bid.step(lane.tolerance(bid.wanted_ticks), now_ns)
+            if step is _AMEND:
+                amends.append(bid)
+            elif step is not _NOTHING:
+                self._take_step(step, channel, bid, top, now_ns)
+            step = ask.step(lane.tolerance(ask.wanted_ticks), now_ns)
+            if step is _AMEND:
+                amends.append(ask)
+            elif step is not _NOTHING:
+                self._take_step(step, channel, ask, top, now_ns)
+        if amends:
+            self._amend_quotes(channel, amends, top, now_ns)
         if levels < len(lane.bids):
             for slot in [*lane.bids[levels:], *lane.asks[levels:]]:
                 slot.clear()
@@ -308,14 +317,13 @@ class Oms:
     def _work(self, channel: Channel, slot: Slot, top: BookTop | None, now_ns: int) -> None:
         """Take the slot's next step, if it has one."""
         step = slot.step(channel.quoting.tolerance(slot.wanted_ticks), now_ns)
-        if step is _NOTHING:
-            return
         if step is _AMEND:
-            if channel.can_amend:
-                self._amend_quote(channel, slot, top, now_ns)
-            else:
-                self._send_cancel(_order_of(slot), "quote moved", now_ns)
-        elif step is Step.PLACE:
+            self._amend_quotes(channel, [slot], top, now_ns)
+        elif step is not _NOTHING:
+            self._take_step(step, channel, slot, top, now_ns)
+
+    def _take_step(self, step: Step, channel: Channel, slot: Slot, top: BookTop | None, now_ns: int) -> None:
+        if step is Step.PLACE:
             self._place_quote(channel, slot, top, now_ns)
         else:
             self._send_cancel(_order_of(slot), "quote pulled", now_ns)
@@ -347,43 +355,45 @@ class Oms:
             now_ns,
         )
 
-    def _amend_quote(self, channel: Channel, slot: Slot, top: BookTop | None, now_ns: int) -> None:
-        order = slot.order
-        assert order is not None
-        price = channel.quoting.price(slot.wanted_ticks)
-        qty = slot.wanted_qty
-        risk = channel.risk
-        is_resized = bool(order.filled) or qty != order.qty
-        if is_resized:
-            refusal = risk.check(slot.side, price, qty, top, now_ns, order, is_post_only=True)
-        else:
-            refusal = risk.check_reprice(order, price, top, now_ns)
-        if refusal is not None:
-            # What rests is not what is wanted and may not become it: out is the safe side.
-            slot.back_off(now_ns)
-            self._risk_refused(channel, "amend", refusal, now_ns)
-            self._send_cancel(order, f"amend refused: {refusal.reason}", now_ns)
+    def _amend_quotes(
+        self, channel: Channel, slots: Sequence[Slot], top: BookTop | None, now_ns: int
+    ) -> None:
+        """Amend the orders of these slots to what is wanted; one journal entry tells of them all."""
+        if not channel.can_amend:
+            for slot in slots:
+                self._send_cancel(_order_of(slot), "quote moved", now_ns)
             return
-        slot.sent_ticks = slot.wanted_ticks
-        if is_resized:
-            qty += order.filled
-        client_id = order.client_id
-        self._record(e.AmendSent(client_id, price, qty), now_ns)
-        if is_resized:
-            risk.order_changed(order)
-        else:
-            risk.price_changed(order)
-        self.amends_sent += 1
-        self.outbox.append(
-            (
-                self.state.lsn,
-                channel.adapter,
-                AmendOrder(client_id, channel.symbol, slot.side, price, qty, order.venue_id),
-                "amend",
-                channel.instance,
-                channel.account,
-            )
-        )
+        risk, lane = channel.risk, channel.quoting
+        changes = []
+        amended: list[Order] = []
+        for slot in slots:
+            order = _order_of(slot)
+            price, qty = lane.price(slot.wanted_ticks), slot.wanted_qty
+            if qty == order.qty and not order.filled:
+                refusal = risk.check_reprice(order, price, top, now_ns)
+            else:
+                refusal = risk.check(slot.side, price, qty, top, now_ns, order, is_post_only=True)
+                qty += order.filled
+            if refusal is not None:
+                # What rests is not what is wanted and may not become it: out is the safe side.
+                slot.back_off(now_ns)
+                self._risk_refused(channel, "amend", refusal, now_ns)
+                self._send_cancel(order, f"amend refused: {refusal.reason}", now_ns)
+                continue
+            slot.sent_ticks = slot.wanted_ticks
+            changes.append(e.Change(order.client_id, price, qty))
+            amended.append(order)
+        if not changes:
+            return
+        self._record(e.AmendSent(tuple(changes)), now_ns)
+        lsn, outbox, adapter = self.state.lsn, self.outbox, channel.adapter
+        instance, account, symbol = channel.instance, channel.account, channel.symbol
+        self.amends_sent += len(changes)
+        for order, change in zip(amended, changes, strict=True):
+            price, qty = change.price, change.qty
+            risk.amend_sent(order, price, qty)
+            command = AmendOrder(order.client_id, symbol, order.side, price, qty, order.venue_id)
+            outbox.append((lsn, adapter, command, "amend", instance, account))
 
     def _send_place(
         self,

@@ -55,15 +55,21 @@ class RateWindow:
         self._times = [-_SECOND_NS] * limit
         self._next = 0
 
-    def is_full(self, now_ns: int) -> bool:
-        """Return whether one more event at `now_ns` would be one too many."""
-        return now_ns - self._times[self._next] < _SECOND_NS
-
-    def count(self, now_ns: int) -> None:
-        """Note one event."""
+    def take(self, now_ns: int) -> bool:
+        """Note one event and return True, or return False where it would be one too many."""
         index = self._next
-        self._times[index] = now_ns
-        self._next = index + 1 if index + 1 < self.limit else 0
+        times = self._times
+        if now_ns - times[index] < _SECOND_NS:
+            return False
+        times[index] = now_ns
+        index += 1
+        self._next = index if index < self.limit else 0
+        return True
+
+    def give_back(self) -> None:
+        """Forget the event noted last: it was not sent after all."""
+        self._next = (self._next or self.limit) - 1
+        self._times[self._next] = -_SECOND_NS
 
 
 class Inventory:

@@ -227,11 +227,11 @@ class Lane:
     def _count_rate(self, now_ns: int) -> Refusal | None:
         """Count one order against every rate, or against none and say which is used up."""
         rates = self._rates
-        for rate, scope in rates:
-            if rate.is_full(now_ns):
+        for index, (rate, scope) in enumerate(rates):
+            if not rate.take(now_ns):
+                for taken, _ in rates[:index]:
+                    taken.give_back()
                 return self._refuse_rate(scope)
-        for rate, _ in rates:
-            rate.count(now_ns)
         return None
 
     def _judge_market(self, top: BookTop | None, now_ns: int) -> Refusal | None:
@@ -313,26 +313,25 @@ class Lane:
                     exposure.move(change, _ZERO)
                 else:
                     exposure.move(_ZERO, change.copy_negate())
-        if is_open:
-            self.price_changed(order)
-        elif is_buy:
-            self._own_orders.buys.pop(client_id, None)
-        else:
-            self._own_orders.sells.pop(client_id, None)
-
-    def price_changed(self, order: Order) -> None:
-        """Follow a live order of which only the price, or the price asked for, is new."""
+        own = self._own_orders.buys if is_buy else self._own_orders.sells
         price, pending = order.price, order.pending_price
-        if price is None:
+        if not is_open:
+            own.pop(client_id, None)
+        elif price is not None:
+            worst = max if is_buy else min
+            own[client_id] = price if pending is None else worst(price, pending)
+
+    def amend_sent(self, order: Order, price: Decimal, qty: Decimal) -> None:
+        """Follow an amend that is under way: until it is answered both prices count."""
+        if qty != order.qty:
+            self.order_changed(order)
+        before = order.price
+        if before is None:
             return
         if order.side is _BUY:
-            self._own_orders.buys[order.client_id] = (
-                pending if pending is not None and pending > price else price
-            )
+            self._own_orders.buys[order.client_id] = price if price > before else before
         else:
-            self._own_orders.sells[order.client_id] = (
-                pending if pending is not None and pending < price else price
-            )
+            self._own_orders.sells[order.client_id] = price if price < before else before
 
     def position_changed(self) -> None:
         """Follow the holding; calling it again changes nothing."""

@@ -258,16 +258,17 @@ class TradingState(Struct):
         self.orders[entry.client_id] = order
         return Outcome(order)
 
-    def _amend_sent(self, entry: e.AmendSent) -> Outcome:
-        order = self.orders[entry.client_id]
-        before = order.status
-        after = _AFTER_AMEND_SENT.get(before)
-        if after is None:
-            return self._move(order, OrderEvent.AMEND_SENT)  # says which move is illegal
-        order.status = after
-        order.pending_price, order.pending_qty = entry.price, entry.qty
-        order.updated_ns = self.ts_ns
-        return Outcome(order, None, None, before)
+    def _amend_sent(self, entry: e.AmendSent) -> Outcome | None:
+        ts_ns = self.ts_ns
+        for change in entry.changes:
+            order = self.orders[change.client_id]
+            after = _AFTER_AMEND_SENT.get(order.status)
+            if after is None:
+                return self._move(order, OrderEvent.AMEND_SENT)  # says which move is illegal
+            order.status = after
+            order.pending_price, order.pending_qty = change.price, change.qty
+            order.updated_ns = ts_ns
+        return None
 
     def _cancel_sent(self, entry: e.CancelSent) -> Outcome:
         return self._move(self.orders[entry.client_id], OrderEvent.CANCEL_SENT)

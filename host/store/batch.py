@@ -60,6 +60,9 @@ class Batch:
             case e.ParamsChanged():
                 self._instances[entry.instance] = lsn
                 self._add_params(record, entry.instance, entry.params, entry.who)
+            case e.AmendSent():
+                for change in entry.changes:
+                    self._add_order(self._state.orders[change.client_id], lsn)
             case e.InstrumentSet():
                 self._instruments[entry.account, entry.instrument.symbol] = lsn
             case e.AccountReported():
@@ -145,12 +148,7 @@ class Batch:
     def _add_outcome(self, record: e.Record, outcome: Outcome) -> None:
         order, fill, lsn = outcome.order, outcome.fill, record.lsn
         if order is not None:
-            change = self._orders.get(order.client_id)
-            if change is None:
-                change = self._orders[order.client_id] = _OrderChange(order, lsn)
-            change.lsn = lsn
-            if change.done_lsn is None and order.status.is_terminal:
-                change.done_lsn = lsn
+            self._add_order(order, lsn)
         if fill is not None:
             self._append(schema.fills, fill_row(fill, lsn))
             self._holdings[fill.instance or f"@{fill.account}", fill.symbol] = lsn
@@ -161,6 +159,14 @@ class Batch:
             if order is not None:
                 row.update(instance=order.instance, account=order.account, symbol=order.symbol)
             self._append(schema.events, row)
+
+    def _add_order(self, order: Order, lsn: int) -> None:
+        change = self._orders.get(order.client_id)
+        if change is None:
+            change = self._orders[order.client_id] = _OrderChange(order, lsn)
+        change.lsn = lsn
+        if change.done_lsn is None and order.status.is_terminal:
+            change.done_lsn = lsn
 
     def _add_params(self, record: e.Record, instance: str, params: bytes, who: str) -> None:
         row = {"lsn": record.lsn, "ts_ns": record.ts_ns, "instance": instance}

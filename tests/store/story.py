@@ -115,7 +115,7 @@ def session(orders: int, seed: int = 7) -> list[e.Entry]:
         elif kind < 0.7:
             assert order.price is not None
             price_now = order.price + 1
-            entries.append(e.AmendSent(order.client_id, price_now, order.qty))
+            entries.append(e.AmendSent((e.Change(order.client_id, price_now, order.qty),)))
             amended = OrderAmended(order.client_id, price_now, order.qty, START_NS)
             entries.append(e.Reported("paper", amended))
         elif kind < 0.75:
