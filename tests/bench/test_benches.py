@@ -1,0 +1,103 @@
+"""Every benchmark runs, in its smallest setting, and prints the keys that are documented for it."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPO = Path(__file__).parents[2]
+QUOTES = 1_000
+"""In the recording that these tests make; it has a depth snapshot and ten trades besides."""
+EVENTS = QUOTES + 11
+
+
+@pytest.fixture(scope="module")
+def marketdata(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with one small recording: quotes every 10 ms around a wandering price."""
+    folder = tmp_path_factory.mktemp("marketdata")
+    terms = {"type": "spot", "base": "XYZ", "quote": "USDT", "price_tick": "0.1", "qty_step": "0.01"}
+    (folder / "instruments.json").write_text(json.dumps({"binance_spot:XYZUSDT": terms}))
+    recording = folder / "binance_spot_XYZUSDT_20240101"
+    recording.mkdir()
+    quotes, trades = [], []
+    for index in range(QUOTES):
+        seq, ns, bid = 2 * index + 2, 1_000_000_000 + index * 10_000_000, 1000.0 + index * 7 % 60 / 10
+        quotes.append(f"{seq},,{ns},XYZUSDT,{bid:.1f},3,{bid + 0.1:.1f},4,{seq}")
+        if index % 100 == 50:
+            trades.append(f"{seq + 1},{ns},{ns},XYZUSDT,{bid + 0.1:.1f},0.5,buy,{index},MARKET")
+    level = "1,,1000000000,XYZUSDT,1,1,1,"
+    depth = [f"{level},bid,1000.0,3", f"{level},ask,1000.1,4"]
+    clock = "seq,ts_exchange_ns,ts_recv_ns,symbol,"
+    _write(recording / "quotes.csv.gz", clock + "bid_px,bid_qty,ask_px,ask_qty,update_id", quotes)
+    _write(recording / "trades.csv.gz", clock + "price,qty,side,trade_id,kind", trades)
+    ids = "is_snapshot,first_update_id,last_update_id,prev_update_id"
+    _write(recording / "depth.csv.gz", f"{clock}{ids},side,price,qty", depth)
+    return folder
+
+
+def _write(path: Path, header: str, lines: list[str]) -> None:
+    path.write_bytes(gzip.compress("\n".join([header, *lines, ""]).encode()))
+
+
+def run(*arguments: str, marketdata: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    environ = {**os.environ, "TANDEM_MARKETDATA": str(marketdata)}
+    command = [sys.executable, *arguments]
+    return subprocess.run(
+        command, cwd=REPO, env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def result(*arguments: str, marketdata: Path | None = None) -> Mapping[str, Any]:
+    done = run(*arguments, "--json", marketdata=marketdata)
+    assert done.returncode == 0, done.stderr
+    found: Mapping[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_tick_to_order_compares_with_its_floor() -> None:
+    found = result("bench/tick_to_order.py", "--runs", "1", "--ticks", "50")
+    assert found.keys() >= {"p50_us", "p99_us", "floor_p50_us", "ratio_p50", "stages"}
+    assert found["ratio_p50"] > 1.0
+    assert found["stages"]["journal"] > 0.0
+
+
+def test_replay_compares_with_reading_the_recording_alone(marketdata: Path) -> None:
+    found = result("bench/replay.py", "--runs", "1", marketdata=marketdata)
+    assert found.keys() >= {"events_per_s", "rss_mb"}
+    assert found["events_per_s"] > 0.0 and found["rss_mb"] > 0.0
+    (row,) = found["recordings"].values()
+    assert row["events"] == EVENTS
+    assert row["orders"] > 2
+    assert 0.0 < row["of_reading"] < 1.0
+
+
+def test_replay_of_every_tick_amends_two_quotes_with_each(marketdata: Path) -> None:
+    found = result("bench/replay.py", "--seconds", "0.1", "--every-tick", marketdata=marketdata)
+    (row,) = found["recordings"].values()
+    # The first quote starts the node and the second leads to orders, not amends.
+    assert row["ticks_amended_per_s"] * row["wall_s"] == pytest.approx(QUOTES, rel=0.02)
+
+
+def test_replay_plays_a_recording_again_until_enough_events_have_passed(marketdata: Path) -> None:
+    found = result("bench/replay.py", "--events", str(EVENTS + 1), marketdata=marketdata)
+    assert found["events"] == 2 * EVENTS
+    assert found["rss_mb_by_events"] == []  # nothing reached a million
+
+
+def test_replay_shows_people_a_table(marketdata: Path) -> None:
+    done = run("bench/replay.py", "--runs", "1", marketdata=marketdata)
+    assert done.returncode == 0, done.stderr
+    assert "binance_spot_XYZUSDT_20240101" in done.stdout
+    assert "events/s over all" in done.stdout
+
+
+def test_replay_without_recordings_says_where_it_looked(tmp_path: Path) -> None:
+    done = run("bench/replay.py", marketdata=tmp_path)
+    assert done.returncode == 1
+    assert str(tmp_path) in done.stderr and "TANDEM_MARKETDATA" in done.stderr
