@@ -62,6 +62,8 @@ class PaperParams(Params, frozen=True):
 
     market: str = _SYNTHETIC
     """`synthetic` (believable), `calm` (predictable) or the path of a recording's folder."""
+    repeat: PositiveInt = 1
+    """How many times a recording is played, back to back."""
     symbols: tuple[str, ...] = tuple(INSTRUMENTS)
     """What a synthetic venue lists; a recording has its own symbol."""
     seed: int = 1
@@ -172,7 +174,7 @@ class Paper(SteppedAdapter[PaperParams]):
     def _listed(self) -> list[Instrument]:
         if self.params.market not in (_SYNTHETIC, _CALM):
             try:
-                self._recording = Recording.open(self.params.market)
+                self._recording = Recording.open(self.params.market, repeat=self.params.repeat)
             except RecordingError as error:
                 raise ExchangeError(f"paper: market = {self.params.market!r}: {error}") from error
             return [self._recording.instrument]
