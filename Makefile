@@ -9,7 +9,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-BENCHMARKS := $(filter-out bench/_%.py bench/train_%.py,$(wildcard bench/*.py))
+BENCHMARKS := $(shell grep -l __main__ bench/*.py)
 ARGS ?=
 
 help: ## list the verbs
