@@ -27,7 +27,7 @@ def marketdata(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recording.mkdir()
     quotes, trades = [], []
     for index in range(QUOTES):
-        seq, ns, bid = 2 * index + 2, 1_000_000_000 + index * 10_000_000, 1000.0 + index * 7 % 60 / 10
+        seq, ns, bid = 2 * index + 2, 1_000_000_000 + index * 10_000_000, 1000.0 + abs(index % 40 - 20) / 10
         quotes.append(f"{seq},,{ns},XYZUSDT,{bid:.1f},3,{bid + 0.1:.1f},4,{seq}")
         if index % 100 == 50:
             trades.append(f"{seq + 1},{ns},{ns},XYZUSDT,{bid + 0.1:.1f},0.5,buy,{index},MARKET")
