@@ -29,7 +29,9 @@ from host.api import (
     OrderType,
     PlaceOrder,
     Quote,
+    RequestUnanswered,
     Side,
+    TandemError,
     TimeInForce,
 )
 from host.core import entries as e
@@ -44,12 +46,20 @@ __all__ = ["Channel", "Oms"]
 _ZERO: Final = Decimal(0)
 _NOTHING: Final = Step.NOTHING
 _AMEND: Final = Step.AMEND
+_RESTING: Final = (OrderStatus.OPEN, OrderStatus.PARTIALLY_FILLED)
+_NEVER: Final = (0, "")
 REFUSAL_REPEAT_NS: Final = 1_000_000_000
 """The same refusal, tick after tick, is journaled at most once in this time."""
 
 
-Outgoing = tuple[int, ExchangeAdapter[Any], Command, str, str, str]
-"""A command on its way out: LSN of its intent, adapter, command, action, instance, account."""
+MOST_AMEND_REFUSALS: Final = 3
+"""After so many in a row an order that cannot be amended is cancelled and placed anew."""
+CANCEL_AGAIN_NS: Final = 500_000_000
+"""An order that still rests so long after its cancel was sent is cancelled again."""
+
+
+Outgoing = tuple[int, int, ExchangeAdapter[Any], Command, str, str, str]
+"""A command on its way out: LSN and time of its intent, adapter, command, action, instance, account."""
 
 
 class Channel:
@@ -124,6 +134,8 @@ class Oms:
         self._on_breach = on_breach
         self.outbox: list[Outgoing] = []
         self._channels: dict[tuple[str, str], Channel] = {}
+        self._cancelling: dict[str, tuple[int, str]] = {}
+        """When to cancel again, and why, by client id: an order is not let go of before it is done."""
         self._top_of = top_of
 
     # -- wiring ----------------------------------------------------------------------------------
@@ -191,7 +203,9 @@ class Oms:
     def place(self, channel: Channel, request: OrderRequest, top: BookTop | None, now_ns: int) -> str:
         """Send an imperative order and return its client id; raise `OrderRefused`."""
         if not self.gate.permit(now_ns):
-            raise OrderRefused("GATE_CLOSED", "this node may not send orders now")
+            detail = "this node may not send orders now"
+            self._refuse(channel, "place", "GATE_CLOSED", detail, now_ns)
+            raise OrderRefused("GATE_CLOSED", detail)
         fault = _request_fault(request, channel.instrument)
         if fault is not None:
             self._refuse(channel, "place", "INVALID_ORDER", fault, now_ns)
@@ -232,9 +246,12 @@ class Oms:
         return False
 
     def cancel(self, client_id: str, reason: str, now_ns: int) -> bool:
-        """Ask the venue to cancel; return False when the order is done or already being cancelled."""
+        """Ask the venue to cancel; return False when the order is done or already being cancelled.
+
+        Also where the order's account could not be connected: there is nobody to ask.
+        """
         order = self.state.orders.get(client_id)
-        if order is None or order.status is OrderStatus.PENDING_CANCEL:
+        if order is None or order.status is OrderStatus.PENDING_CANCEL or order.account not in self.ports:
             return False
         self._send_cancel(order, reason, now_ns)
         return True
@@ -258,6 +275,17 @@ class Oms:
                 channel.quoting.slot(order.side, order.slot).clear()
             asked += self.cancel(order.client_id, reason, now_ns)
         return asked
+
+    def retry_cancels(self, now_ns: int) -> None:
+        """Cancel again what was to go and rests nevertheless: its cancel was lost or refused."""
+        if not self.gate.permit(now_ns):
+            return
+        for client_id, (again_ns, reason) in list(self._cancelling.items()):
+            order = self.state.orders.get(client_id)
+            if order is None or self._is_wanted(order):
+                del self._cancelling[client_id]
+            elif order.status in _RESTING and now_ns >= again_ns:
+                self._send_cancel(order, reason, now_ns)
 
     # -- what the venue says ---------------------------------------------------------------------
 
@@ -291,26 +319,35 @@ class Oms:
     # -- the way out -----------------------------------------------------------------------------
 
     def flush(self, now_ns: int, durable_lsn: int) -> None:
-        """Hand out every command whose intent is durable, through the gate."""
+        """Hand out every command whose intent is durable, through the gate.
+
+        A request's validity counts from its intent, however long it waited for the disk: so an order
+        that the venue does not know when that time is over never was and never will be.
+        """
         outbox, self.outbox = self.outbox, []
         gate = self.gate
-        deadline_ns = gate.deadline_ns(now_ns)
         for index, out in enumerate(outbox):
-            lsn, adapter, command, _, _, _ = out
+            lsn, intent_ns, adapter, command, action, _, _ = out
             if lsn > durable_lsn:
                 self.outbox = outbox[index:] + self.outbox
                 return
-            if not gate.permit(now_ns):
-                self._not_sent(out, "GATE_CLOSED", f"the right to send ended before {now_ns}", now_ns)
+            deadline_ns = gate.deadline_ns(intent_ns)
+            if now_ns >= deadline_ns and action != "query":
+                reason = "TOO_LATE" if gate.permit(now_ns) else "GATE_CLOSED"
+                self._not_sent(out, reason, f"the right to send ended at {deadline_ns}", now_ns)
                 continue
             try:
                 adapter.send(command, deadline_ns)
             except ExchangeError as error:
                 self._not_sent(out, "NOT_SENT", str(error), now_ns)
+            except TandemError:
+                raise
+            except Exception as error:  # noqa: BLE001 - plugin boundary: the order's fate is asked for
+                self._send_failed(out, error, now_ns)
 
-    def ask(self, account: str, command: Command) -> None:
-        """Queue a query; it needs no journal entry, for it changes nothing."""
-        self.outbox.append((0, self.ports[account], command, "query", "", account))
+    def ask(self, account: str, command: Command, now_ns: int) -> None:
+        """Queue a query; it needs no journal entry, for it changes nothing, and passes a closed gate."""
+        self.outbox.append((0, now_ns, self.ports[account], command, "query", "", account))
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -326,7 +363,14 @@ class Oms:
         if step is Step.PLACE:
             self._place_quote(channel, slot, top, now_ns)
         else:
-            self._send_cancel(_order_of(slot), "quote pulled", now_ns)
+            order = _order_of(slot)
+            again_ns, _ = self._cancelling.get(order.client_id, _NEVER)
+            if now_ns >= again_ns:  # a cancel just refused is not sent again with every tick
+                self._send_cancel(order, "quote pulled", now_ns)
+
+    def _is_wanted(self, order: Order) -> bool:
+        slot = self._slot_of(order)
+        return slot is not None and slot.wanted_ticks > 0
 
     def _place_quote(self, channel: Channel, slot: Slot, top: BookTop | None, now_ns: int) -> None:
         price = channel.quoting.price(slot.wanted_ticks)
@@ -358,42 +402,58 @@ class Oms:
     def _amend_quotes(
         self, channel: Channel, slots: Sequence[Slot], top: BookTop | None, now_ns: int
     ) -> None:
-        """Amend the orders of these slots to what is wanted; one journal entry tells of them all."""
-        if not channel.can_amend:
-            for slot in slots:
-                self._send_cancel(_order_of(slot), "quote moved", now_ns)
-            return
+        """Amend the orders of these slots to what is wanted; one journal entry tells of all new prices."""
         risk, lane = channel.risk, channel.quoting
-        changes = []
-        amended: list[Order] = []
+        repriced: list[Order] = []
+        changes: list[e.Change] = []
         for slot in slots:
             order = _order_of(slot)
+            if order.status not in _RESTING:
+                continue  # another level's refusal had the quotes pulled meanwhile
+            if not channel.can_amend or slot.refusals_in_a_row >= MOST_AMEND_REFUSALS:
+                self._send_cancel(order, "quote moved", now_ns)
+                continue
             price, qty = lane.price(slot.wanted_ticks), slot.wanted_qty
-            if qty == order.qty and not order.filled:
-                refusal = risk.check_reprice(order, price, top, now_ns)
-            else:
+            is_resized = qty != order.qty or bool(order.filled)
+            if is_resized:
+                # Sent by itself: the next check has to count what this one adds.
+                self._send_amends(channel, repriced, changes, now_ns)
+                repriced, changes = [], []
                 refusal = risk.check(slot.side, price, qty, top, now_ns, order, is_post_only=True)
                 qty += order.filled
+            else:
+                refusal = risk.check_reprice(order, price, top, now_ns)
             if refusal is not None:
-                # What rests is not what is wanted and may not become it: out is the safe side.
+                # A refusal may pull quotes or worse, so what passed before it is sent before it. And
+                # what rests is not what is wanted and may not become it: out is the safe side.
+                self._send_amends(channel, repriced, changes, now_ns)
+                repriced, changes = [], []
                 slot.back_off(now_ns)
                 self._risk_refused(channel, "amend", refusal, now_ns)
-                self._send_cancel(order, f"amend refused: {refusal.reason}", now_ns)
+                self.cancel(order.client_id, f"amend refused: {refusal.reason}", now_ns)
                 continue
             slot.sent_ticks = slot.wanted_ticks
+            repriced.append(order)
             changes.append(e.Change(order.client_id, price, qty))
-            amended.append(order)
+            if is_resized:
+                self._send_amends(channel, repriced, changes, now_ns)
+                repriced, changes = [], []
+        self._send_amends(channel, repriced, changes, now_ns)
+
+    def _send_amends(
+        self, channel: Channel, orders: Sequence[Order], changes: Sequence[e.Change], now_ns: int
+    ) -> None:
         if not changes:
             return
         self._record(e.AmendSent(tuple(changes)), now_ns)
-        lsn, outbox, adapter = self.state.lsn, self.outbox, channel.adapter
+        risk, lsn, outbox, adapter = channel.risk, self.state.lsn, self.outbox, channel.adapter
         instance, account, symbol = channel.instance, channel.account, channel.symbol
         self.amends_sent += len(changes)
-        for order, change in zip(amended, changes, strict=True):
+        for order, change in zip(orders, changes, strict=True):
             price, qty = change.price, change.qty
             risk.amend_sent(order, price, qty)
             command = AmendOrder(order.client_id, symbol, order.side, price, qty, order.venue_id)
-            outbox.append((lsn, adapter, command, "amend", instance, account))
+            outbox.append((lsn, now_ns, adapter, command, "amend", instance, account))
 
     def _send_place(
         self,
@@ -433,6 +493,7 @@ class Oms:
         self.outbox.append(
             (
                 self.state.lsn,
+                now_ns,
                 channel.adapter,
                 PlaceOrder(client_id, symbol, side, type_, time_in_force, price, qty, post_only, reduce_only),
                 "place",
@@ -444,10 +505,12 @@ class Oms:
 
     def _send_cancel(self, order: Order, reason: str, now_ns: int) -> None:
         self._record(e.CancelSent(order.client_id, reason), now_ns)
+        self._cancelling[order.client_id] = (now_ns + CANCEL_AGAIN_NS, reason)
         self.cancels_sent += 1
         self.outbox.append(
             (
                 self.state.lsn,
+                now_ns,
                 self.ports[order.account],
                 CancelOrder(order.client_id, order.symbol, order.venue_id),
                 "cancel",
@@ -458,13 +521,21 @@ class Oms:
 
     def _not_sent(self, out: Outgoing, reason: str, detail: str, now_ns: int) -> None:
         self.refused += 1
-        _, _, command, action, instance, account = out
+        _, _, _, command, action, instance, account = out
         if not isinstance(command, PlaceOrder | AmendOrder | CancelOrder):
             return  # a query is asked again by whoever needs its answer
         self.commit(
             e.CommandRefused(instance, account, command.symbol, action, reason, detail, command.client_id),
             now_ns,
         )
+
+    def _send_failed(self, out: Outgoing, error: Exception, now_ns: int) -> None:
+        """Note that an adapter broke while sending: the command may have left or not."""
+        _, _, _, command, action, instance, account = out
+        text = f"adapter of {account} raised {type(error).__name__} when it sent a {action}: {error}"
+        self._record(e.Alert("adapter_failed", text, instance), now_ns)
+        if isinstance(command, PlaceOrder | AmendOrder | CancelOrder):
+            self.commit(e.Reported(account, RequestUnanswered(command.client_id, text, now_ns)), now_ns)
 
     def _risk_refused(self, channel: Channel, action: str, refusal: Refusal, now_ns: int) -> None:
         self._refuse(channel, action, refusal.reason, refusal.detail, now_ns)
@@ -501,7 +572,7 @@ class Oms:
             slot.sent_ticks = channel.quoting.ticks(order.price)
             if was_refused:
                 slot.back_off(now_ns)
-            elif order.status in (OrderStatus.OPEN, OrderStatus.PARTIALLY_FILLED):
+            elif order.status in _RESTING:
                 slot.refusals_in_a_row = 0
         if slot.order is None or slot.order is order:
             self._work(channel, slot, self._top_of(order.account, order.symbol), now_ns)
@@ -521,7 +592,9 @@ def _order_of(slot: Slot) -> Order:
 
 
 def _is_refusal(entry: e.Entry) -> bool:
-    return isinstance(entry, e.Reported) and isinstance(entry.report, AmendRejected | CancelRejected)
+    if isinstance(entry, e.Reported):
+        return isinstance(entry.report, AmendRejected | CancelRejected)
+    return isinstance(entry, e.CommandRefused)
 
 
 def _release(slot: Slot, order: Order, before: OrderStatus | None, now_ns: int) -> None:

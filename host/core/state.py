@@ -48,12 +48,16 @@ from host.core.accounting import (
 )
 from host.core.lifecycle import TRANSITIONS, OrderEvent, next_status
 
-__all__ = ["RETIRED_LIMIT", "InstanceRecord", "Outcome", "TradingState", "fill_of"]
+__all__ = ["RETIRED_LIMIT", "InstanceRecord", "Outcome", "PluginRecord", "TradingState", "fill_of"]
 
 RETIRED_LIMIT: Final = 4096
 """How many finished orders are kept for late reports; older ones live on in the store."""
 ADOPTED_LIMIT: Final = 1024
 """How many trades of unknown orders are remembered per account, so that none is counted twice."""
+
+REFUSED_LIMIT: Final = 64
+"""How many refused versions of one plugin are remembered."""
+ROLLBACKS_KEPT: Final = 16
 
 _ZERO: Final = Decimal(0)
 _NOT_A_NUMBER: Final = Decimal("NaN")
@@ -96,6 +100,19 @@ class InstanceRecord(Struct):
     state_lsn: int = 0
 
 
+class PluginRecord(Struct):
+    """What the journal says of the versions of one plugin, by digest."""
+
+    plugin: str
+    permanent: str = ""
+    active: str = ""
+    staged: str = ""
+    refused: dict[str, str] = {}
+    """Why versions were refused or rolled back, the latest last."""
+    rollbacks_ns: list[int] = []
+    is_auto: bool = True
+
+
 class Outcome(Struct, frozen=True):
     """What one entry did to an order: the order after it, its fill, or why it could not be."""
 
@@ -131,8 +148,11 @@ class TradingState(Struct):
     """What all fills of an account add up to, by account, then derivative symbol."""
     adopted_trades: dict[str, list[str]] = {}
     """The latest trades of orders that the journal does not know, by account."""
+    fills_booked: dict[str, int] = {}
+    """How many fills each account's balances count."""
     last_fill_ns: dict[str, int] = {}
     """Venue time of the newest fill known, by account."""
+    plugins: dict[str, PluginRecord] = {}
     anomalies: dict[str, int] = {}
     next_instance_number: int = 1
 
@@ -202,6 +222,40 @@ class TradingState(Struct):
         # Whatever was in flight when the last process ended may or may not have reached the venue.
         for order in self.orders.values():
             order.status = OrderStatus.UNKNOWN
+
+    def _version_moved(self, entry: e.VersionMoved) -> None:
+        record = self.plugin(entry.plugin)
+        match entry.state:
+            case e.VersionState.STAGED:
+                record.staged = entry.digest
+            case e.VersionState.ACTIVE:
+                record.active, record.staged = entry.digest, ""
+            case e.VersionState.PERMANENT:
+                record.permanent = record.active = entry.digest
+            case e.VersionState.REFUSED | e.VersionState.ROLLED_BACK:
+                record.refused.pop(entry.digest, None)
+                record.refused[entry.digest] = entry.reason
+                if len(record.refused) > REFUSED_LIMIT:
+                    del record.refused[next(iter(record.refused))]
+                if entry.state is e.VersionState.ROLLED_BACK:
+                    record.active = record.permanent
+                    record.rollbacks_ns = [*record.rollbacks_ns, self.ts_ns][-ROLLBACKS_KEPT:]
+
+    def plugin(self, name: str) -> PluginRecord:
+        """Return what is known of a plugin's versions; a new, empty record is remembered."""
+        record = self.plugins.get(name)
+        if record is None:
+            record = self.plugins[name] = PluginRecord(name)
+        return record
+
+    def _instance_revised(self, entry: e.InstanceRevised) -> None:
+        self.instances[entry.instance].digest = entry.digest
+
+    def _auto_reload_set(self, entry: e.AutoReloadSet) -> None:
+        record = self.plugin(entry.plugin)
+        record.is_auto = entry.is_on
+        if entry.is_on:
+            record.rollbacks_ns = []
 
     def _instance_added(self, entry: e.InstanceAdded) -> None:
         known = self.instances.get(entry.instance)
@@ -474,6 +528,7 @@ class TradingState(Struct):
             for name in Holding.__struct_fields__:
                 setattr(holding, name, getattr(new, name))
         balances.update(after)
+        self.fills_booked[fill.account] = self.fills_booked.get(fill.account, 0) + 1
         if fill.ts_ns > self.last_fill_ns.get(fill.account, 0):
             self.last_fill_ns[fill.account] = fill.ts_ns
         return None
@@ -529,6 +584,10 @@ _APPLY: Final[dict[type[Any], Callable[[TradingState, Any], Outcome | None]]] = 
     e.NodeStarted: TradingState._node_started,
     e.NodeStopped: TradingState._no_change,
     e.PluginLoaded: TradingState._no_change,
+    e.StageReported: TradingState._no_change,
+    e.VersionMoved: TradingState._version_moved,
+    e.InstanceRevised: TradingState._instance_revised,
+    e.AutoReloadSet: TradingState._auto_reload_set,
     e.InstanceAdded: TradingState._instance_added,
     e.InstanceChanged: TradingState._instance_changed,
     e.ParamsChanged: TradingState._params_changed,
