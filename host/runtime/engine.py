@@ -87,6 +87,8 @@ class Engine:
         self.upkeep: Final = Upkeep(self)
         self.halted = ""
         """Why nothing is sent any more; empty while all is well."""
+        self.must_stop = ""
+        """Why the node should stop, cleanly, while it still can; empty while all is well."""
         self.events = 0
         self.rejects = 0
         self.tick_to_order: Final = Histogram()
@@ -132,8 +134,6 @@ class Engine:
         self._depth -= 1
         if self._depth:
             return
-        if self.roster.touched:
-            self.roster.save_touched(now_ns)
         oms, journal = self.oms, self.journal
         if journal.last_lsn == journal.flushed_lsn and not oms.outbox:
             return
@@ -154,12 +154,16 @@ class Engine:
         """End a turn whose entries cannot be written: nothing of it is sent, and nothing ever after."""
         self._depth = 0
         self.oms.outbox.clear()
+        self.roster.touched.clear()
         self.halt(f"the journal cannot be written: {error}")
 
     def _write_and_send(self, now_ns: int) -> None:
         """Write first, send second; once more for what sending itself led to."""
         oms, journal = self.oms, self.journal
         while True:
+            if self.roster.touched:
+                # In the same write as what the strategies heard: neither is ever there alone.
+                self.roster.save_touched(now_ns)
             journal.flush()
             waiting = len(oms.outbox)
             if waiting:
@@ -178,9 +182,10 @@ class Engine:
         self.end_turn(now_ns, 0)
 
     def halt(self, reason: str) -> None:
-        """Stop trading for good: close the gate. Orders at the venue stay until somebody acts."""
+        """Stop trading for good: ask once more for every order to be cancelled, and close the gate."""
         if not self.halted:
             self.halted = reason
+            self.safety.cancel_past_the_journal(self.clock.now_ns())
             self.gate.close()
             _log.critical("trading halted: %s", reason)
             self.on_alert(e.Alert("halted", reason))

@@ -96,6 +96,8 @@ class AccountFeed:
         self.now_ns: Final = engine.clock.now_ns
         self._tasks: set[asyncio.Task[None]] = set()
         self._down: set[str] = set()
+        self.is_settled = True
+        """False from the loss of a connection until the account is reconciled again."""
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         """Run a coroutine until it ends or the adapter retires; an error in it is alerted."""
@@ -208,11 +210,14 @@ class AccountFeed:
         started_ns = perf_counter_ns()
         engine = self._engine
         if engine.halted:
+            engine.safety.note_last_answer(report)
             return
         now_ns = self.now_ns()
         engine.begin_turn(now_ns)
         try:
             self._take_in_report(report, now_ns)
+            if not self.is_settled:
+                self.settle()
         except JournalError as error:
             engine.abort_turn(error)
         else:
@@ -237,13 +242,21 @@ class AccountFeed:
         engine.oms.commit(e.ConnectionReported(self.account, change), now_ns)
         if not change.is_up:
             self._down.add(change.channel)
+            self.is_settled = False
             if change.channel == "market":
                 engine.safety.market_data_lost(self, change.text, now_ns)
+            engine.safety.out_of_touch(self, f"{change.channel} connection lost", now_ns)
         elif change.channel in self._down:
             self._down.discard(change.channel)
-            if not self._down - {"market"}:
+            if not self._down:
                 # What happened while the line was down is asked for, never assumed.
                 engine.reconciler.start(self.account, now_ns)
+
+    def settle(self) -> None:
+        """After a lost connection, let trading go on once all lines are up and the venue agrees."""
+        if not self._down and self._engine.reconciler.is_ready(self.account):
+            self.is_settled = True
+            self._engine.safety.in_touch(self)
 
 
 def _compare(feed: SymbolFeed) -> None:

@@ -21,6 +21,7 @@ from host.api import (
 )
 from host.core.entries import InstanceState
 from host.core.oms import Channel
+from host.runtime.candles import CandleMaker
 from host.runtime.feed import SymbolFeed
 from host.runtime.models import ModelStage
 
@@ -59,13 +60,20 @@ class Instance:
         self.models: Final = tuple(models)
         self.state = InstanceState.LOADED
         self.is_trading = False
-        """Whether `state` is RUNNING, kept beside it because every quote asks."""
+        """Whether it runs and its account is in touch, kept beside `state` because every quote asks."""
         self.log = logging.LoggerAdapter(_log, {"instance": name})
         self.channels: dict[str, Channel] = {}
         self.feeds: dict[str, SymbolFeed] = {}
         self.timers: dict[str, tuple[int, int]] = {}
         """(next due, every), both in ns, by name."""
+        self.candle_makers: dict[str, CandleMaker] = {}
         self.saved_state = b""
+        self.has_memory = (
+            bool(strategy.state_type.__struct_fields__)
+            or self.overrides("on_fill")
+            or self.overrides("on_order")
+        )
+        """Whether it matters up to where it has heard of its orders and fills."""
         self._engine: Final = engine
         strategy.ctx = self
 
@@ -127,6 +135,8 @@ class Instance:
     def place(self, request: OrderRequest) -> str:
         """Send one order and return its client order id; raise `OrderRefused` if it may not go."""
         if not self.is_trading:
+            if self.state is InstanceState.RUNNING:
+                raise OrderRefused("NOT_CONNECTED", f"account {self.account} is not in touch with its venue")
             raise OrderRefused("NOT_RUNNING", f"instance {self.instance} is {self.state}, not running")
         channel = self._channel(request.symbol)
         engine = self._engine
@@ -143,7 +153,7 @@ class Instance:
         """Call `on_timer(name)` every `every_s` seconds until `cancel_timer`."""
         if every_s <= 0:
             raise ValueError(f"timer {name!r}: every_s must be above 0, was {every_s}")
-        every_ns = int(every_s * 1e9)
+        every_ns = max(int(every_s * 1e9), 1)
         self.timers[name] = (self.now_ns() + every_ns, every_ns)
 
     def cancel_timer(self, name: str) -> None:
@@ -159,7 +169,7 @@ class Instance:
     def run_timers(self, now_ns: int) -> None:
         """Call the timers that are due; a late one is called once, not once per missed time."""
         for name, (due_ns, every_ns) in list(self.timers.items()):
-            if now_ns >= due_ns:
+            if now_ns >= due_ns and name in self.timers:  # another timer may have cancelled it
                 late_ns = (now_ns - due_ns) % every_ns
                 self.timers[name] = (now_ns - late_ns + every_ns, every_ns)
                 self.strategy.on_timer(name)

@@ -4,9 +4,8 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
 from msgspec import Struct
 
 from host.api import Fill, Order, QuoteModel, Strategy, TandemError
@@ -28,6 +27,10 @@ __all__ = ["InstanceSpec", "Roster"]
 
 _log = logging.getLogger("tandem.roster")
 _RECEIVING = (InstanceState.RUNNING, InstanceState.PAUSED)
+MAX_REASON: Final = 2_000
+"""Characters of an error's text that are kept: it goes into the journal."""
+MAX_STATE_BYTES: Final = 1 << 20
+"""A strategy's state is written with each of its fills; one that grows for ever ends here."""
 
 
 class InstanceSpec(Struct, frozen=True, kw_only=True):
@@ -77,52 +80,47 @@ class Roster:
     ) -> Instance:
         """Create an instance, restore its state and let it hear of the market; it cannot trade yet.
 
-        Raises `StateNotCarried` where its saved state does not fit, and whatever a model's
-        `on_start` raises; nothing has changed then but the journal's note of the instance.
+        Raises `StateNotCarried` where its saved state does not fit, and another `TandemError` for a
+        symbol that is not there or a model that does not start; nothing has changed then.
         """
-        now_ns = self._engine.clock.now_ns()
-        self._engine.begin_turn(now_ns)
-        try:
-            known = self._engine.state.instances.get(spec.name)
-            if known is None or known.digest != spec.digest:
-                self._new_versions.add(spec.name)
-            number = known.number if known is not None else self._engine.state.next_instance_number
-            self._engine.record(
-                e.InstanceAdded(
-                    spec.name, number, spec.plugin, spec.digest, spec.account, spec.symbols, spec.params_json
-                ),
-                now_ns,
-            )
-            record = self._engine.state.instances[spec.name]
-            stages = [ModelStage(name, model, self._engine.clock, spawn) for name, model in models]
-            for _, model in models:
-                model.on_start()
-            instance = Instance(self._engine, spec.name, spec.account, spec.symbols, strategy, stages)
-            instance.restore_state(record.state_version, record.strategy_state)
-            self._connect(
-                instance,
-                ClientIdMaker(self._engine.settings.order_id_prefix, self._engine.state.epoch, number),
-                spec,
-            )
-            self.instances[spec.name] = instance
-        finally:
-            self._engine.end_turn(now_ns, 0)
+        engine = self._engine
+        known = engine.state.instances.get(spec.name)
+        self._check_symbols(spec)
+        stages = [_started(spec.name, ModelStage(name, model, engine.clock, spawn)) for name, model in models]
+        instance = Instance(engine, spec.name, spec.account, spec.symbols, strategy, stages)
+        _check_candles(instance)
+        if known is not None:
+            instance.restore_state(known.state_version, known.strategy_state)
+        if known is None or known.digest != spec.digest:
+            self._new_versions.add(spec.name)
+        number = known.number if known is not None else engine.state.next_instance_number
+        now_ns = engine.clock.now_ns()
+        engine.begin_turn(now_ns)
+        engine.record(
+            e.InstanceAdded(
+                spec.name, number, spec.plugin, spec.digest, spec.account, spec.symbols, spec.params_json
+            ),
+            now_ns,
+        )
+        ids = ClientIdMaker(engine.settings.order_id_prefix, engine.state.epoch, number)
+        self._connect(instance, ids, spec)
+        self.instances[spec.name] = instance
+        engine.end_turn(now_ns, 0)
         return instance
 
     def start(self, instance: Instance, *, paused: bool = False) -> None:
-        """Run `on_start`, hand over what the saved state has not seen, then let it trade."""
+        """Run `on_start`, let it trade, and hand over first of all what its saved state has not seen."""
         now_ns = self._engine.clock.now_ns()
         self._engine.begin_turn(now_ns)
         self._set_state(instance, InstanceState.STARTING, "")
-        self.call(instance, lambda _: instance.strategy.on_start(), None)
-        for outcome in self._missed.pop(instance.instance, []):
-            if outcome.order is not None:
-                self.call(instance, instance.strategy.on_order, outcome.order)
-            if outcome.fill is not None:
-                self.call(instance, instance.strategy.on_fill, outcome.fill)
+        self.call(instance, lambda _: instance.strategy.on_start(), None, "on_start")
         if instance.state is InstanceState.STARTING:
             self._set_state(instance, InstanceState.PAUSED if paused else InstanceState.RUNNING, "")
-            self.touched.add(instance.instance)
+            if paused:
+                # A process that died while it paused may have left quotes behind.
+                self._engine.oms.pull_quotes(instance.instance, "paused", now_ns)
+            for outcome in self._missed.pop(instance.instance, []):
+                self._tell(instance, outcome.order, outcome.fill)
         self.rewire()
         self._engine.end_turn(now_ns, 0)
 
@@ -133,17 +131,17 @@ class Roster:
     def keep_quarantined(self, instance: Instance, reason: str) -> None:
         """Leave an instance in quarantine: the same bytes would misbehave again."""
         instance.state = InstanceState.QUARANTINED
-        self._engine.alert(
-            "quarantined", f"instance {instance.instance} stays quarantined: {reason}", instance.instance
-        )
+        self._engine.begin_turn(self._engine.clock.now_ns())
+        text = f"instance {instance.instance} stays quarantined: {reason}"
+        self._engine.record_alert("quarantined", text, instance.instance)
+        self._pull_all(instance, "quarantined", self._engine.now_ns)
+        self._engine.end_turn(self._engine.now_ns, 0)
 
     def cancel_strays(self, reason: str) -> None:
-        """Cancel the orders of instances that are not there any more."""
+        """Cancel the orders of instances that are gone, or that do not trade that symbol any more."""
         now_ns = self._engine.clock.now_ns()
         self._engine.begin_turn(now_ns)
-        strays = [
-            order for order in self._engine.state.orders.values() if order.instance not in self.instances
-        ]
+        strays = [order for order in self._engine.state.orders.values() if not self._is_looked_after(order)]
         self._engine.oms.cancel_all(strays, reason, now_ns)
         self._engine.end_turn(now_ns, 0)
 
@@ -160,7 +158,7 @@ class Roster:
         now_ns = self._engine.clock.now_ns()
         self._engine.begin_turn(now_ns)
         if instance.state in (InstanceState.RUNNING, InstanceState.PAUSED):
-            self.call(instance, lambda _: instance.strategy.on_stop(), None)
+            self.call(instance, lambda _: instance.strategy.on_stop(), None, "on_stop")
         self.save_state(instance, now_ns)
         if instance.state is not InstanceState.QUARANTINED:
             self._set_state(instance, InstanceState.STOPPED, reason)
@@ -170,25 +168,28 @@ class Roster:
 
     def quarantine(self, instance: Instance, error: BaseException, where: str) -> None:
         """Take an instance whose code raised out of service; the others do not notice."""
-        text = f"{where} raised {type(error).__name__}: {error}{_origin(error)}"
+        text = f"{where} raised {describe_error(error)}"
         _log.error("instance %s quarantined: %s", instance.instance, text)
         self._set_state(instance, InstanceState.QUARANTINED, text)
         self._engine.record_alert("quarantined", f"instance {instance.instance}: {text}", instance.instance)
         self._pull_all(instance, "quarantined", self._engine.now_ns)
         self.rewire()
 
-    def call(self, instance: Instance, handle: Callable[[Any], None], event: Any) -> None:
-        """Call a strategy's code; whatever it raises stays with that instance."""
+    def call(self, instance: Instance, handle: Callable[[Any], None], event: Any, name: str = "") -> None:
+        """Call a strategy's code; whatever it raises stays with that instance.
+
+        `name` stands for the callback in the reason, where it is not the name of `handle`.
+        """
         try:
             handle(event)
         except JournalError:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary: quarantined
-            self.misbehaved(instance, error, handle)
+            self.quarantine(instance, error, name or _name_of(handle))
 
     def misbehaved(self, instance: Instance, error: BaseException, handle: Callable[[Any], None]) -> None:
         """Quarantine an instance for what its callback raised."""
-        self.quarantine(instance, error, getattr(handle, "__name__", "callback"))
+        self.quarantine(instance, error, _name_of(handle))
 
     def order_changed(self, order: Order | None, fill: Fill | None) -> None:
         """Tell the strategy concerned, now or when it starts, what the venue did to its order."""
@@ -196,30 +197,34 @@ class Roster:
             self._engine.fills += 1
         name = order.instance if order is not None else fill.instance if fill is not None else ""
         instance = self.instances.get(name)
-        if instance is None:
-            if name:  # the instance is not there yet: it hears of this when it starts
-                self._missed.setdefault(name, []).append(Outcome(order, fill))
-            return
-        if instance.state is InstanceState.LOADED:
+        if instance is not None and instance.state in _RECEIVING:
+            self._tell(instance, order, fill)
+        elif name:  # it hears of this when it starts, in this process or the next
             self._missed.setdefault(name, []).append(Outcome(order, fill))
-            return
-        self.touched.add(name)
-        if instance.state not in (InstanceState.RUNNING, InstanceState.PAUSED):
-            return
-        if fill is not None:
+
+    def _tell(self, instance: Instance, order: Order | None, fill: Fill | None) -> None:
+        self.touched.add(instance.instance)
+        if fill is not None and instance.state in _RECEIVING:
             self.call(instance, instance.strategy.on_fill, fill)
-        if order is not None and instance.state in (InstanceState.RUNNING, InstanceState.PAUSED):
+        if order is not None and instance.state in _RECEIVING:
             self.call(instance, instance.strategy.on_order, order)
+
+    def _is_looked_after(self, order: Order) -> bool:
+        instance = self.instances.get(order.instance)
+        return instance is not None and order.account == instance.account and order.symbol in instance.symbols
+
+    def _check_symbols(self, spec: InstanceSpec) -> None:
+        listed = self._engine.state.instruments.get(spec.account, {})
+        followed = self._engine.feeds[spec.account].symbols
+        for symbol in spec.symbols:
+            if symbol not in followed:
+                raise TandemError(
+                    f"instance {spec.name}: account {spec.account} has no symbol {symbol}; "
+                    f"it offers {', '.join(sorted(listed)) or 'none of those asked for'}"
+                )
 
     def _connect(self, instance: Instance, ids: ClientIdMaker, spec: InstanceSpec) -> None:
         feed = self._engine.feeds[instance.account]
-        for symbol in instance.symbols:
-            if symbol not in self._engine.state.instruments.get(instance.account, {}):
-                known = ", ".join(sorted(self._engine.state.instruments.get(instance.account, {}))) or "none"
-                raise TandemError(
-                    f"instance {instance.instance}: account {instance.account} has no symbol {symbol}; "
-                    f"it offers {known}"
-                )
         for symbol in instance.symbols:
             symbol_feed = feed.symbols[symbol]
             if instance.models and symbol_feed.features is None:
@@ -228,6 +233,10 @@ class Roster:
             instance.channels[symbol] = self._engine.oms.open_channel(
                 instance.instance, instance.account, symbol, ids, spec.tolerance_bps
             )
+            if instance.overrides("on_candle"):
+                instance.candle_makers[symbol] = CandleMaker(
+                    symbol, instance.strategy.candle_seconds, _candle_sink(feed, instance)
+                )
 
     def rewire(self) -> None:
         """Rebuild who hears of what, from the instances that receive."""
@@ -249,10 +258,9 @@ class Roster:
                 symbol_feed.on_ticker = tuple(
                     (i, i.strategy.on_ticker) for i in here if i.overrides("on_ticker")
                 )
+                # Kept, not made anew: a neighbour that goes must not cost anybody half a candle.
                 symbol_feed.candle_makers = tuple(
-                    CandleMaker(symbol, i.strategy.candle_seconds, _candle_sink(feed, i))
-                    for i in here
-                    if i.overrides("on_candle")
+                    i.candle_makers[symbol] for i in here if symbol in i.candle_makers
                 )
 
     def _move(self, instance: Instance, state: InstanceState, reason: str) -> None:
@@ -270,8 +278,15 @@ class Roster:
 
     def _set_state(self, instance: Instance, state: InstanceState, reason: str) -> None:
         instance.state = state
-        instance.is_trading = state is InstanceState.RUNNING
+        self.set_trading(instance)
+        if state not in _RECEIVING and state is not InstanceState.STARTING:
+            instance.timers.clear()
         self._engine.record(e.InstanceChanged(instance.instance, state, reason), self._engine.now_ns)
+
+    def set_trading(self, instance: Instance) -> None:
+        """Let an instance's wishes through while it runs and its account is all there."""
+        feed = self._engine.feeds[instance.account]
+        instance.is_trading = instance.state is InstanceState.RUNNING and feed.is_settled
 
     def _pull_all(self, instance: Instance, reason: str, now_ns: int) -> None:
         self._engine.oms.pull_quotes(instance.instance, reason, now_ns)
@@ -290,17 +305,20 @@ class Roster:
         """Journal a strategy's state if it changed.
 
         `force` writes it even if not, because the entry also says up to where the strategy has seen
-        its orders and fills; it is skipped where neither has anything new to say.
+        its orders and fills; it is skipped where neither has anything new to say. One that is out of
+        service keeps what was saved before the event that broke it: its next version hears that
+        event, and all that came after, again.
         """
-        if instance.state is InstanceState.LOADED:
+        if instance.state not in _RECEIVING:
             return
         try:
             data = instance.encode_state()
-        except (TypeError, ValueError, msgspec.MsgspecError) as error:
-            if instance.state is not InstanceState.QUARANTINED:
-                self.quarantine(instance, error, "encoding its state")
+            if len(data) > MAX_STATE_BYTES:
+                raise ValueError(f"at most {MAX_STATE_BYTES} bytes are kept, was {len(data)}")
+        except Exception as error:  # noqa: BLE001 - plugin boundary: quarantined
+            self.quarantine(instance, error, "encoding its state")
             return
-        if data != instance.saved_state or (force and type(instance.strategy).state_type.__struct_fields__):
+        if data != instance.saved_state or (force and instance.has_memory):
             instance.saved_state = data
             version = instance.strategy.state_type.state_version
             self._engine.record(e.StrategyStateSaved(instance.instance, version, data), now_ns)
@@ -310,7 +328,40 @@ def _candle_sink(feed: AccountFeed, instance: Instance) -> Callable[[Any], None]
     return lambda candle: feed.emit_candle(instance, candle)
 
 
-def _origin(error: BaseException) -> str:
-    """Return ` (file, line N)` of the deepest frame of the error."""
+def _name_of(handle: Callable[[Any], None]) -> str:
+    return getattr(handle, "__name__", "callback")
+
+
+def _check_candles(instance: Instance) -> None:
+    seconds = instance.strategy.candle_seconds
+    if instance.overrides("on_candle") and not (isinstance(seconds, int) and seconds > 0):
+        raise TandemError(
+            f"instance {instance.instance}: candle_seconds must be a whole number above 0, was {seconds!r}"
+        )
+
+
+def _started(instance: str, stage: ModelStage) -> ModelStage:
+    """Run a model's `on_start`; raise `TandemError` where that fails."""
+    try:
+        stage.model.on_start()
+    except (Exception, SystemExit) as error:
+        raise TandemError(
+            f"instance {instance}: model {stage.name}: on_start raised {describe_error(error)}"
+        ) from error
+    return stage
+
+
+def describe_error(error: BaseException) -> str:
+    """Return type and text of an error and, for the person who wrote the code, file and line.
+
+    An error whose own text cannot be had is described all the same.
+    """
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - plugin boundary: an error class may be as broken as its raiser
+        text = "its text cannot be had"
+    if len(text) > MAX_REASON:
+        text = text[:MAX_REASON] + "…"
     frames = traceback.extract_tb(error.__traceback__)
-    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{where}"

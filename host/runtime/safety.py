@@ -1,8 +1,18 @@
 """What a node does when something must not go on: kill switches, flattening, untrusted books."""
 
+import logging
 from typing import TYPE_CHECKING
 
-from host.api import Order
+from host.api import (
+    CancelOrder,
+    CancelRejected,
+    ExchangeError,
+    Order,
+    OrderCancelled,
+    OrderExpired,
+    OrderRejected,
+    Report,
+)
 from host.core import entries as e
 from host.core.risk_limits import Action, Refusal
 from host.journal import JournalTrouble, TroubleKind
@@ -14,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Safety"]
 
+_log = logging.getLogger("tandem.safety")
+
 
 class Safety:
     """Carries out what risk checks, the journal and the feeds ask for when trading must stop."""
@@ -21,6 +33,8 @@ class Safety:
     def __init__(self, engine: "Engine") -> None:
         self.flattening: set[str] = set()
         """Scopes whose positions are being closed."""
+        self.unconfirmed: set[str] = set()
+        """Orders that were live when the node halted, until the venue says that they are over."""
         self._engine = engine
 
     def set_kill_switch(self, scope: str, is_on: bool, reason: str) -> None:
@@ -67,23 +81,56 @@ class Safety:
             self.flatten(refusal.scope)
 
     def journal_trouble(self, trouble: JournalTrouble) -> None:
-        """Stop trading while there is still room to say so in the journal.
+        """Ask for a clean stop while there is still room to journal it.
 
-        A failed sync is told by the thread that syncs; the next append raises it on this one.
+        No kill switch: that would outlive the restart after somebody made room. A failed sync is
+        told by the thread that syncs; the next append raises it on this one.
         """
         engine = self._engine
-        if trouble.kind is TroubleKind.LOW_SPACE and "node" not in engine.state.kill_switches:
-            engine.begin_turn(engine.clock.now_ns())
-            self.set_kill_switch("node", True, f"journal: {trouble.text}")
-            engine.end_turn(engine.now_ns, 0)
+        if trouble.kind is TroubleKind.LOW_SPACE and not engine.must_stop:
+            engine.must_stop = trouble.text
+            engine.alert("journal_low", trouble.text)
+
+    def cancel_past_the_journal(self, now_ns: int) -> None:
+        """Ask for every order to be cancelled though the journal takes no intents any more.
+
+        The one command that may go without: it can only take risk away, and the next start asks the
+        venue for the fate of every order anyway.
+        """
+        engine = self._engine
+        if not engine.gate.permit(now_ns):
+            return
+        deadline_ns = engine.gate.deadline_ns(now_ns)
+        for order in engine.state.orders.values():
+            self.unconfirmed.add(order.client_id)
+            try:
+                command = CancelOrder(order.client_id, order.symbol, order.venue_id)
+                engine.oms.ports[order.account].send(command, deadline_ns)
+            except ExchangeError as error:
+                _log.error("order %s may still be live: %s", order.client_id, error)
+
+    def note_last_answer(self, report: Report) -> None:
+        """Take note that an order asked for by `cancel_past_the_journal` is over."""
+        if isinstance(report, OrderCancelled | OrderExpired | OrderRejected | CancelRejected):
+            self.unconfirmed.discard(report.client_id)
 
     def market_data_lost(self, feed: AccountFeed, why: str, now_ns: int) -> None:
-        """Trust no book of an account any more, and pull the quotes that rest on them."""
+        """Trust no book of an account any more."""
         for symbol_feed in feed.symbols.values():
             symbol_feed.book.invalidate(f"market data connection lost: {why}")
+
+    def out_of_touch(self, feed: AccountFeed, why: str, now_ns: int) -> None:
+        """Let nobody trade on an account until it is reconciled again, and pull its quotes."""
         for instance in self._engine.roster.instances.values():
             if instance.account == feed.account:
-                self._engine.oms.pull_quotes(instance.instance, "market data lost", now_ns)
+                self._engine.roster.set_trading(instance)
+                self._engine.oms.pull_quotes(instance.instance, why, now_ns)
+
+    def in_touch(self, feed: AccountFeed) -> None:
+        """Let the instances of an account trade again: it agrees with its venue."""
+        for instance in self._engine.roster.instances.values():
+            if instance.account == feed.account:
+                self._engine.roster.set_trading(instance)
 
     def book_fault(self, feed: SymbolFeed, fault: str) -> None:
         """Say once, until it is good again, that a book cannot be trusted; nothing is quoted on it."""

@@ -53,13 +53,14 @@ class Upkeep:
         started_ns = perf_counter_ns()
         engine = self._engine
         if engine.halted:
+            self._last_housekeeping_ns = now_ns
             self._next_housekeeping_ns = now_ns + HOUSEKEEPING_NS
             return
         engine.begin_turn(now_ns)
         try:
             for instance in list(engine.roster.instances.values()):
                 if instance.timers and instance.state in (InstanceState.RUNNING, InstanceState.PAUSED):
-                    engine.roster.call(instance, instance.run_timers, now_ns)
+                    engine.roster.call(instance, instance.run_timers, now_ns, "on_timer")
             if now_ns >= self._next_housekeeping_ns or engine.reconciler.is_asking:
                 self._last_housekeeping_ns = now_ns
                 self._next_housekeeping_ns = now_ns + HOUSEKEEPING_NS
@@ -75,6 +76,9 @@ class Upkeep:
                 for maker in symbol.candle_makers:
                     maker.on_time(now_ns)
         self._engine.reconciler.on_timer(now_ns)
+        for feed in self._engine.feeds.values():
+            if not feed.is_settled:
+                feed.settle()
         for refusal in self._engine.risk.monitor(now_ns, self._engine.top):
             self._engine.safety.breach(refusal, refusal.instance)
         if self._engine.safety.flattening:
