@@ -160,14 +160,15 @@ class QuoteLane:
         """Set what is wanted at a level: bids rounded down, asks up to the tick, never crossing `top`.
 
         A quote is a maker's wish: a bid stays below the best ask and an ask above the best bid.
-        Returns what is wrong with a price that is no positive number, where nothing is wanted then.
+        Returns what is wrong with a price that is no positive number or a quantity that is none at
+        all; nothing is wanted there then.
         """
         inverse_tick = self._inverse_tick
         fault = ""
         slot, price = self.bids[level], quote.bid
         slot.wanted_ticks = 0
         if price is not None:
-            if 0.0 < price < inf:
+            if 0.0 < price * inverse_tick < inf:
                 qty = quote.bid_qty
                 slot.wanted_qty = qty = self._last_lot_qty if qty is self._last_raw_qty else self._lots(qty)
                 if qty:
@@ -178,12 +179,14 @@ class QuoteLane:
                             ticks = highest
                     if ticks > 0:
                         slot.wanted_ticks = ticks
+                elif not quote.bid_qty.is_finite():
+                    fault = f"bid quantity must be a number, was {quote.bid_qty}"
             else:
                 fault = f"bid price must be a positive number, was {price!r}"
         slot, price = self.asks[level], quote.ask
         slot.wanted_ticks = 0
         if price is not None:
-            if 0.0 < price < inf:
+            if 0.0 < price * inverse_tick < inf:
                 qty = quote.ask_qty
                 slot.wanted_qty = qty = self._last_lot_qty if qty is self._last_raw_qty else self._lots(qty)
                 if qty:
@@ -193,6 +196,8 @@ class QuoteLane:
                         if ticks < lowest:
                             ticks = lowest
                     slot.wanted_ticks = ticks
+                elif not quote.ask_qty.is_finite():
+                    fault = f"ask quantity must be a number, was {quote.ask_qty}"
             else:
                 fault = f"ask price must be a positive number, was {price!r}"
         return fault
@@ -204,6 +209,6 @@ class QuoteLane:
 
     def _lots(self, qty: Decimal) -> Decimal:
         # Strategies quote the same size object again and again: `want` divides it only once.
-        self._last_lot_qty = self.instrument.qty_floor(qty) if qty > _ZERO else _ZERO
+        self._last_lot_qty = self.instrument.qty_floor(qty) if qty.is_finite() and qty > _ZERO else _ZERO
         self._last_raw_qty = qty
         return self._last_lot_qty
