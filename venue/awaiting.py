@@ -72,7 +72,9 @@ class AwaitedAnswers:
 
     def next_time_ns(self) -> int | None:
         """Return when the oldest wait ends."""
-        return next(iter(self._due_ns.values()), None)
+        for due_ns in self._due_ns.values():
+            return due_ns
+        return None
 
     def give_up(self, now_ns: int) -> list[RequestUnanswered]:
         """Return and forget the requests whose wait ended at or before `now_ns`, oldest first."""

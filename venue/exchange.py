@@ -213,15 +213,20 @@ class Exchange:
         while self._requests and self._requests[0][0] <= now_ns:
             self._handle(heapq.heappop(self._requests)[2], now_ns)
         published = self._booking.published
-        out.extend((None, event) for event in published)
+        for event in published:
+            out.append((None, event))  # noqa: PERF401 - mostly one: a generator costs more than it saves
         published.clear()
         for account, report in self.delivery.due(now_ns):
             if self._clients[account].is_connected:
                 out.append((account, report))
 
     def _note_market_due(self) -> None:
-        due = (market.next_time_ns() for market in self._markets.values())
-        self._market_due_ns = min((due_ns for due_ns in due if due_ns is not None), default=None)
+        soonest_ns: int | None = None
+        for market in self._markets.values():
+            due_ns = market.next_time_ns()
+            if due_ns is not None and (soonest_ns is None or due_ns < soonest_ns):
+                soonest_ns = due_ns
+        self._market_due_ns = soonest_ns
 
     # -- requests --------------------------------------------------------------------------------
 

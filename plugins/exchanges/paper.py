@@ -148,12 +148,16 @@ class Paper(SteppedAdapter[PaperParams]):
 
     def step(self, now_ns: int) -> None:
         """Hand over everything due at or before `now_ns`, in order."""
-        self._hand_over()
-        while (due_ns := self.next_time_ns()) is not None and due_ns <= now_ns:
-            self._outbox.extend(self._exchange.step(due_ns))
+        outbox, exchange, awaited = self._outbox, self._exchange, self._awaited
+        if outbox:
             self._hand_over()
-            for unanswered in self._awaited.give_up(due_ns):
-                self.ctx.report(unanswered)
+        while (due_ns := self.next_time_ns()) is not None and due_ns <= now_ns:
+            outbox.extend(exchange.step(due_ns))
+            self._hand_over()
+            unanswered_ns = awaited.next_time_ns()
+            if unanswered_ns is not None and unanswered_ns <= due_ns:
+                for unanswered in awaited.give_up(due_ns):
+                    self.ctx.report(unanswered)
 
     async def close(self) -> None:
         """Hand over nothing more; a log is flushed and closed."""
