@@ -37,6 +37,7 @@ __all__ = [
     "AccountReported",
     "Alert",
     "AmendSent",
+    "AutoReloadSet",
     "CancelSent",
     "Change",
     "CommandRefused",
@@ -46,6 +47,7 @@ __all__ = [
     "FillAdopted",
     "InstanceAdded",
     "InstanceChanged",
+    "InstanceRevised",
     "InstanceState",
     "InstrumentSet",
     "KillSwitchSet",
@@ -60,8 +62,11 @@ __all__ = [
     "PositionAdjusted",
     "Record",
     "Reported",
+    "StageReported",
     "StateDigest",
     "StrategyStateSaved",
+    "VersionMoved",
+    "VersionState",
 ]
 
 
@@ -124,6 +129,59 @@ class PluginLoaded(_Entry, frozen=True, tag="plugin_loaded"):
     path: str
     digest: str
     offers: tuple[str, ...]
+
+
+class VersionState(StrEnum):
+    """What became of a version of a plugin's bytes."""
+
+    STAGED = "staged"
+    """Proved up to warm-up; waits for an operator to activate it."""
+    ACTIVE = "active"
+    """Runs, on probation: a restart comes back to the permanent version."""
+    PERMANENT = "permanent"
+    """Runs, and a restart comes back to it."""
+    REFUSED = "refused"
+    """Failed a stage before it went live; not tried again by itself."""
+    ROLLED_BACK = "rolled_back"
+    """Went live, misbehaved and was taken back; not tried again by itself."""
+    STUCK = "stuck"
+    """Retired, but something still holds its code."""
+
+
+class StageReported(_Entry, frozen=True, tag="stage_reported"):
+    """One stage of a reload is over. `outcome` is `passed`, `failed` or `skipped`."""
+
+    plugin: str
+    digest: str
+    stage: str
+    outcome: str
+    duration_us: int
+    detail: str
+
+
+class VersionMoved(_Entry, frozen=True, tag="version_moved"):
+    """A version of a plugin reached another state."""
+
+    plugin: str
+    digest: str
+    state: VersionState
+    reason: str
+
+
+class InstanceRevised(_Entry, frozen=True, tag="instance_revised"):
+    """From here on an instance runs other plugin bytes; its orders and positions stay its own."""
+
+    instance: str
+    digest: str
+    reason: str
+
+
+class AutoReloadSet(_Entry, frozen=True, tag="auto_reload_set"):
+    """Changed files of a plugin go live by themselves (`is_on`), or only when an operator says so."""
+
+    plugin: str
+    is_on: bool
+    reason: str
 
 
 class InstanceAdded(_Entry, frozen=True, tag="instance_added"):
@@ -332,6 +390,10 @@ Entry = (
     NodeStarted
     | NodeStopped
     | PluginLoaded
+    | StageReported
+    | VersionMoved
+    | InstanceRevised
+    | AutoReloadSet
     | InstanceAdded
     | InstanceChanged
     | ParamsChanged

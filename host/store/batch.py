@@ -193,6 +193,18 @@ class Batch:
                 self._add_event(record, text=entry.reason)
             case e.PluginLoaded() as entry:
                 self._add_event(record, code=entry.plugin, text=f"{entry.path} {entry.digest}")
+            case e.StageReported() as entry:
+                text = f"{entry.digest[:12]} {entry.stage} {entry.outcome} in {entry.duration_us} µs: {entry.detail}"
+                self._add_event(record, code=entry.plugin, text=text)
+            case e.VersionMoved() as entry:
+                text = f"{entry.digest[:12]} is {entry.state}: {entry.reason}"
+                self._add_event(record, code=entry.plugin, text=text)
+            case e.InstanceRevised() as entry:
+                self._instances[entry.instance] = record.lsn
+                self._add_event(record, entry.instance, code=entry.digest[:12], text=entry.reason)
+            case e.AutoReloadSet() as entry:
+                state = "on" if entry.is_on else "off"
+                self._add_event(record, code=entry.plugin, text=f"automatic reload {state}: {entry.reason}")
             case e.CommandRefused() as entry:
                 text = f"{entry.action} {entry.client_id}".rstrip() + f": {entry.detail}"
                 self._add_event(record, entry.instance, entry.account, entry.symbol, entry.reason, text)
