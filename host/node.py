@@ -20,7 +20,7 @@ import uvloop
 from host.api import ExchangeError, SteppedAdapter, TandemError
 from host.config import AccountSection, InstanceSection, NodeConfig, RunOptions
 from host.core.entries import InstanceState
-from host.journal import Journal
+from host.journal import Journal, JournalError
 from host.loader import Catalog, make
 from host.runtime.clock import LiveClock, VirtualClock
 from host.runtime.driver import LiveDriver, ReplayDriver
@@ -40,6 +40,8 @@ _log = logging.getLogger("tandem.node")
 EPOCH_ZERO_S: Final = 1_577_836_800
 """2020-01-01. A new journal's first epoch is the seconds since then, so that a journal that was
 deleted does not bring back client order ids that the venue has already seen."""
+SIMULATION_START_NS: Final = 1_704_067_200_000_000_000
+"""2024-01-01. When a synthetic market in simulated time begins, so that runs can be compared."""
 VIEW_EVERY_S: Final = 0.25
 SAY_WAITING_EVERY_S: Final = 5.0
 
@@ -71,8 +73,9 @@ class _Node:
         """Start, trade, stop; the journal and the adapters are closed whatever happens."""
         config, options = self._config, self._options
         catalog = Catalog.load(config.plugin_dirs)
-        clock = LiveClock() if options.replay is None else VirtualClock(_first_ns(options))
+        clock = VirtualClock(_first_ns(options)) if options.is_simulated else LiveClock()
         journal = Journal.open(config.journal_dir, node=config.node.name, durability=config.node.durability)
+        engine: Engine | None = None
         try:
             engine = self._make_engine(journal, clock)
             store = self._start_store()
@@ -84,8 +87,8 @@ class _Node:
                 if store is not None:
                     store.stop(config.node.stop_timeout_ms / 1e3)
         finally:
-            journal.close()
             catalog.close()
+            _close(journal, has_halted=engine is not None and bool(engine.halted))
 
     # -- starting --------------------------------------------------------------------------------
 
@@ -101,7 +104,7 @@ class _Node:
             equity_every_ns=node.equity_every_ms * 1_000_000,
             snapshot_every=node.snapshot_every_entries,
             digest_every=node.digest_every_entries,
-            snapshot_in_thread=self._options.replay is None,
+            snapshot_in_thread=not self._options.is_simulated,
         )
         engine = Engine(
             clock=clock,
@@ -131,8 +134,7 @@ class _Node:
     ) -> RunReport:
         options = self._options
         started_s, started_ns = time.monotonic(), clock.now_ns()
-        mode = "live" if options.replay is None else f"replay ×{options.speed or 'max'}"
-        view = ViewMaker(engine, mode, store)
+        view = ViewMaker(engine, _mode(options), store)
         engine.on_alert = view.note_alert
         for problem in catalog.problems:
             engine.alert("plugin_refused", str(problem))
@@ -143,14 +145,20 @@ class _Node:
             showing = asyncio.ensure_future(_show(screen, view)) if screen is not None else None
             try:
                 await driver.run(lambda: self._is_ready(engine))
-                if not self._stop_reason:
-                    self._start_instances(engine, catalog)
+                if not self._why_stop(engine):
+                    try:
+                        self._start_instances(engine, catalog)
+                    except JournalError as error:
+                        engine.abort_turn(error)
+                    except NodeNotStarted as error:
+                        await self._stop(engine, driver, clock, str(error))
+                        raise
                 # Everything made so far lives until the end: the collector need not look at it again.
                 gc.collect()
                 gc.freeze()
                 until_ns = None if options.duration_s is None else started_ns + int(options.duration_s * 1e9)
-                why = await driver.run(lambda: bool(self._stop_reason or engine.halted), until_ns)
-                why = engine.halted or self._stop_reason or why
+                why = await driver.run(lambda: bool(self._why_stop(engine)), until_ns)
+                why = self._why_stop(engine) or why
                 await self._stop(engine, driver, clock, why)
             finally:
                 gc.unfreeze()
@@ -204,15 +212,20 @@ class _Node:
 
     def _adapter_params(self, section: AccountSection, cls: type[Any]) -> dict[str, object]:
         params: dict[str, object] = dict(section.params)
+        options = self._options
         fields = cls.params_type.__struct_fields__
         if "seed" in fields:
-            params.setdefault("seed", self._options.seed)
-        if self._options.replay is not None:
-            if "market" not in fields:
+            params.setdefault("seed", options.seed)
+        if options.is_simulated:
+            if not issubclass(cls, SteppedAdapter) or "market" not in fields:
                 raise ExchangeError(
-                    f'exchange {section.exchange} cannot play a recording; use exchange = "paper" with --replay'
+                    f"exchange {section.exchange} lives in real time and plays no recording; "
+                    'use exchange = "paper" with --replay and with --speed other than 1'
                 )
-            params["market"] = str(self._options.replay)
+            if options.replay is not None:
+                params["market"] = str(options.replay)
+            if "persistent" in fields:
+                params["persistent"] = False  # it starts from nothing, and nobody comes back to it
         return params
 
     def _make_driver(self, engine: Engine, clock: LiveClock | VirtualClock) -> LiveDriver | ReplayDriver:
@@ -231,7 +244,11 @@ class _Node:
                 for account, what in waiting.items():
                     _log.warning("account %s: still waiting for %s", account, what)
             self._said_waiting_s = time.monotonic()
-        return not waiting or bool(self._stop_reason or engine.halted)
+        return not waiting or bool(self._why_stop(engine))
+
+    def _why_stop(self, engine: Engine) -> str:
+        """Return why the node should not go on; empty while it should."""
+        return engine.halted or engine.must_stop or self._stop_reason
 
     def _start_instances(self, engine: Engine, catalog: Catalog) -> None:
         """Start every instance that can be; a bad one is skipped, said so, and the others run."""
@@ -299,21 +316,44 @@ class _Node:
         self, engine: Engine, driver: LiveDriver | ReplayDriver, clock: LiveClock | VirtualClock, why: str
     ) -> None:
         """Pull everything and wait until the venue has confirmed it."""
-        engine.stop_trading(why)
         until_ns = clock.now_ns() + self._config.node.stop_timeout_ms * 1_000_000
-        await driver.run(lambda: not engine.state.orders or bool(engine.halted), until_ns)
-        left = len(engine.state.orders)
-        if left:
-            engine.alert("orders_left_open", f"{left} orders were not confirmed cancelled in time")
-        if not engine.halted:
-            engine.say_stopped(why)
+        try:
+            if not engine.halted:
+                engine.stop_trading(why)
+                await driver.run(lambda: not engine.state.orders or bool(engine.halted), until_ns)
+            if not engine.halted:
+                if engine.state.orders:
+                    text = f"{len(engine.state.orders)} orders were not confirmed cancelled in time"
+                    engine.alert("orders_left_open", text)
+                engine.say_stopped(why)
+        except JournalError as error:
+            engine.abort_turn(error)
+        if engine.halted:
+            await driver.run(lambda: not engine.live_orders, until_ns)
+        await engine.upkeep.snapshot_written()
 
 
 def _first_ns(options: RunOptions) -> int:
+    if options.replay is None:
+        return SIMULATION_START_NS
     from venue.recording import Recording
 
-    assert options.replay is not None
     return Recording.open(options.replay).first_ns
+
+
+def _mode(options: RunOptions) -> str:
+    if not options.is_simulated:
+        return "live"
+    return f"{'simulation' if options.replay is None else 'replay'} ×{options.speed or 'max'}"
+
+
+def _close(journal: Journal, *, has_halted: bool) -> None:
+    try:
+        journal.close()
+    except JournalError as error:
+        if not has_halted:
+            raise
+        _log.error("the journal's last entries are not written: %s", error)
 
 
 async def _show(screen: TerminalView, view: ViewMaker) -> None:

@@ -48,11 +48,13 @@ Examples:
   tandem run -c tandem.toml --env prod     tandem.toml, overlaid by tandem.prod.toml
   tandem run --for 10s --report json       ten seconds, then one JSON object
   tandem run --replay RECORDING --speed max --report json
+  tandem run --speed max --for 2h          two hours of a simulated market, in seconds
 
 \b
 Without -c, tandem.toml in the working directory is used if there is one, else built-in defaults.
-A replay without -c quotes the recording's own symbol. It always starts from nothing and keeps its
-journal only if --data-dir says where.""",
+A replay without -c quotes the recording's own symbol. With any --speed but 1 a synthetic market
+runs in simulated time, from 2024-01-01 on; equal seeds give equal journals. Replays and simulations
+start from nothing and keep their journal only if --data-dir says where.""",
 )
 @config_options
 @click.option(
@@ -103,14 +105,19 @@ def run(
             config = replay_config(replay, _recorded_symbol(replay), os.environ)
         else:
             config = load_or_default(path, env).config
-        config = with_data_dir(config, data_dir) if replay is None else _isolated(config, data_dir, stack)
+        config = (
+            _isolated(config, data_dir, stack) if options.is_simulated else with_data_dir(config, data_dir)
+        )
         result = node.run(config, options)
     if report == "json":
         print_json(result)
     else:
         _print_report(result)
+    if result.halted:
+        click.echo(f"error: trading stopped: {result.halted}", err=True)
     if result.open_orders:
         click.echo(f"error: {result.open_orders} orders could not be closed; look at the venue", err=True)
+    if result.halted or result.open_orders:
         raise click.exceptions.Exit(EXIT_FAILED)
 
 
@@ -123,12 +130,12 @@ def _recorded_symbol(path: Path) -> str:
 def _isolated(config: NodeConfig, data_dir: Path | None, stack: ExitStack) -> NodeConfig:
     """Keep simulated trades out of the node's journal and of its database."""
     if data_dir is None:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tandem-replay-"))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tandem-run-"))
         store = msgspec.structs.replace(config.store, url="")
         return with_data_dir(msgspec.structs.replace(config, store=store), Path(folder))
     if data_dir.exists() and any(data_dir.iterdir()):
         raise Refused(
-            f"--data-dir {data_dir} is not empty, and a replay starts from nothing; name a new folder"
+            f"--data-dir {data_dir} is not empty, and a replay starts from nothing, as any simulation; name a new folder"
         )
     return with_data_dir(
         msgspec.structs.replace(config, store=msgspec.structs.replace(config.store, url=None)), data_dir

@@ -154,6 +154,11 @@ class RunOptions(Struct, frozen=True, kw_only=True):
     ui: bool = False
     """Show the live terminal view."""
 
+    @property
+    def is_simulated(self) -> bool:
+        """Return whether time is the market's own: in a replay, and at any speed but that of the wall clock."""
+        return self.replay is not None or self.speed != 1.0
+
 
 def bundled_plugins() -> Path:
     """Return the folder of the plugins that come with Tandem."""

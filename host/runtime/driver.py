@@ -31,7 +31,7 @@ class ReplayDriver:
     ) -> None:
         self._engine = engine
         self._clock = clock
-        self._adapters = adapters
+        self._adapters = list(adapters)
         self._speed = speed
 
     async def run(self, is_over: Callable[[], bool], until_ns: int | None = None) -> str:
@@ -60,11 +60,22 @@ class ReplayDriver:
             if next_adapter is None:
                 engine.upkeep.on_time(due_ns)
             else:
-                next_adapter.step(due_ns)
+                _step(engine, self._adapters, next_adapter, due_ns)
             turns += 1
             if turns % YIELD_EVERY_TURNS == 0:
                 await asyncio.sleep(0)
         return "stopped"
+
+
+def _step(
+    engine: Engine, adapters: list[SteppedAdapter[Any]], adapter: SteppedAdapter[Any], now_ns: int
+) -> None:
+    """Give an adapter its turn; one that raises gets no other."""
+    try:
+        adapter.step(now_ns)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary: the account is given up
+        adapters.remove(adapter)
+        engine.safety.adapter_failed(adapter.ctx.account, error)
 
 
 class _Pace:
@@ -88,11 +99,11 @@ class LiveDriver:
     def __init__(self, engine: Engine, clock: LiveClock, adapters: Sequence[SteppedAdapter[Any]]) -> None:
         self._engine = engine
         self._clock = clock
-        self._adapters = adapters
+        self._adapters = list(adapters)
 
     async def run(self, is_over: Callable[[], bool], until_ns: int | None = None) -> str:
         """Run until `is_over()` or `until_ns`; return which it was."""
-        engine, clock, adapters = self._engine, self._clock, self._adapters
+        engine, clock = self._engine, self._clock
         while not is_over():
             now_ns = clock.now_ns()
             if until_ns is not None and now_ns >= until_ns:
@@ -100,11 +111,11 @@ class LiveDriver:
             due_ns = engine.upkeep.next_time_ns()
             if due_ns <= now_ns:
                 engine.upkeep.on_time(now_ns)
-            for adapter in adapters:
+            for adapter in tuple(self._adapters):
                 time_ns = adapter.next_time_ns()
                 # Read the clock anew: "due at once" is told as the adapter's own, later, reading of it.
                 if time_ns is not None and time_ns <= (now_ns := clock.now_ns()):
-                    adapter.step(now_ns)
+                    _step(engine, self._adapters, adapter, now_ns)
                     time_ns = adapter.next_time_ns()
                 if time_ns is not None:
                     due_ns = min(due_ns, time_ns)

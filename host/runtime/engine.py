@@ -7,7 +7,7 @@ clock, a recording) is outside.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from time import perf_counter_ns
 from typing import Any, Final
 
@@ -230,6 +230,11 @@ class Engine:
         self.begin_turn(now_ns)
         self.oms.cancel_all(self.state.orders.values(), reason, now_ns)
         self.end_turn(now_ns, 0)
+
+    @property
+    def live_orders(self) -> Collection[str]:
+        """Return the client ids of the orders that may still trade, as far as this node can know."""
+        return self.safety.unconfirmed if self.halted else self.state.orders
 
     def say_stopped(self, reason: str) -> None:
         """Close the journal's account of this process."""

@@ -98,9 +98,11 @@ class AccountFeed:
         self._down: set[str] = set()
         self.is_settled = True
         """False from the loss of a connection until the account is reconciled again."""
+        self.failure = ""
+        """What the adapter raised; nothing is expected of it any more."""
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
-        """Run a coroutine until it ends or the adapter retires; an error in it is alerted."""
+        """Run a coroutine until it ends or the adapter retires; an error in it gives up the account."""
         task = asyncio.get_running_loop().create_task(work, name=f"{self.account}: {name}")
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
@@ -123,7 +125,7 @@ class AccountFeed:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            self._engine.alert("adapter_task", f"{task.get_name()} failed: {type(error).__name__}: {error}")
+            self._engine.safety.adapter_failed(self.account, error)
 
     # -- market data -----------------------------------------------------------------------------
 
@@ -244,7 +246,7 @@ class AccountFeed:
             self._down.add(change.channel)
             self.is_settled = False
             if change.channel == "market":
-                engine.safety.market_data_lost(self, change.text, now_ns)
+                engine.safety.market_data_lost(self, change.text)
             engine.safety.out_of_touch(self, f"{change.channel} connection lost", now_ns)
         elif change.channel in self._down:
             self._down.discard(change.channel)
@@ -254,7 +256,7 @@ class AccountFeed:
 
     def settle(self) -> None:
         """After a lost connection, let trading go on once all lines are up and the venue agrees."""
-        if not self._down and self._engine.reconciler.is_ready(self.account):
+        if not self._down and not self.failure and self._engine.reconciler.is_ready(self.account):
             self.is_settled = True
             self._engine.safety.in_touch(self)
 

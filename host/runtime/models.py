@@ -49,7 +49,7 @@ class ModelStage:
             if adjustment is None:
                 return self._skip(quote, "it has no answer that is not too old")
             adjusted = quote if adjustment is NO_CHANGE else _apply(adjustment, quote)
-        except Exception as error:  # noqa: BLE001 - plugin boundary: counted, the quote goes out without it
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary: counted, the quote goes out
             return self._skip(quote, f"{type(error).__name__}: {error}")
         if stopwatch_ns() - started_ns > self._budget_ns:
             return self._skip(quote, f"needed longer than its budget of {self.model.budget_us:g} µs")
@@ -81,7 +81,7 @@ class ModelStage:
     async def _predict(self, model: AsyncQuoteModel[Any], features: Features) -> None:
         try:
             adjustment = await model.predict(features)
-        except Exception as error:  # noqa: BLE001 - plugin boundary: the old answer simply expires
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary: the old answer expires
             self.last_error = f"{type(error).__name__}: {error}"
         else:
             self._answer = _Answer(adjustment, self._clock.now_ns())

@@ -59,6 +59,8 @@ class RunReport(Struct, frozen=True, kw_only=True):
     epoch: int
     stopped: str
     """Why the run ended."""
+    halted: str
+    """What made the node stop trading, such as a full disk; empty after an orderly run."""
     ran_s: float
     """In the node's own time: recorded seconds in a replay."""
     events: int
@@ -105,7 +107,8 @@ def make_report(
     return RunReport(
         node=engine.state.node,
         epoch=engine.state.epoch,
-        stopped=engine.halted or stopped,
+        stopped=stopped,
+        halted=engine.halted or engine.must_stop,
         ran_s=ran_s,
         events=engine.events,
         orders=engine.oms.orders_sent,
@@ -114,7 +117,7 @@ def make_report(
         fills=engine.fills,
         rejects=engine.rejects,
         refused=engine.oms.refused,
-        open_orders=len(engine.state.orders),
+        open_orders=len(engine.live_orders),
         fees=fees,
         pnl=pnl,
         positions=positions,

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import traceback
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +18,7 @@ from host.runtime.candles import CandleMaker
 from host.runtime.feed import AccountFeed
 from host.runtime.instance import Instance
 from host.runtime.models import ModelStage
+from host.runtime.plugin_errors import describe_error
 
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
@@ -27,8 +27,6 @@ __all__ = ["InstanceSpec", "Roster"]
 
 _log = logging.getLogger("tandem.roster")
 _RECEIVING = (InstanceState.RUNNING, InstanceState.PAUSED)
-MAX_REASON: Final = 2_000
-"""Characters of an error's text that are kept: it goes into the journal."""
 MAX_STATE_BYTES: Final = 1 << 20
 """A strategy's state is written with each of its fills; one that grows for ever ends here."""
 
@@ -349,19 +347,3 @@ def _started(instance: str, stage: ModelStage) -> ModelStage:
             f"instance {instance}: model {stage.name}: on_start raised {describe_error(error)}"
         ) from error
     return stage
-
-
-def describe_error(error: BaseException) -> str:
-    """Return type and text of an error and, for the person who wrote the code, file and line.
-
-    An error whose own text cannot be had is described all the same.
-    """
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - plugin boundary: an error class may be as broken as its raiser
-        text = "its text cannot be had"
-    if len(text) > MAX_REASON:
-        text = text[:MAX_REASON] + "…"
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {text}{where}"

@@ -15,9 +15,10 @@ from host.api import (
 )
 from host.core import entries as e
 from host.core.risk_limits import Action, Refusal
-from host.journal import JournalTrouble, TroubleKind
+from host.journal import JournalError, JournalTrouble, TroubleKind
 from host.runtime.feed import AccountFeed, SymbolFeed
 from host.runtime.instance import Instance
+from host.runtime.plugin_errors import describe_error
 
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
@@ -91,6 +92,26 @@ class Safety:
             engine.must_stop = trouble.text
             engine.alert("journal_low", trouble.text)
 
+    def adapter_failed(self, account: str, error: BaseException) -> None:
+        """Give up an account whose adapter raised; without another one the node stops."""
+        engine = self._engine
+        feed = engine.feeds[account]
+        if feed.failure or engine.halted:
+            return
+        feed.failure = describe_error(error)
+        feed.is_settled = False
+        text = f"account {account}: its adapter raised {feed.failure}"
+        try:
+            engine.alert("account_failed", text)
+            engine.begin_turn(engine.clock.now_ns())
+            self.market_data_lost(feed, feed.failure)
+            self.out_of_touch(feed, "account failed", engine.now_ns)
+            engine.end_turn(engine.now_ns, 0)
+        except JournalError as trouble:
+            engine.abort_turn(trouble)
+        if all(other.failure for other in engine.feeds.values()):
+            engine.must_stop = engine.must_stop or text
+
     def cancel_past_the_journal(self, now_ns: int) -> None:
         """Ask for every order to be cancelled though the journal takes no intents any more.
 
@@ -114,7 +135,7 @@ class Safety:
         if isinstance(report, OrderCancelled | OrderExpired | OrderRejected | CancelRejected):
             self.unconfirmed.discard(report.client_id)
 
-    def market_data_lost(self, feed: AccountFeed, why: str, now_ns: int) -> None:
+    def market_data_lost(self, feed: AccountFeed, why: str) -> None:
         """Trust no book of an account any more."""
         for symbol_feed in feed.symbols.values():
             symbol_feed.book.invalidate(f"market data connection lost: {why}")

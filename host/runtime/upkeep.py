@@ -113,18 +113,24 @@ class Upkeep:
         self._snapshot_task = loop.run_in_executor(None, self._write_snapshot, lsn, data)
         self._snapshot_task.add_done_callback(lambda done: self._snapshot_done(done, lsn))
 
+    async def snapshot_written(self) -> None:
+        """Wait for a snapshot that is being written; how it went is alerted."""
+        if self._snapshot_task is not None:
+            await asyncio.wait([self._snapshot_task])
+
     def _write_snapshot(self, lsn: int, data: bytes) -> None:
         self._engine.journal.write_snapshot(lsn, data)
 
     def _snapshot_done(self, done: "asyncio.Future[None]", lsn: int) -> None:
         self._snapshot_task = None
-        if done.cancelled():
+        if done.cancelled() or self._engine.halted:
             return
-        error = done.exception()
-        if error is not None:
-            self._engine.alert("snapshot_failed", str(error))
-        else:
+        try:
+            done.result()
             self._engine.journal.prune(lsn)
+        except (JournalError, OSError) as error:
+            # The journal that was to be pruned is still whole: nothing is lost but room.
+            self._engine.alert("snapshot_failed", str(error))
 
     def mark(self, account: str, symbol: str) -> Decimal | None:
         """Return the mid at which holdings are valued, exactly between two ticks; None without one."""

@@ -58,7 +58,7 @@ def kill_at_random_moments(folder: Path, config: Path, venue_log: Path, seed: in
             # The log grows with the node's first question, so that some die before they trade.
             target = _size(venue_log) + int(chance.expovariate(1 / 15_000))
             wait_until(lambda: _size(venue_log) > target or not node.is_alive, "the node to trade")  # noqa: B023
-            assert node.is_alive, node.said()  # noqa: B023
+            assert node.is_alive, node.said()
             node.kill()
     with TandemProcess(folder / "node.out", "run", "-c", config, "--no-ui") as node:
         target = _size(venue_log) + 20_000

@@ -3,29 +3,19 @@
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
-from desk_tools import ACCOUNT, BTC, ETH, Desk, Quoter, ScriptedVenue
+from desk_tools import BTC, Desk, Quoter
 
 from host.api import (
     BookTop,
-    CancelOrder,
     Candle,
     Fill,
-    NoParams,
     Order,
-    OrderRefused,
     OrderStatus,
-    PlaceOrder,
-    Quote,
-    Strategy,
-    TandemError,
     Trade,
 )
-from host.core import entries as e
 from host.core.entries import InstanceState
-from host.core.risk_limits import Limits, RiskConfig
 
 
 @pytest.fixture
