@@ -135,7 +135,7 @@ def _isolated(config: NodeConfig, data_dir: Path | None, stack: ExitStack) -> No
         return with_data_dir(msgspec.structs.replace(config, store=store), Path(folder))
     if data_dir.exists() and any(data_dir.iterdir()):
         raise Refused(
-            f"--data-dir {data_dir} is not empty, and a replay starts from nothing, as any simulation; name a new folder"
+            f"--data-dir {data_dir} is not empty, and a replay starts from nothing; name a new folder"
         )
     return with_data_dir(
         msgspec.structs.replace(config, store=msgspec.structs.replace(config.store, url=None)), data_dir
