@@ -61,6 +61,29 @@ class Catalog:
         self._imported.append(version)
         return offers
 
+    def with_version(self, version: Version) -> "Catalog":
+        """Return a catalog like this one in which the plugin of that name is `version`.
+
+        This one is left as it is. Raises `PluginRejected`.
+        """
+        other = Catalog()
+        try:
+            for name, kept in self.versions.items():
+                if name != version.name and kept.digest:
+                    import_version(kept)
+                    other._imported.append(kept)
+                if name != version.name:
+                    other.versions[name] = kept
+            other._offers = {
+                key: offer for key, offer in self._offers.items() if offer.version.name != version.name
+            }
+            other.problems = [problem for problem in self.problems if problem.plugin != version.name]
+            other.add(version)
+        except PluginRejected:
+            other.close()
+            raise
+        return other
+
     def close(self) -> None:
         """Give back this catalog's modules; a version that another catalog holds stays loaded."""
         while self._imported:

@@ -93,6 +93,8 @@ class Engine:
         self.rejects = 0
         self.tick_to_order: Final = Histogram()
         self.on_alert: Callable[[e.Alert], None] = lambda alert: None
+        self.after_turn: list[Callable[[int], None]] = []
+        """What is to be done once, between this event and the next, before the turn's entries are written."""
         self._depth = 0
         self._sent_before = 0
         journal.on_trouble(self.safety.journal_trouble)
@@ -147,6 +149,14 @@ class Engine:
                     self.tick_to_order.add(perf_counter_ns() - started_ns)
         except JournalError as error:
             self.abort_turn(error)
+        finally:
+            self._depth = 0
+
+    def _run_after_turn(self, now_ns: int) -> None:
+        self._depth = 1
+        try:
+            while self.after_turn:
+                self.after_turn.pop(0)(now_ns)
         finally:
             self._depth = 0
 

@@ -5,6 +5,7 @@ socket everything is plain calls on this thread: book → strategy → models �
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from time import perf_counter_ns
@@ -29,12 +30,16 @@ from host.core.books import Book, DepthResult
 from host.core.features import FeatureMaker
 from host.journal import JournalError
 from host.runtime.candles import CandleMaker
+from host.runtime.history import EventHistory, OwnEvent
+from host.runtime.plugin_errors import describe_error
 
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
     from host.runtime.instance import Instance
 
 __all__ = ["AccountFeed", "SymbolFeed"]
+
+_log = logging.getLogger("tandem.feed")
 
 QUOTES_KEPT: Final = 64
 """Quotes of more than 100 ms in a fast market: no depth message is further behind."""
@@ -94,6 +99,7 @@ class AccountFeed:
         self.symbols: dict[str, SymbolFeed] = {}
         self._engine: Final = engine
         self.now_ns: Final = engine.clock.now_ns
+        self.history: Final = EventHistory()
         self._tasks: set[asyncio.Task[None]] = set()
         self._down: set[str] = set()
         self.is_settled = True
@@ -115,7 +121,10 @@ class AccountFeed:
 
     async def close(self) -> None:
         """Close the adapter and end its tasks."""
-        await self.adapter.close()
+        try:
+            await self.adapter.close()
+        except Exception as error:  # noqa: BLE001 - plugin boundary: nothing is expected of it any more
+            _log.error("account %s: its adapter could not be closed: %s", self.account, describe_error(error))
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -162,6 +171,7 @@ class AccountFeed:
             self._hand_out(feed.on_ticker, event)
 
     def _hand_out(self, handlers: tuple[Handler, ...], event: Any) -> None:
+        self.history.add(event)
         for instance, handle in handlers:
             try:
                 handle(event)
@@ -203,6 +213,7 @@ class AccountFeed:
 
     def emit_candle(self, instance: "Instance", candle: Candle) -> None:
         """Hand a finished candle to the instance that asked for its length."""
+        self.history.add(OwnEvent(instance.instance, candle))
         self._engine.roster.call(instance, instance.strategy.on_candle, candle)
 
     # -- reports ---------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """One running strategy and the host's side of it (`StrategyContext`)."""
 
 import logging
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,12 +24,17 @@ from host.core.entries import InstanceState
 from host.core.oms import Channel
 from host.runtime.candles import CandleMaker
 from host.runtime.feed import SymbolFeed
+from host.runtime.history import EventHistory, OwnEvent, TimerFired
 from host.runtime.models import ModelStage
 
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
+    from host.runtime.reload.probation import Baseline, Probation
 
 __all__ = ["Instance", "StateNotCarried"]
+
+Checkpoint = tuple[int, int, bytes]
+"""(Place in the account's history, version of the state, the state encoded.)"""
 
 _log = logging.getLogger("tandem.strategy")
 
@@ -56,7 +62,8 @@ class Instance:
         self.instance = name
         self.account = account
         self.symbols = tuple(symbols)
-        self.strategy: Final = strategy
+        self.strategy = strategy
+        """The version that runs; a reload replaces it between two events."""
         self.models: Final = tuple(models)
         self.state = InstanceState.LOADED
         self.is_trading = False
@@ -68,6 +75,12 @@ class Instance:
         """(next due, every), both in ns, by name."""
         self.candle_makers: dict[str, CandleMaker] = {}
         self.saved_state = b""
+        self.checkpoints: deque[Checkpoint] = deque(maxlen=2)
+        """Its state at two recent places in the account's history: where a warm-up starts from."""
+        self.probation: Probation | None = None
+        """What watches a version that has just gone live."""
+        self.baseline: Baseline | None = None
+        """What the present version did on its own probation."""
         self.has_memory = (
             bool(strategy.state_type.__struct_fields__)
             or self.overrides("on_fill")
@@ -172,11 +185,27 @@ class Instance:
             if now_ns >= due_ns and name in self.timers:  # another timer may have cancelled it
                 late_ns = (now_ns - due_ns) % every_ns
                 self.timers[name] = (now_ns - late_ns + every_ns, every_ns)
+                self.account_history.add(OwnEvent(self.instance, TimerFired(name, now_ns)))
                 self.strategy.on_timer(name)
 
     def next_timer_ns(self) -> int | None:
         """Return when the next timer is due."""
         return min((due_ns for due_ns, _ in self.timers.values()), default=None)
+
+    @property
+    def account_history(self) -> EventHistory:
+        """Return what the strategies of this account were handed lately."""
+        return self._engine.feeds[self.account].history
+
+    def take_checkpoint(self, data: bytes) -> None:
+        """Remember the encoded state together with the present place in the history."""
+        version = type(self.strategy).state_type.state_version
+        self.checkpoints.append((self.account_history.sequence, version, data))
+
+    @property
+    def checkpoint(self) -> "Checkpoint | None":
+        """Return the older of the remembered states, or None before the first."""
+        return self.checkpoints[0] if self.checkpoints else None
 
     def encode_state(self) -> bytes:
         """Return the strategy's state as msgpack of plain data."""

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 from msgspec import Struct
 
 from host.api import Fill, Order, QuoteModel, Strategy, TandemError
@@ -16,6 +17,7 @@ from host.core.state import Outcome
 from host.journal import JournalError
 from host.runtime.candles import CandleMaker
 from host.runtime.feed import AccountFeed
+from host.runtime.history import OwnEvent
 from host.runtime.instance import Instance
 from host.runtime.models import ModelStage
 from host.runtime.plugin_errors import describe_error
@@ -58,6 +60,8 @@ class Roster:
         self._engine = engine
         self._missed: dict[str, list[Outcome]] = {}
         self._new_versions: set[str] = set()
+        self.on_probation_fault: Callable[[Instance, str], bool] = lambda _instance, _why: False
+        """Takes back a version that raised on probation; returns whether it did."""
 
     def take_over_missed(self, missed: Mapping[str, list[Outcome]]) -> None:
         """Keep what happened to each instance's orders after its state was last saved."""
@@ -165,8 +169,13 @@ class Roster:
         self._engine.end_turn(now_ns, 0)
 
     def quarantine(self, instance: Instance, error: BaseException, where: str) -> None:
-        """Take an instance whose code raised out of service; the others do not notice."""
+        """Take an instance whose code raised out of service; the others do not notice.
+
+        A version on probation is rolled back instead, where that can be done.
+        """
         text = f"{where} raised {describe_error(error)}"
+        if instance.probation is not None and self.on_probation_fault(instance, text):
+            return
         _log.error("instance %s quarantined: %s", instance.instance, text)
         self._set_state(instance, InstanceState.QUARANTINED, text)
         self._engine.record_alert("quarantined", f"instance {instance.instance}: {text}", instance.instance)
@@ -202,9 +211,13 @@ class Roster:
 
     def _tell(self, instance: Instance, order: Order | None, fill: Fill | None) -> None:
         self.touched.add(instance.instance)
+        history = instance.account_history
         if fill is not None and instance.state in _RECEIVING:
+            history.add(OwnEvent(instance.instance, fill))
             self.call(instance, instance.strategy.on_fill, fill)
         if order is not None and instance.state in _RECEIVING:
+            if instance.overrides("on_order"):
+                history.add(OwnEvent(instance.instance, msgspec.structs.replace(order)))
             self.call(instance, instance.strategy.on_order, order)
 
     def _is_looked_after(self, order: Order) -> bool:
@@ -236,6 +249,23 @@ class Roster:
                     symbol, instance.strategy.candle_seconds, _candle_sink(feed, instance)
                 )
 
+    def fit(self, instance: Instance) -> None:
+        """Follow a change of an instance's strategy: who calls what, and which candles are made."""
+        feed = self._engine.feeds[instance.account]
+        instance.candle_makers.clear()
+        if instance.overrides("on_candle"):
+            for symbol in instance.symbols:
+                instance.candle_makers[symbol] = CandleMaker(
+                    symbol, instance.strategy.candle_seconds, _candle_sink(feed, instance)
+                )
+        self.rewire()
+
+    def release(self, instance: Instance, reason: str) -> None:
+        """Let a quarantined instance trade again: it runs other code now."""
+        if instance.state is InstanceState.QUARANTINED:
+            self._set_state(instance, InstanceState.RUNNING, reason)
+            self.rewire()
+
     def rewire(self) -> None:
         """Rebuild who hears of what, from the instances that receive."""
         receiving = [
@@ -246,16 +276,10 @@ class Roster:
         for feed in self._engine.feeds.values():
             for symbol, symbol_feed in feed.symbols.items():
                 here = [i for i in receiving if i.account == feed.account and symbol in i.symbols]
-                symbol_feed.on_book = tuple((i, i.strategy.on_book) for i in here if i.overrides("on_book"))
-                symbol_feed.on_depth = tuple(
-                    (i, i.strategy.on_depth) for i in here if i.overrides("on_depth")
-                )
-                symbol_feed.on_trade = tuple(
-                    (i, i.strategy.on_trade) for i in here if i.overrides("on_trade")
-                )
-                symbol_feed.on_ticker = tuple(
-                    (i, i.strategy.on_ticker) for i in here if i.overrides("on_ticker")
-                )
+                symbol_feed.on_book = _handlers(here, "on_book")
+                symbol_feed.on_depth = _handlers(here, "on_depth")
+                symbol_feed.on_trade = _handlers(here, "on_trade")
+                symbol_feed.on_ticker = _handlers(here, "on_ticker")
                 # Kept, not made anew: a neighbour that goes must not cost anybody half a candle.
                 symbol_feed.candle_makers = tuple(
                     i.candle_makers[symbol] for i in here if symbol in i.candle_makers
@@ -284,12 +308,25 @@ class Roster:
     def set_trading(self, instance: Instance) -> None:
         """Let an instance's wishes through while it runs and its account is all there."""
         feed = self._engine.feeds[instance.account]
-        instance.is_trading = instance.state is InstanceState.RUNNING and feed.is_settled
+        instance.is_trading = (
+            instance.state is InstanceState.RUNNING and feed.is_settled and not self._engine.must_stop
+        )
 
     def _pull_all(self, instance: Instance, reason: str, now_ns: int) -> None:
         self._engine.oms.pull_quotes(instance.instance, reason, now_ns)
         own = [order for order in self._engine.state.orders.values() if order.instance == instance.instance]
         self._engine.oms.cancel_all(own, reason, now_ns)
+
+    def take_checkpoints(self) -> None:
+        """Remember the state of every strategy that receives."""
+        for instance in list(self.instances.values()):
+            if instance.state in _RECEIVING:
+                try:
+                    data = instance.encode_state()
+                except Exception as error:  # noqa: BLE001 - plugin boundary: quarantined
+                    self.quarantine(instance, error, "encoding its state")
+                    continue
+                instance.take_checkpoint(data)
 
     def save_touched(self, now_ns: int) -> None:
         """Save the states of the strategies that heard of their orders in this turn."""
@@ -320,6 +357,18 @@ class Roster:
             instance.saved_state = data
             version = instance.strategy.state_type.state_version
             self._engine.record(e.StrategyStateSaved(instance.instance, version, data), now_ns)
+
+
+def _handlers(
+    instances: Sequence[Instance], callback: str
+) -> tuple[tuple[Instance, Callable[[Any], None]], ...]:
+    """Return the bound callbacks of the instances that define one, watched where on probation."""
+    return tuple(
+        (i, handle if i.probation is None else i.probation.watch(handle))
+        for i in instances
+        if i.overrides(callback)
+        for handle in (getattr(i.strategy, callback),)
+    )
 
 
 def _candle_sink(feed: AccountFeed, instance: Instance) -> Callable[[Any], None]:

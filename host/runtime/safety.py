@@ -88,9 +88,9 @@ class Safety:
         told by the thread that syncs; the next append raises it on this one.
         """
         engine = self._engine
-        if trouble.kind is TroubleKind.LOW_SPACE and not engine.must_stop:
-            engine.must_stop = trouble.text
+        if trouble.kind is TroubleKind.LOW_SPACE:
             engine.alert("journal_low", trouble.text)
+            self._ask_to_stop(trouble.text)
 
     def adapter_failed(self, account: str, error: BaseException) -> None:
         """Give up an account whose adapter raised; without another one the node stops."""
@@ -110,7 +110,18 @@ class Safety:
         except JournalError as trouble:
             engine.abort_turn(trouble)
         if all(other.failure for other in engine.feeds.values()):
-            engine.must_stop = engine.must_stop or text
+            self._ask_to_stop(text)
+
+    def _ask_to_stop(self, why: str) -> None:
+        """Have the node stop, and let nobody quote until it does."""
+        engine = self._engine
+        if engine.must_stop:
+            return
+        engine.must_stop = why
+        engine.begin_turn(engine.clock.now_ns())
+        for feed in engine.feeds.values():
+            self.out_of_touch(feed, "the node stops", engine.now_ns)
+        engine.end_turn(engine.now_ns, 0)
 
     def cancel_past_the_journal(self, now_ns: int) -> None:
         """Ask for every order to be cancelled though the journal takes no intents any more.
@@ -141,7 +152,7 @@ class Safety:
             symbol_feed.book.invalidate(f"market data connection lost: {why}")
 
     def out_of_touch(self, feed: AccountFeed, why: str, now_ns: int) -> None:
-        """Let nobody trade on an account until it is reconciled again, and pull its quotes."""
+        """Let nobody trade on an account for now, and pull its quotes."""
         for instance in self._engine.roster.instances.values():
             if instance.account == feed.account:
                 self._engine.roster.set_trading(instance)

@@ -1,6 +1,7 @@
 """What no event triggers: timers, candles, questions to the venue, saves, marks, snapshots."""
 
 import asyncio
+from collections.abc import Callable
 from decimal import Decimal
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Final
@@ -19,6 +20,8 @@ HOUSEKEEPING_NS: Final = 500_000_000
 """How often due work that no event triggers is looked at."""
 ASKING_NS: Final = 20_000_000
 """How often it is looked at while the venue owes us an answer about an order or account in doubt."""
+CHECKPOINT_NS: Final = 5_000_000_000
+"""How often strategies' states are remembered for warm-ups, which so replay the last 5 to 10 s."""
 
 
 class Upkeep:
@@ -27,8 +30,10 @@ class Upkeep:
     def __init__(self, engine: "Engine") -> None:
         settings = engine.settings
         self._engine = engine
+        self.duties: list[Callable[[int], None]] = []
+        """What others want done with each housekeeping."""
         self._next_housekeeping_ns = self._last_housekeeping_ns = 0
-        self._next_state_save_ns = 0
+        self._next_state_save_ns = self._next_checkpoint_ns = 0
         self._next_equity_ns = 0
         self._next_snapshot_lsn = engine.journal.last_lsn + settings.snapshot_every
         self._next_digest_lsn = engine.journal.last_lsn + settings.digest_every
@@ -87,6 +92,11 @@ class Upkeep:
             self._next_state_save_ns = now_ns + self._engine.settings.state_save_ns
             for instance in self._engine.roster.instances.values():
                 self._engine.roster.save_state(instance, now_ns)
+        if now_ns >= self._next_checkpoint_ns:
+            self._next_checkpoint_ns = now_ns + CHECKPOINT_NS
+            self._engine.roster.take_checkpoints()
+        for duty in self.duties:
+            duty(now_ns)
         if now_ns >= self._next_equity_ns:
             self._next_equity_ns = now_ns + self._engine.settings.equity_every_ns
             self.mark_equity(now_ns)
