@@ -74,7 +74,12 @@ class _Node:
         config, options = self._config, self._options
         catalog = Catalog.load(config.plugin_dirs)
         clock = VirtualClock(_first_ns(options)) if options.is_simulated else LiveClock()
-        journal = Journal.open(config.journal_dir, node=config.node.name, durability=config.node.durability)
+        journal = Journal.open(
+            config.journal_dir,
+            node=config.node.name,
+            durability=config.node.durability,
+            segment_bytes=config.node.journal_segment_kb << 10,
+        )
         engine: Engine | None = None
         try:
             engine = self._make_engine(journal, clock)
@@ -84,8 +89,12 @@ class _Node:
             finally:
                 for feed in engine.feeds.values():
                     await feed.close()
-                if store is not None:
-                    store.stop(config.node.stop_timeout_ms / 1e3)
+                if store is not None and not store.stop(config.node.stop_timeout_ms / 1e3):
+                    behind = store.lag(journal.last_lsn)
+                    why = store.error or "it did not finish in time"
+                    _log.warning(
+                        "the store is %d entries behind, it goes on at the next start: %s", behind, why
+                    )
         finally:
             catalog.close()
             _close(journal, has_halted=engine is not None and bool(engine.halted))

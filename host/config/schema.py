@@ -43,6 +43,8 @@ class NodeSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Folders with your plugins; the bundled ones are always there."""
     durability: Literal["process", "disk"] = "process"
     """When an entry counts as written: in the page cache (survives kill -9) or synced to disk."""
+    journal_segment_kb: Annotated[int, Meta(ge=64, le=4_194_304)] = 65_536
+    """Size of the journal's files. The disk needs room for two, and trading stops where there is not."""
     snapshot_every_entries: Positive = 100_000
     """A restart reads at most this many journal entries."""
     digest_every_entries: Positive = 10_000

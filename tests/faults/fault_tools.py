@@ -28,6 +28,25 @@ REPO = Path(__file__).parents[2]
 DEADLINE_S = 30.0
 """Far above what anything here needs; only a test that has failed waits for it."""
 
+# Half a spread of nothing and no tolerance: every tick moves an order, and every trade hits one.
+INSTANCES = """
+[[instance]]
+name = "mm-btc"
+plugin = "two_sided"
+account = "acc"
+symbols = ["BTC-USDT"]
+quote_tolerance_bps = 0.0
+params = { half_spread_bps = 0.01, size = "0.01", skew_bps = 0.0 }
+
+[[instance]]
+name = "mm-eth"
+plugin = "two_sided"
+account = "acc"
+symbols = ["ETH-USDT"]
+quote_tolerance_bps = 0.0
+params = { half_spread_bps = 0.01, size = "0.1", skew_bps = 0.0 }
+"""
+
 _LEDGER_LINE: msgspec.json.Decoder[LedgerLine] = msgspec.json.Decoder(LedgerLine)
 
 
@@ -53,6 +72,11 @@ class TandemProcess:
                 stderr=file,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )
+
+    @property
+    def pid(self) -> int:
+        """Return the process id."""
+        return self._process.pid
 
     @property
     def is_alive(self) -> bool:

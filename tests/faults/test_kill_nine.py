@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fault_tools import (
+    INSTANCES,
     JournalTruth,
     TandemProcess,
     Venue,
@@ -20,25 +21,6 @@ from fault_tools import (
 
 KILLS = int(os.environ.get("TANDEM_KILLS", "5"))
 SEED = int(os.environ.get("TANDEM_KILL_SEED", "1"))
-
-# Half a spread of nothing and no tolerance: every tick moves an order, and every trade hits one.
-INSTANCES = """
-[[instance]]
-name = "mm-btc"
-plugin = "two_sided"
-account = "acc"
-symbols = ["BTC-USDT"]
-quote_tolerance_bps = 0.0
-params = { half_spread_bps = 0.01, size = "0.01", skew_bps = 0.0 }
-
-[[instance]]
-name = "mm-eth"
-plugin = "two_sided"
-account = "acc"
-symbols = ["ETH-USDT"]
-quote_tolerance_bps = 0.0
-params = { half_spread_bps = 0.01, size = "0.1", skew_bps = 0.0 }
-"""
 
 
 def write_config(folder: Path, account: str) -> Path:

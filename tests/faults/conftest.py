@@ -1,0 +1,50 @@
+import errno
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+MountDisk = Callable[[int], Path]
+
+
+@pytest.fixture
+def mount_disk() -> Iterator[MountDisk]:
+    """Return a function that mounts a file system of its own with so many bytes of room."""
+    with tempfile.TemporaryDirectory() as folder:
+        mounted: list[Path] = []
+
+        def mount(room_bytes: int) -> Path:
+            path = Path(folder) / str(len(mounted))
+            path.mkdir()
+            command = ["mount", "-t", "tmpfs", "-o", f"size={room_bytes}", "tandem-test", str(path)]
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+            except FileNotFoundError:
+                pytest.skip("there is no mount command")
+            if done.returncode != 0:
+                pytest.skip(f"this user may not mount a file system: {done.stderr.strip()}")
+            mounted.append(path)
+            return path
+
+        yield mount
+        for path in mounted:
+            subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+@pytest.fixture
+def fill_disk() -> Callable[[Path], Path]:
+    """Return a function that takes all the room that is left and returns the file that holds it."""
+
+    def fill(folder: Path) -> Path:
+        ballast = folder / "ballast"
+        with ballast.open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(4096))
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
+        return ballast
+
+    return fill
