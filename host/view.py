@@ -2,9 +2,12 @@
 
 import time
 from collections import deque
+from typing import Final
 
+from host.api import OrderFilled
 from host.core import entries as e
 from host.core.accounting import total, unrealised
+from host.journal import Follower
 from host.runtime.engine import Engine
 from host.runtime.instance import Instance
 from host.store import StoreWriter
@@ -12,8 +15,11 @@ from host.terminal import EventLine, InstanceRow, MarketRow, NodeView
 
 __all__ = ["ViewMaker"]
 
-LOG_LINES = 50
-_ERRORS = ("quarantined", "halted", "kill_switch", "account_drift")
+LOG_LINES: Final = 50
+ENTRIES_PER_LOOK: Final = 500
+"""Journal entries read each time; a view that falls far behind goes on at the journal's end."""
+FAR_BEHIND: Final = 5_000
+_ERRORS: Final = ("quarantined", "halted", "kill_switch", "account_drift", "rolled_back")
 
 
 class ViewMaker:
@@ -24,21 +30,33 @@ class ViewMaker:
         self._mode = mode
         self._store = store
         self._log: deque[EventLine] = deque(maxlen=LOG_LINES)
+        self._follower = Follower(engine.journal, max(engine.journal.flushed_lsn, 1))
         self._started_s = self._last_s = time.monotonic()
         self._last_events = 0
         self._rate = 0.0
 
-    def note(self, text: str, level: str = "info") -> None:
-        """Add a line to the log."""
-        self._log.append(EventLine(self._engine.clock.now_ns(), level, text))
-
     def note_alert(self, alert: e.Alert) -> None:
-        """Add an alert to the log."""
-        self.note(f"{alert.kind}: {alert.text}", "error" if alert.kind in _ERRORS else "warning")
+        """Show an alert that the journal may not have room for."""
+        self._add(self._engine.clock.now_ns(), _level(alert), f"{alert.kind}: {alert.text}")
+
+    def _add(self, ts_ns: int, level: str, text: str) -> None:
+        self._log.append(EventLine(ts_ns, level, text))
+
+    def _read_journal(self) -> None:
+        """Take what people want to see from the journal, like any other of its readers."""
+        journal = self._engine.journal
+        if journal.flushed_lsn - self._follower.next_lsn > FAR_BEHIND:
+            self._follower.close()
+            self._follower = Follower(journal, journal.flushed_lsn)
+        for record in self._follower.poll(ENTRIES_PER_LOOK):
+            line = _line(record.entry)
+            if line is not None:
+                self._add(record.ts_ns, *line)
 
     def make(self) -> NodeView:
         """Return the state of the node now."""
         engine = self._engine
+        self._read_journal()
         now_s = time.monotonic()
         if now_s - self._last_s >= 0.5:
             self._rate = (engine.events - self._last_events) / (now_s - self._last_s)
@@ -115,3 +133,31 @@ class ViewMaker:
                         )
                     )
         return tuple(rows)
+
+
+def _level(alert: e.Alert) -> str:
+    return "error" if alert.kind in _ERRORS else "warning"
+
+
+def _line(entry: e.Entry) -> tuple[str, str] | None:
+    """Return (level, text) for an entry that people want to see, else None."""
+    match entry:
+        case e.Alert():
+            return _level(entry), f"{entry.kind}: {entry.text}"
+        case e.NodeStarted():
+            return "info", f"node {entry.node} started, epoch {entry.epoch}"
+        case e.InstanceChanged():
+            reason = f": {entry.reason}" if entry.reason else ""
+            return "info", f"instance {entry.instance} is {entry.state}{reason}"
+        case e.ParamsChanged():
+            return "info", f"instance {entry.instance} has new parameters from {entry.who}"
+        case e.StageReported():
+            level = "info" if entry.outcome == "passed" else "warning"
+            took = f"{entry.duration_us / 1e3:.1f} ms"
+            return level, f"plugin {entry.plugin} {entry.digest[:6]}: {entry.stage} {entry.outcome}, {took}"
+        case e.VersionMoved():
+            return "info", f"plugin {entry.plugin} {entry.digest[:6]} is {entry.state}: {entry.reason}"
+        case e.Reported(report=OrderFilled() as fill):
+            return "info", f"{fill.symbol}: {fill.side} {fill.qty} at {fill.price}, {fill.liquidity}"
+        case _:
+            return None

@@ -93,6 +93,7 @@ class Engine:
         self.rejects = 0
         self.tick_to_order: Final = Histogram()
         self.on_alert: Callable[[e.Alert], None] = lambda alert: None
+        """Told what the journal has no room for; all other alerts are read from the journal."""
         self.after_turn: list[Callable[[int], None]] = []
         """What is to be done once, between this event and the next, before the turn's entries are written."""
         self._depth = 0
@@ -267,7 +268,6 @@ class Engine:
         alert = e.Alert(kind, text, instance)
         self.record(alert, self.now_ns)
         _log.warning("%s: %s", kind, text)
-        self.on_alert(alert)
 
     def count_report(self, report: object) -> None:
         """Count what the run report shows of the venue's answers."""
