@@ -86,6 +86,8 @@ class ScriptedVenue(ExchangeAdapter[NoParams]):
         self.sent: list[Command] = []
         self.resyncs: list[str] = []
         self.is_down = False
+        self.is_deaf = False
+        """Whether commands vanish on the way."""
         self.orders: dict[str, OrderSnapshot] = {}
         self.fills: list[OrderFilled] = []
         self.waiting: deque[Report] = deque()
@@ -106,6 +108,8 @@ class ScriptedVenue(ExchangeAdapter[NoParams]):
     def send(self, command: Command, deadline_ns: int) -> None:
         if self.is_down:
             raise ExchangeError("scripted: not connected")
+        if self.is_deaf:
+            return
         self.sent.append(command)
         self.waiting.extend(self._answer(command))
 
@@ -251,7 +255,8 @@ class Desk:
     def depth(self, first_seq: int, seq: int, *, is_snapshot: bool = False) -> None:
         """Let the market show a change of depth."""
         now_ns = self.clock.now_ns()
-        self.feed.market(Depth(BTC, (), (), is_snapshot, first_seq, seq, -1, now_ns, now_ns))
+        bids, asks = ((59_999.0, 1.0),), ((60_001.0, 1.0),)
+        self.feed.market(Depth(BTC, bids, asks, is_snapshot, first_seq, seq, -1, now_ns, now_ns))
 
     def connection(self, channel: str, *, is_up: bool) -> None:
         """Let a line to the venue come or go."""
