@@ -1,9 +1,11 @@
 """Finds plugin files, versions them by content and loads them by path."""
 
+from host.loader.archive import ArchivedVersionDamaged, ArchivedVersionMissing, VersionArchive
 from host.loader.capture import Version, capture
 from host.loader.catalog import Catalog
 from host.loader.check import CheckReport, check_plugin
 from host.loader.discover import Discovery, discover
+from host.loader.fork_server import ForkServer, ForkServerFailed
 from host.loader.importer import import_version, unload
 from host.loader.offers import Kind, Offer
 from host.loader.params import InstanceFailed, ParamsInvalid, decode_params, make
@@ -13,9 +15,13 @@ from host.loader.scaffold import ScaffoldRefused, scaffold
 from host.loader.stages import Outcome, Stage, StageReport
 
 __all__ = [
+    "ArchivedVersionDamaged",
+    "ArchivedVersionMissing",
     "Catalog",
     "CheckReport",
     "Discovery",
+    "ForkServer",
+    "ForkServerFailed",
     "InstanceFailed",
     "Kind",
     "Offer",
@@ -29,6 +35,7 @@ __all__ = [
     "StageReport",
     "UnknownPlugin",
     "Version",
+    "VersionArchive",
     "capture",
     "check_plugin",
     "decode_params",

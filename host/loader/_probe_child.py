@@ -19,24 +19,33 @@ from host.loader.stages import OFFER_CHECKS, Outcome, Stage, StageReport
 
 
 def main() -> None:
-    """Run the stages until one fails, then end this process at once."""
+    """Probe the version on stdin, then end this process at once."""
+    probe_stdin(float(sys.argv[1]))
+    os._exit(0)  # exit handlers and threads of the plugin are not waited for; the parent ends its processes
+
+
+def probe_stdin(deadline_s: float) -> None:
+    """Run the stages until one fails; the process ends where they take longer than `deadline_s`."""
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what the plugin prints must not mix with the answers
-    request = sys.stdin.buffer.read()
+    with open(0, "rb", closefd=False) as stdin:  # noqa: PTH123 - a descriptor, not a path
+        request = stdin.read()
     version = msgspec.msgpack.decode(request, type=Version, dec_hook=lambda _type, value: Path(value))
     faulthandler.enable()
     # From C, so that it also ends a plugin that never gives up the interpreter lock.
-    faulthandler.dump_traceback_later(float(sys.argv[1]), exit=True)
+    faulthandler.dump_traceback_later(deadline_s, exit=True)
     run_stages(version, answers)
-    os._exit(0)  # exit handlers and threads of the plugin are not waited for; the parent ends its processes
 
 
 def run_stages(version: Version, answers: IO[bytes]) -> None:
     """Write a report per stage; stop after the first that fails."""
     offers: list[Offer] = []
+    process_id = os.getpid()
 
     def import_it() -> str:
         module = import_version(version)
+        if os.getpid() != process_id:
+            os._exit(0)  # a copy that the plugin forked: one answers
         others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
         if others:
             next_step = "start nothing at import: a version that is only looked at would leave it behind"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from host.loader.capture import is_ignored
 from host.loader.problem import PluginProblem
+from host.loader.tree import is_ignored
 
 __all__ = ["Discovery", "discover"]
 

@@ -6,6 +6,8 @@ or re-executed in place. A version that nobody uses any more is unloaded and can
 
 import importlib
 import linecache
+import os
+import posixpath
 import sys
 import threading
 import traceback
@@ -26,43 +28,70 @@ __all__ = ["import_version", "is_loaded", "problem_of", "unload"]
 
 
 class _VersionLoader(ExecutionLoader):
-    """Serves one module of one version: code, source for tracebacks, data files."""
+    """Serves one module of one version: code, source for tracebacks, data files.
 
-    def __init__(self, version: Version, file: str, code: CodeType) -> None:
+    `folder` is that of a package's files, None for a plain module; `file` is empty for a folder
+    without `__init__.py`.
+    """
+
+    def __init__(self, version: Version, file: str, folder: str | None, code: CodeType) -> None:
         self._version = version
         self._file = file
+        self._folder = folder
         self._code = code
 
     def get_code(self, fullname: str) -> CodeType:
         return self._code
 
     def get_source(self, fullname: str) -> str:
-        return decode_source(self._version.files.get(self._file, b""))
+        return decode_source(self._version.sources.get(self._file, b""))
 
     def get_filename(self, fullname: str) -> str:
-        return self._version.code_filename(self._file)
+        return self._version.code_filename(self._file or self._folder or ".")
 
     def is_package(self, fullname: str) -> bool:
-        return self._file == self._version.main or self._file.endswith("__init__.py")
+        return self._folder is not None
 
     def get_data(self, path: str | bytes | Path) -> bytes:
         """Return a file of this version by its path on disk or relative to the plugin."""
-        wanted = Path(str(path))
-        file = wanted.relative_to(self._version.folder) if wanted.is_absolute() else wanted
+        file = os.path.relpath(self._version.folder / str(path), self._version.folder)
         try:
-            return self._version.files[file.as_posix()]
+            return self._version.sources[file]
         except KeyError:
             raise OSError(f"plugin {self._version.name} has no file {file}") from None
 
     def get_resource_reader(self, fullname: str) -> CapturedResources:
-        return CapturedResources(self._version, self._file.rpartition("/")[0])
+        return CapturedResources(self._version, self._folder or "")
+
+
+_NOTHING = compile("", "<a folder without __init__.py>", "exec")
 
 
 class _Loaded:
-    def __init__(self, version: Version, codes: dict[str, CodeType]) -> None:
+    """A version that is in place: how to load each of its modules."""
+
+    def __init__(self, version: Version) -> None:
         self.version = version
-        self.codes = codes
         self.holders = 0
+        self.codes = compile_files(version)
+        self._loaders: dict[str, _VersionLoader] = {}
+        # Packages first: they win over a module of their name, as they do on disk.
+        for file in sorted(self.codes, key=lambda file: not file.endswith("__init__.py")):
+            folder = posixpath.dirname(file)
+            loader = _VersionLoader(
+                version, file, folder if file.endswith("__init__.py") else None, self.codes[file]
+            )
+            self._loaders.setdefault(version.module_name(file), loader)
+        for file in self.codes:
+            folder, name = file, version.module_name(file)
+            while name:
+                folder = posixpath.normpath(posixpath.join(folder, ".."))
+                name = version.module_name(folder)
+                self._loaders.setdefault(name, _VersionLoader(version, "", folder, _NOTHING))
+
+    def loader(self, name: str) -> _VersionLoader | None:
+        """Return the loader of a module by its name below the version's namespace."""
+        return self._loaders.get(name)
 
 
 class _VersionFinder(MetaPathFinder):
@@ -74,30 +103,18 @@ class _VersionFinder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        namespace, _, rest = fullname.partition(".")
-        if namespace != NAMESPACE:
+        top, _, rest = fullname.partition(".")
+        if top != NAMESPACE:
             return None
-        package, _, inner = rest.partition(".")
-        loaded = self.loaded.get(f"{NAMESPACE}.{package}")
-        if loaded is None:
+        version, _, name = rest.partition(".")
+        loaded = self.loaded.get(f"{NAMESPACE}.{version}")
+        loader = loaded.loader(name) if loaded is not None else None
+        if loader is None:
             return None
-        file = _file_of(loaded, inner.replace(".", "/"))
-        if file is None:
-            return None
-        loader = _VersionLoader(loaded.version, file, loaded.codes[file])
         spec = spec_from_loader(fullname, loader, origin=loader.get_filename(fullname))
         assert spec is not None
         spec.has_location = True  # so that the module gets __file__
         return spec
-
-
-def _file_of(loaded: _Loaded, inner: str) -> str | None:
-    if not inner:
-        return loaded.version.main
-    for file in (f"{inner}.py", f"{inner}/__init__.py"):
-        if file in loaded.codes:
-            return file
-    return None
 
 
 _FINDER = _VersionFinder()
@@ -112,9 +129,9 @@ def import_version(version: Version) -> ModuleType:
     never returns or kills the process: `probe` is.
     """
     with _LOCK:
-        loaded = _FINDER.loaded.get(version.package)
+        loaded = _FINDER.loaded.get(version.namespace)
         if loaded is None:
-            loaded = _Loaded(version, compile_files(version))
+            loaded = _Loaded(version)
             _install(loaded)
         try:
             module = importlib.import_module(version.package)
@@ -136,7 +153,7 @@ def unload(version: Version) -> None:
     their plugin. No effect on a version that is not loaded.
     """
     with _LOCK:
-        loaded = _FINDER.loaded.get(version.package)
+        loaded = _FINDER.loaded.get(version.namespace)
         if loaded is None:
             return
         loaded.holders -= 1
@@ -146,7 +163,7 @@ def unload(version: Version) -> None:
 
 def is_loaded(version: Version) -> bool:
     """Return whether this version's modules are in place."""
-    return version.package in _FINDER.loaded
+    return version.namespace in _FINDER.loaded
 
 
 def problem_of(version: Version, error: BaseException, when: str) -> PluginProblem:
@@ -160,10 +177,15 @@ def problem_of(version: Version, error: BaseException, when: str) -> PluginProbl
         cause = f"called sys.exit({error.code!r}) {when}"
         next_step = "plugin code must not end the process that runs it"
     elif isinstance(error, ModuleNotFoundError) and error.name is not None:
-        own_name = error.name.removeprefix(version.package + ".")
-        if own_name != error.name:
+        if error.name.startswith(version.namespace + "."):
+            parent = version.package if version.main == "__init__.py" else version.namespace
+            own_name = error.name.removeprefix(parent + ".").removeprefix(version.namespace + ".")
             cause = f'the plugin has no module "{own_name}"'
-            next_step = f"its files are {', '.join(sorted(version.files))}"
+            files = ", ".join(sorted(version.sources))
+            next_step = f"its files are {files}; shared by plugins is only what has a name that starts with _"
+        elif error.name.startswith("_") and file:
+            cause = f'no module named "{error.name}" {when}'
+            next_step = f'what plugins share is imported relatively: write "from . import {error.name}"'
         else:
             cause = f'no module named "{error.name}" {when}'
             next_step = "install the package that holds it into the host's environment"
@@ -180,20 +202,20 @@ def _install(loaded: _Loaded) -> None:
         namespace = ModuleType(NAMESPACE, "Parent of all plugin versions.")
         namespace.__path__ = []
         sys.modules[NAMESPACE] = namespace
-    _FINDER.loaded[version.package] = loaded
+    _FINDER.loaded[version.namespace] = loaded
     for file in loaded.codes:
         # An entry without a modification time is never checked against the disk.
-        source = decode_source(version.files[file])
+        source = decode_source(version.sources[file])
         name = version.code_filename(file)
         linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
 
 
 def _forget(version: Version) -> None:
-    loaded = _FINDER.loaded.pop(version.package)
-    for name in [n for n in sys.modules if n == version.package or n.startswith(version.package + ".")]:
+    loaded = _FINDER.loaded.pop(version.namespace)
+    for name in [n for n in sys.modules if n == version.namespace or n.startswith(version.namespace + ".")]:
         del sys.modules[name]
     # The import system sets each module as an attribute of its parent, this one included.
-    vars(sys.modules[NAMESPACE]).pop(version.package.rpartition(".")[2], None)
+    vars(sys.modules[NAMESPACE]).pop(version.namespace.rpartition(".")[2], None)
     for file in loaded.codes:
         linecache.cache.pop(version.code_filename(file), None)
     # `Strategy[SomeParams]` sits in a cache inside `typing`, which would keep the class, and by

@@ -1,7 +1,8 @@
 """The first import of unproven bytes, in a child process that may hang or die.
 
 In this process an endless loop at import would stop every strategy, `os._exit` or a segfault would
-end them, and neither can be caught. A child costs about a tenth of a second.
+end them, and neither can be caught. A child costs about a tenth of a second; `ForkServer` does the same
+from a warm process.
 """
 
 import os
@@ -21,7 +22,7 @@ from host.loader.capture import Version
 from host.loader.problem import PluginProblem
 from host.loader.stages import Outcome, Stage, StageReport
 
-__all__ = ["PROBE_STAGES", "ProbeResult", "probe"]
+__all__ = ["PROBE_STAGES", "ProbeResult", "conclude", "probe"]
 
 PROBE_STAGES = (Stage.IMPORT, Stage.CLASSES, Stage.SIGNATURES, Stage.PARAMS, Stage.STATE, Stage.CONSTRUCT)
 
@@ -58,8 +59,20 @@ def probe(version: Version, deadline_s: float) -> ProbeResult:
         exit_code = _run(deadline_s, request, answers, errors)
         answers.seek(0)
         errors.seek(0)
-        reports = [_REPORT.decode(line) for line in answers.read().splitlines()]
-        last_words = errors.read().decode(errors="replace")
+        return conclude(version, deadline_s, exit_code, answers.read(), errors.read())
+
+
+def conclude(
+    version: Version, deadline_s: float, exit_code: int, answers: bytes, errors: bytes
+) -> ProbeResult:
+    """Make a result of what a child left: its exit code (negative: a signal), stdout and stderr."""
+    reports: list[StageReport] = []
+    for line in answers.splitlines()[: len(PROBE_STAGES)]:
+        try:
+            reports.append(_REPORT.decode(line))
+        except msgspec.DecodeError:  # the plugin wrote where it should not, or died while writing
+            break
+    last_words = errors.decode(errors="replace")
     if len(reports) < len(PROBE_STAGES) and all(r.outcome is Outcome.PASSED for r in reports):
         problem = _death(version, exit_code, deadline_s, last_words)
         reports.append(StageReport(PROBE_STAGES[len(reports)], Outcome.FAILED, problems=(problem,)))

@@ -25,17 +25,17 @@ class CapturedPath(Traversable):
     def iterdir(self) -> Iterator["CapturedPath"]:
         """Yield what lies directly in this folder."""
         prefix = f"{self._path}/" if self._path else ""
-        inside = (file[len(prefix) :] for file in self._version.files if file.startswith(prefix))
-        for name in sorted({rest.split("/")[0] for rest in inside}):
+        inside = (file[len(prefix) :] for file in self._version.sources if file.startswith(prefix))
+        for name in sorted({rest.split("/")[0] for rest in inside} - {".."}):
             yield CapturedPath(self._version, prefix + name)
 
     def is_dir(self) -> bool:
         """Return whether files lie below this path."""
-        return not self._path or any(file.startswith(f"{self._path}/") for file in self._version.files)
+        return not self._path or any(file.startswith(f"{self._path}/") for file in self._version.sources)
 
     def is_file(self) -> bool:
         """Return whether this path is a captured file."""
-        return self._path in self._version.files
+        return self._path in self._version.sources
 
     def joinpath(self, *descendants: Any) -> "CapturedPath":
         """Return the path below this one; a part may hold several names with `/`."""
@@ -48,7 +48,7 @@ class CapturedPath(Traversable):
     def read_bytes(self) -> bytes:
         """Return the content as captured; raise `FileNotFoundError` naming the plugin."""
         try:
-            return self._version.files[self._path]
+            return self._version.sources[self._path]
         except KeyError:
             raise FileNotFoundError(f"plugin {self._version.name} has no file {self._path!r}") from None
 
@@ -69,7 +69,7 @@ class CapturedResources(TraversableResources):
     """Serves `importlib.resources.files(package)` for one package of a version."""
 
     def __init__(self, version: Version, folder: str) -> None:
-        self._root = CapturedPath(version, folder)
+        self._root = CapturedPath(version, "" if folder == "." else folder)
 
     def files(self) -> CapturedPath:
         """Return the package's folder."""

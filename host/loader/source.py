@@ -21,7 +21,7 @@ def compile_files(version: Version) -> dict[str, CodeType]:
     codes: dict[str, CodeType] = {}
     problems: list[PluginProblem] = []
     own_modules = _own_modules(version)
-    for file, content in version.files.items():
+    for file, content in version.sources.items():
         if not file.endswith(".py"):
             continue
         filename = version.code_filename(file)
@@ -35,7 +35,8 @@ def compile_files(version: Version) -> dict[str, CodeType]:
         except (ValueError, RecursionError) as error:  # null bytes, an undecodable file, absurd nesting
             problems.append(version.problem(f"cannot be compiled: {error}", file=file))
         else:
-            problems.extend(_absolute_imports(version, file, tree, own_modules))
+            if file in version.files:
+                problems.extend(_absolute_imports(version, file, tree, own_modules))
     if problems:
         raise PluginRejected(problems)
     return codes

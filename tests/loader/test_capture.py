@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from host.loader import PluginRejected, capture
-from host.loader.capture import _digest
+from host.loader.capture import digest_of
 from tests.loader.conftest import WritePlugin
 
 NAMES = st.text(alphabet="ab/.", min_size=1, max_size=4)
@@ -22,7 +22,7 @@ def test_single_file_is_one_file_under_its_own_name(write: WritePlugin) -> None:
         {"alpha.py": b"x = 1\n"},
         "alpha.py",
     )
-    assert version.package == f"tandem_plugins.alpha_{version.digest[:12]}"
+    assert version.package == f"tandem_plugins.alpha_{version.digest[:12]}.alpha"
 
 
 def test_folder_holds_code_and_data_recursively(write: WritePlugin) -> None:
@@ -68,11 +68,11 @@ def test_a_changed_data_file_is_a_new_version(write: WritePlugin) -> None:
 def test_digests_are_equal_exactly_when_the_files_are(
     left: dict[str, bytes], right: dict[str, bytes]
 ) -> None:
-    assert (_digest(left) == _digest(right)) == (left == right)
+    assert (digest_of(left) == digest_of(right)) == (left == right)
 
 
 def test_digest_does_not_depend_on_the_order_of_files() -> None:
-    assert _digest({"a": b"1", "b": b"2"}) == _digest({"b": b"2", "a": b"1"})
+    assert digest_of({"a": b"1", "b": b"2"}) == digest_of({"b": b"2", "a": b"1"})
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
