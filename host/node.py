@@ -147,6 +147,8 @@ class _Node:
         engine.on_alert = view.note_alert
         for problem in catalog.problems:
             engine.alert("plugin_refused", str(problem))
+        for note in catalog.notes:
+            engine.alert("plugin_shadowed", note)
         await self._connect(engine, catalog)
         driver = self._make_driver(engine, clock)
         self._listen_for_signals()

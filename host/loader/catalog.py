@@ -29,6 +29,8 @@ class Catalog:
         self.manager: pluggy.PluginManager = new_manager()
         self.versions: dict[str, Version] = {}
         self.problems: list[PluginProblem] = []
+        self.notes: list[str] = []
+        """What is unusual and no problem: which plugins stand in for others of their name."""
         self._offers: dict[tuple[Kind, str], Offer] = {}
         self._imported: list[Version] = []
 
@@ -43,6 +45,7 @@ class Catalog:
         catalog = cls()
         discovery = discover(map(Path, plugin_dirs))
         catalog.problems.extend(discovery.problems)
+        catalog.notes.extend(discovery.notes)
         for path in discovery.plugins.values():
             catalog._try(functools.partial(catalog._add_file, path))
         if entry_points:

@@ -16,23 +16,29 @@ class Discovery(Struct, frozen=True):
 
     plugins: dict[str, Path]
     problems: tuple[PluginProblem, ...]
+    notes: tuple[str, ...] = ()
+    """Which plugins stand in for others of their name, in words."""
 
 
 def discover(plugin_dirs: Iterable[Path]) -> Discovery:
     """Find the plugins in these folders and their plain subfolders.
 
     A `.py` file and a folder with `__init__.py` are plugins; a folder without one
-    (`strategies/`, `models/`) is only looked into. Names that start with `_` are no plugins. Two
-    plugins of one name are both left out: which of them a configuration means cannot be known.
+    (`strategies/`, `models/`) is only looked into. Names that start with `_` are no plugins. A plugin
+    in a later folder stands in for one of its name in an earlier one, so that a bundled plugin can
+    be copied and changed. Two of one name below one folder are both left out: which of them a
+    configuration means cannot be known.
     """
-    found: dict[str, list[Path]] = {}
+    found: dict[str, Path | None] = {}
     problems: list[PluginProblem] = []
+    notes: list[str] = []
     for plugin_dir in dict.fromkeys(path.absolute() for path in plugin_dirs):
         if not plugin_dir.is_dir():
             problems.append(
                 _problem(plugin_dir, "is not a folder", "create it or take it out of node.plugin_dirs")
             )
             continue
+        here: dict[str, list[Path]] = {}
         for path in _walk(plugin_dir, {plugin_dir.resolve()}):
             name = path.stem if path.suffix == ".py" else path.name
             if not name.isidentifier():
@@ -40,17 +46,21 @@ def discover(plugin_dirs: Iterable[Path]) -> Discovery:
                 problems.append(
                     _problem(path, f'"{name}" cannot name a plugin', f'rename it, for example to "{wanted}"')
                 )
-            elif path not in found.setdefault(name, []):
-                found[name].append(path)
-    for name, paths in found.items():
-        if len(paths) > 1:
-            others = ", ".join(map(str, paths[1:]))
-            problems.append(
-                PluginProblem(
-                    name, paths[0], str(paths[0]), 0, f"has the same name as {others}", "rename all but one"
-                )
-            )
-    return Discovery({name: paths[0] for name, paths in found.items() if len(paths) == 1}, tuple(problems))
+            else:
+                here.setdefault(name, []).append(path)
+        for name, (path, *others) in here.items():
+            if others:
+                cause = f"has the same name as {', '.join(map(str, others))}"
+                problems.append(PluginProblem(name, path, str(path), 0, cause, "rename all but one"))
+                found[name] = None
+                continue
+            known = found.get(name)
+            if known is not None and known.resolve() != path.resolve():
+                notes.append(f"plugin {name}: {path} stands in for {known}")
+            found[name] = path
+    return Discovery(
+        {name: path for name, path in found.items() if path is not None}, tuple(problems), tuple(notes)
+    )
 
 
 def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:

@@ -40,6 +40,31 @@ def test_two_plugins_of_one_name_are_both_left_out_and_both_named(write: WritePl
     assert all(str(path) in str(found.problems[0]) for path in paths)
 
 
+def test_plugin_in_a_later_folder_stands_in_for_an_earlier_one(write: WritePlugin, tmp_path: Path) -> None:
+    bundled = write("bundled/strategies/maker.py")
+    write("bundled/other.py")
+    mine = write("mine/maker.py")
+
+    found = discover([tmp_path / "plugins/bundled", tmp_path / "plugins/mine"])
+
+    assert found.plugins["maker"] == mine
+    assert (list(found.plugins), found.problems) == (["maker", "other"], ())
+    assert found.notes == (f"plugin maker: {mine} stands in for {bundled}",)
+
+
+def test_name_that_a_later_folder_has_twice_is_not_taken_from_an_earlier_one(
+    write: WritePlugin, tmp_path: Path
+) -> None:
+    write("bundled/maker.py")
+    write("mine/a/maker.py")
+    write("mine/b/maker.py")
+
+    found = discover([tmp_path / "plugins/bundled", tmp_path / "plugins/mine"])
+
+    assert found.plugins == {}
+    assert "has the same name" in str(found.problems[0])
+
+
 def test_one_folder_given_twice_is_no_conflict(write: WritePlugin, tmp_path: Path) -> None:
     write("maker.py")
 
