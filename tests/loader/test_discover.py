@@ -48,7 +48,7 @@ def test_plugin_in_a_later_folder_stands_in_for_an_earlier_one(write: WritePlugi
     found = discover([tmp_path / "plugins/bundled", tmp_path / "plugins/mine"])
 
     assert found.plugins["maker"] == mine
-    assert (list(found.plugins), found.problems) == (["maker", "other"], ())
+    assert (sorted(found.plugins), found.problems) == (["maker", "other"], ())
     assert found.notes == (f"plugin maker: {mine} stands in for {bundled}",)
 
 
