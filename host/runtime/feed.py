@@ -97,6 +97,8 @@ class AccountFeed:
         self.data_dir = data_dir
         self.adapter: Final = adapter
         self.symbols: dict[str, SymbolFeed] = {}
+        self.listed: tuple[str, ...] = ()
+        """Every symbol of the venue, followed or not."""
         self._engine: Final = engine
         self.now_ns: Final = engine.clock.now_ns
         self.history: Final = EventHistory()

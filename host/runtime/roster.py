@@ -225,13 +225,12 @@ class Roster:
         return instance is not None and order.account == instance.account and order.symbol in instance.symbols
 
     def _check_symbols(self, spec: InstanceSpec) -> None:
-        listed = self._engine.state.instruments.get(spec.account, {})
-        followed = self._engine.feeds[spec.account].symbols
+        feed = self._engine.feeds[spec.account]
         for symbol in spec.symbols:
-            if symbol not in followed:
+            if symbol not in feed.symbols:
                 raise TandemError(
                     f"instance {spec.name}: account {spec.account} has no symbol {symbol}; "
-                    f"it offers {', '.join(sorted(listed)) or 'none of those asked for'}"
+                    f"it has {', '.join(feed.listed) or 'none'}"
                 )
 
     def _connect(self, instance: Instance, ids: ClientIdMaker, spec: InstanceSpec) -> None:
