@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from host.cli import main
 from host.core.lifecycle import RESTING, TRANSITIONS
 
 REPO = Path(__file__).parents[1]
@@ -73,5 +75,14 @@ def test_every_kind_of_alert_is_explained() -> None:
     raised = set(re.findall(r'(?:alert|Alert)\(\s*"(\w+)"', SOURCE))
     raised |= set(re.findall(r'(?:anomaly=|return )f"(\w+): ', SOURCE))
     assert len(raised) > 15
-    assert raised <= explained
+    assert raised <= explained, "add a row to docs/operating-a-node.md"
     assert explained - raised <= {"illegal_move"}
+
+
+def test_the_strategy_in_the_readme_is_one_the_host_takes(tmp_path: Path) -> None:
+    text = (REPO / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    plugin = tmp_path / "maker.py"
+    plugin.write_text(example)
+    done = CliRunner().invoke(main, ["plugin", "check", str(plugin)])
+    assert done.exit_code == 0, done.output
