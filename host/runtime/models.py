@@ -1,19 +1,33 @@
 """Runs the quote models of one instance and keeps a slow or broken one from holding up its quotes."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine
 from decimal import Decimal
 from math import isfinite
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
 from host.api import NO_CHANGE, Adjustment, AsyncQuoteModel, Features, Quote, QuoteModel
 from host.runtime.clock import Clock
 
-__all__ = ["ModelStage"]
+__all__ = ["Answer", "ModelStage", "Sample", "apply_adjustment"]
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
+
+SAMPLES_KEPT: Final = 128
+"""Some seconds of quoting, and more calls than it takes to know what a model costs."""
+
+Sample = tuple[Features, Quote, Adjustment | None]
+"""What a model was asked, and what it said (None: nothing that could be used)."""
+
+
+class Answer(Struct, frozen=True):
+    """What an asynchronous model said, and when."""
+
+    adjustment: Adjustment
+    ts_ns: int
 
 
 class ModelStage:
@@ -27,17 +41,20 @@ class ModelStage:
     def __init__(self, name: str, model: QuoteModel[Any], clock: Clock, spawn: Spawn) -> None:
         self.name = name
         self.model = model
+        """The version that runs; a reload replaces it between two events."""
         self.used = 0
         self.skipped = 0
         self.last_error = ""
+        self.slowest_ns = 0
+        """The longest call among those that overran the budget."""
+        self.recent: deque[Sample] = deque(maxlen=SAMPLES_KEPT)
+        """What a new version is tried with and measured by."""
         self._clock = clock
         self._spawn = spawn
         self._budget_ns = int(model.budget_us * 1e3)
         self._stopwatch_ns = clock.stopwatch_ns
-        self._adjust: Callable[[Features, Quote], Adjustment | None] = (
-            self._latest if isinstance(model, AsyncQuoteModel) else model.adjust
-        )
-        self._answer: _Answer | None = None
+        self._adjust = self._way_to(model)
+        self._answer: Answer | None = None
         self._task: asyncio.Task[None] | None = None
 
     def adjust(self, features: Features, quote: Quote) -> Quote:
@@ -47,21 +64,44 @@ class ModelStage:
         try:
             adjustment = self._adjust(features, quote)
             if adjustment is None:
+                self.recent.append((features, quote, None))
                 return self._skip(quote, "it has no answer that is not too old")
-            adjusted = quote if adjustment is NO_CHANGE else _apply(adjustment, quote)
+            adjusted = quote if adjustment is NO_CHANGE else apply_adjustment(adjustment, quote)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary: counted, the quote goes out
+            self.recent.append((features, quote, None))
             return self._skip(quote, f"{type(error).__name__}: {error}")
-        if stopwatch_ns() - started_ns > self._budget_ns:
+        taken_ns = stopwatch_ns() - started_ns
+        self.recent.append((features, quote, adjustment))
+        if taken_ns > self._budget_ns:
+            self.slowest_ns = max(self.slowest_ns, taken_ns)
             return self._skip(quote, f"needed longer than its budget of {self.model.budget_us:g} µs")
         if adjusted is None:
             return self._skip(quote, f"its answer makes no quote: {adjustment}")
         self.used += 1
         return adjusted
 
+    def take(self, model: QuoteModel[Any], answer: Answer | None = None) -> Answer | None:
+        """Run `model`, which was started, from the next quote on.
+
+        `answer` is what an asynchronous model goes on with until its own next one; the answer that
+        the model before it had is returned.
+        """
+        self.close()
+        before, self._answer = self._answer, answer
+        self._task = None
+        self.slowest_ns = 0
+        self._budget_ns = int(model.budget_us * 1e3)
+        self._adjust = self._way_to(model)
+        self.model = model
+        return before
+
     def close(self) -> None:
         """End a prediction that is still under way."""
         if self._task is not None:
             self._task.cancel()
+
+    def _way_to(self, model: QuoteModel[Any]) -> Callable[[Features, Quote], Adjustment | None]:
+        return self._latest if isinstance(model, AsyncQuoteModel) else model.adjust
 
     def _skip(self, quote: Quote, why: str) -> Quote:
         self.skipped += 1
@@ -84,15 +124,11 @@ class ModelStage:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary: the old answer expires
             self.last_error = f"{type(error).__name__}: {error}"
         else:
-            self._answer = _Answer(adjustment, self._clock.now_ns())
+            if model is self.model:  # else one that is no longer asked, and did not heed its cancellation
+                self._answer = Answer(adjustment, self._clock.now_ns())
 
 
-class _Answer(Struct, frozen=True):
-    adjustment: Adjustment
-    ts_ns: int
-
-
-def _apply(adjustment: Adjustment, quote: Quote) -> Quote | None:
+def apply_adjustment(adjustment: Adjustment, quote: Quote) -> Quote | None:
     """Return the adjusted quote, or None where the numbers make none."""
     shift, scale = adjustment.shift_bps, adjustment.spread_scale
     bid_scale, ask_scale = adjustment.bid_size_scale, adjustment.ask_size_scale
