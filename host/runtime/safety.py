@@ -12,6 +12,7 @@ from host.api import (
     OrderExpired,
     OrderRejected,
     Report,
+    TandemError,
 )
 from host.core import entries as e
 from host.core.risk_limits import Action, Refusal
@@ -98,9 +99,9 @@ class Safety:
         feed = engine.feeds[account]
         if feed.failure or engine.halted:
             return
-        feed.failure = describe_error(error)
+        feed.failure = str(error) if isinstance(error, TandemError) else f"its adapter raised {describe_error(error)}"
         feed.is_settled = False
-        text = f"account {account}: its adapter raised {feed.failure}"
+        text = f"account {account}: {feed.failure}"
         try:
             engine.alert("account_failed", text)
             engine.begin_turn(engine.clock.now_ns())
