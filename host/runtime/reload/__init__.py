@@ -1,6 +1,16 @@
 """Changing the code of plugins while their orders are live."""
 
-from host.runtime.reload.reloader import Reloader, ReloadReport, ReloadSettings
+from host.runtime.reload.models import ModelUse
+from host.runtime.reload.reloader import Reloader, ReloadReport, ReloadSettings, StrategyUse
 from host.runtime.reload.stages import Stage, StageOutcome, StageResult
 
-__all__ = ["ReloadReport", "ReloadSettings", "Reloader", "Stage", "StageOutcome", "StageResult"]
+__all__ = [
+    "ModelUse",
+    "ReloadReport",
+    "ReloadSettings",
+    "Reloader",
+    "Stage",
+    "StageOutcome",
+    "StageResult",
+    "StrategyUse",
+]

@@ -10,15 +10,16 @@ import gc
 import logging
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from msgspec import Struct
 
-from host.api import Strategy, TandemError
+from host.api import QuoteModel, Strategy, TandemError
 from host.core import entries as e
 from host.core.entries import VersionState
 from host.loader import Catalog, Offer, Version, make
 from host.runtime.instance import Instance
+from host.runtime.reload.models import ModelRevision, ModelUse
 from host.runtime.reload.probation import ProbationLimits
 from host.runtime.reload.revision import StrategyRevision
 from host.runtime.reload.stages import ReloadRefused, Stage, StageLog, StageOutcome, StageResult
@@ -63,14 +64,57 @@ class ReloadReport(Struct, frozen=True):
     instances: tuple[str, ...]
 
 
+class _Watched(Protocol):
+    """The guards of one version on probation."""
+
+    def fault(self) -> str: ...
+
+    def is_over(self, now_ns: int) -> bool: ...
+
+
+class Revision(Protocol):
+    """One use of a plugin on its way from one version to the next: what a transaction consists of.
+
+    Up to `swap`, which must not await, nothing that runs is touched; whatever fails before raises
+    `TandemError`.
+    """
+
+    @property
+    def name(self) -> str:
+        """Whose it is: an instance or an account."""
+
+    @property
+    def old(self) -> Any:
+        """The plugin's object that ran before the swap."""
+
+    @property
+    def new(self) -> Any:
+        """The plugin's object that runs after the swap, None before it was built."""
+
+    @property
+    def probation(self) -> _Watched | None:
+        """What watches the new version, once it is live."""
+
+    def build(self) -> str: ...
+
+    async def warm_up(self) -> str: ...
+
+    def swap(self, now_ns: int) -> None: ...
+
+    def settle(self) -> None: ...
+
+    def roll_back(self, reason: str, policy: str, now_ns: int) -> None: ...
+
+
 class _Live(Struct):
     """A version that went live and is on probation."""
 
     plugin: str
     version: Version
-    revisions: list[StrategyRevision]
+    revisions: list[Revision]
     old_catalog: Catalog
     uses: dict[str, StrategyUse]
+    model_uses: dict[str, tuple[ModelUse, ...]]
     started_ns: int
 
 
@@ -91,6 +135,8 @@ class Reloader:
     ) -> None:
         self.catalog = catalog
         self.uses: dict[str, StrategyUse] = {}
+        self.model_uses: dict[str, tuple[ModelUse, ...]] = {}
+        """The models of each instance, in the order of its chain."""
         self.reloads = 0
         self.on_report: Callable[[ReloadReport], None] = lambda report: None
         self._engine = engine
@@ -182,6 +228,7 @@ class Reloader:
         return self._report(plugin, version.digest, VersionState.ACTIVE, "live, on probation", log)
 
     def _users(self, plugin: str) -> list[Instance]:
+        """Return the instances that run a strategy of this plugin."""
         instances = self._engine.roster.instances
         return [
             instances[name]
@@ -189,10 +236,21 @@ class Reloader:
             if use.offer.version.name == plugin and name in instances
         ]
 
+    def _model_users(self, plugin: str) -> list[tuple[Instance, int, ModelUse]]:
+        """Return the places in chains of models that run one of this plugin."""
+        instances = self._engine.roster.instances
+        return [
+            (instances[name], place, use)
+            for name, uses in self.model_uses.items()
+            if name in instances
+            for place, use in enumerate(uses)
+            if use.offer.version.name == plugin
+        ]
+
     def _revisions(
         self, plugin: str, version: Version, catalog: Catalog, users: list[Instance]
-    ) -> list[StrategyRevision]:
-        revisions = []
+    ) -> list[Revision]:
+        revisions: list[Revision] = []
         for instance in users:
             use = self.uses[instance.instance]
             revisions.append(
@@ -204,21 +262,34 @@ class Reloader:
                     self._settings.limits,
                 )
             )
+        for instance, place, model_use in self._model_users(plugin):
+            revisions.append(
+                ModelRevision(
+                    self._engine.clock,
+                    instance,
+                    instance.models[place],
+                    functools.partial(self._make_model, catalog, model_use, instance.instance),
+                    self._settings.limits,
+                )
+            )
         return revisions
+
+    def _make_model(self, catalog: Catalog, use: ModelUse, instance: str) -> QuoteModel[Any]:
+        name = use.offer.name
+        model: QuoteModel[Any] = make(catalog.model(name), use.params, instance=f"{instance}, model {name}")
+        return model
 
     def _make(self, catalog: Catalog, use: StrategyUse, instance: str) -> Strategy[Any]:
         strategy: Strategy[Any] = make(catalog.strategy(use.offer.name), use.params, instance=instance)
         return strategy
 
-    def _swap(
-        self, plugin: str, version: Version, catalog: Catalog, revisions: list[StrategyRevision]
-    ) -> None:
+    def _swap(self, plugin: str, version: Version, catalog: Catalog, revisions: list[Revision]) -> None:
         """Swap all instances within one turn: no event comes between, and no await."""
         engine = self._engine
         self._end_probation(plugin)
         now_ns = engine.clock.now_ns()
         engine.begin_turn(now_ns)
-        done: list[StrategyRevision] = []
+        done: list[Revision] = []
         try:
             for revision in revisions:
                 revision.swap(now_ns)
@@ -234,7 +305,15 @@ class Reloader:
         for name, use in old_uses.items():
             if use.offer.version.name == plugin:
                 self.uses[name] = StrategyUse(catalog.strategy(use.offer.name), use.params)
-        self._live[plugin] = _Live(plugin, version, revisions, old_catalog, old_uses, now_ns)
+        old_model_uses = dict(self.model_uses)
+        for name, model_uses in old_model_uses.items():
+            self.model_uses[name] = tuple(
+                ModelUse(catalog.model(use.offer.name), use.params)
+                if use.offer.version.name == plugin
+                else use
+                for use in model_uses
+            )
+        self._live[plugin] = _Live(plugin, version, revisions, old_catalog, old_uses, old_model_uses, now_ns)
         engine.roster.rewire()
         engine.end_turn(now_ns, 0)
 
@@ -244,7 +323,7 @@ class Reloader:
         """Look after versions on probation; runs with the engine's housekeeping."""
         for live in list(self._live.values()):
             faults = [
-                f"instance {revision.instance.instance}: {fault}"
+                f"{revision.name}: {fault}"
                 for revision in live.revisions
                 if revision.probation is not None and (fault := revision.probation.fault())
             ]
@@ -262,7 +341,7 @@ class Reloader:
 
     def _on_fault(self, instance: Instance, why: str) -> bool:
         for live in self._live.values():
-            if any(revision.instance is instance for revision in live.revisions):
+            if any(revision.probation is instance.probation for revision in live.revisions):
                 # The other handlers of this very event are still to run: after them, not before.
                 instance.is_trading = False
                 text = f"instance {instance.instance}: {why}"
@@ -275,10 +354,10 @@ class Reloader:
             return  # two callbacks of one event raised
         engine = self._engine
         for revision in live.revisions:
-            engine.roster.set_trading(revision.instance)
             revision.roll_back(reason, self._settings.rollback_policy, now_ns)
         bad, self.catalog = self.catalog, live.old_catalog
         self.uses = live.uses
+        self.model_uses = live.model_uses
         digest = live.version.digest
         self._record_stage(live.plugin, digest, StageResult(Stage.ROLL_BACK, StageOutcome.PASSED, 0, reason))
         self._record_move(live.plugin, digest, VersionState.ROLLED_BACK, reason)
@@ -294,7 +373,7 @@ class Reloader:
         self.on_report(
             ReloadReport(
                 live.plugin, digest, VersionState.ROLLED_BACK, reason, (),
-                tuple(r.instance.instance for r in live.revisions),
+                tuple(sorted({r.name for r in live.revisions})),
             )
         )  # fmt: skip
 
@@ -343,11 +422,11 @@ class Reloader:
 
     # -- retirement ------------------------------------------------------------------------------
 
-    def _retire(self, plugin: str, digest: str, catalog: Catalog, strategies: list[Strategy[Any]]) -> None:
+    def _retire(self, plugin: str, digest: str, catalog: Catalog, objects: list[Any]) -> None:
         """Let a version's code go, and remember to see that it went."""
-        for strategy in strategies:
-            self._retiring.append((plugin, digest, weakref.ref(type(strategy))))
-        strategies.clear()
+        for one in objects:
+            self._retiring.append((plugin, digest, weakref.ref(type(one))))
+        objects.clear()
         catalog.close()
 
     def _check_retired(self) -> None:
@@ -396,7 +475,8 @@ class Reloader:
     def _report(
         self, plugin: str, digest: str, state: VersionState | None, reason: str, log: StageLog
     ) -> ReloadReport:
-        users = tuple(instance.instance for instance in self._users(plugin))
-        report = ReloadReport(plugin, digest, state, reason, tuple(log.results), users)
+        users = {instance.instance for instance in self._users(plugin)}
+        users |= {instance.instance for instance, _, _ in self._model_users(plugin)}
+        report = ReloadReport(plugin, digest, state, reason, tuple(log.results), tuple(sorted(users)))
         self.on_report(report)
         return report

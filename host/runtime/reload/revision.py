@@ -41,6 +41,7 @@ class StrategyRevision:
         limits: ProbationLimits,
     ) -> None:
         self.instance: Final = instance
+        self.name: Final = instance.instance
         self.old: Final = instance.strategy
         self.old_digest: Final = engine.state.instances[instance.instance].digest
         self.digest: Final = digest
@@ -161,6 +162,7 @@ class StrategyRevision:
         """
         engine, instance, old = self._engine, self.instance, self.old
         self.probation = instance.probation = None
+        engine.roster.set_trading(instance)  # held back since its callback raised
         shadow = Shadow(instance)
         old.ctx = shadow
         events = engine.feeds[instance.account].history.since(self._swap_seq)
