@@ -237,7 +237,7 @@ class Engine:
     def stop_trading(self, reason: str) -> None:
         """Stop every instance and ask for every order to be cancelled."""
         for instance in list(self.roster.instances.values()):
-            self.roster.stop(instance, reason)
+            self.roster.stop(instance, reason, node_stops=True)
         now_ns = self.clock.now_ns()
         self.begin_turn(now_ns)
         self.oms.cancel_all(self.state.orders.values(), reason, now_ns)

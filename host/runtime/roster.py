@@ -155,14 +155,20 @@ class Roster:
         """Let it trade again."""
         self._move(instance, InstanceState.RUNNING, reason)
 
-    def stop(self, instance: Instance, reason: str) -> None:
-        """Run `on_stop`, pull all its orders; it no longer receives."""
+    def stop(self, instance: Instance, reason: str, *, node_stops: bool = False) -> None:
+        """Run `on_stop`, pull all its orders; it no longer receives.
+
+        With `node_stops` a paused one stays paused in the journal, and so after the restart.
+        """
         now_ns = self._engine.clock.now_ns()
         self._engine.begin_turn(now_ns)
         if instance.state in (InstanceState.RUNNING, InstanceState.PAUSED):
             self.call(instance, lambda _: instance.strategy.on_stop(), None, "on_stop")
         self.save_state(instance, now_ns)
-        if instance.state is not InstanceState.QUARANTINED:
+        if node_stops and instance.state is InstanceState.PAUSED:
+            self._set_state(instance, InstanceState.PAUSED, reason)
+            instance.state = InstanceState.STOPPED
+        elif instance.state is not InstanceState.QUARANTINED:
             self._set_state(instance, InstanceState.STOPPED, reason)
         self._pull_all(instance, reason, now_ns)
         self.rewire()
