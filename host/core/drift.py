@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Final
 
 from host.api import AccountSnapshot, InstrumentKind
-from host.core.accounting import Holding, average_price
+from host.core.accounting import Holding, average_price, signed_value
 from host.core.entries import PositionAdjusted
 from host.core.state import TradingState
 
@@ -17,19 +17,38 @@ VENUE_ROUNDING: Final = Decimal("1E-8")
 
 
 def drift(state: TradingState, account: str, snapshot: AccountSnapshot) -> list[str]:
-    """Say in words what differs; an account that the journal has never seen has no balances to differ."""
+    """Say in words what differs; an account that the journal has never seen has no balances to differ.
+
+    Where positions settle, balances are compared less the cost of what is open: fills that were told
+    in another order than they happened move profit between the two, but nothing is missing.
+    """
     texts = []
     if account in state.balances:
         ours = state.balances[account]
         venue = {balance.currency: balance.total for balance in snapshot.balances}
+        excess = _cost_beyond(state, account, snapshot)
         tolerated = _rounding(state, account)
         for currency in sorted(ours.keys() | venue.keys()):
             mine, theirs = ours.get(currency, _ZERO), venue.get(currency, _ZERO)
-            if abs(mine - theirs) > tolerated.get(currency, _ZERO):
+            missing = mine - theirs - excess.get(currency, _ZERO)
+            if abs(missing) > tolerated.get(currency, _ZERO):
                 texts.append(f"balance {currency}: ours {mine}, the venue's {theirs}")
     for symbol, mine, theirs in _positions(state, account, snapshot):
         texts.append(f"position {symbol}: ours {mine}, the venue's {theirs}")
     return texts
+
+
+def _cost_beyond(state: TradingState, account: str, snapshot: AccountSnapshot) -> dict[str, Decimal]:
+    """Return by how much the cost of our open positions exceeds the venue's, by settlement currency."""
+    venue = {position.symbol: position for position in snapshot.positions}
+    excess: dict[str, Decimal] = {}
+    for symbol, net in state.net_holdings.get(account, {}).items():
+        instrument = state.instruments[account][symbol]
+        cost, position = net.open_cost, venue.get(symbol)
+        if position is not None and position.entry_price > _ZERO:
+            cost -= signed_value(instrument, position.entry_price, position.qty)
+        excess[instrument.settle] = excess.get(instrument.settle, _ZERO) + cost
+    return excess
 
 
 def adjustments(state: TradingState, account: str, snapshot: AccountSnapshot) -> list[PositionAdjusted]:
@@ -64,9 +83,15 @@ def _positions(
 
 
 def _rounding(state: TradingState, account: str) -> dict[str, Decimal]:
-    """Return how far each currency's balance may be off by the venue's rounding alone."""
+    """Return how far each currency's balance may be off by the venue's rounding alone.
+
+    That is one unit of `VENUE_ROUNDING` for the profit of each fill, and for the average price of
+    what is open, which is also given rounded.
+    """
     tolerated: dict[str, Decimal] = {}
     for symbol, net in state.net_holdings.get(account, {}).items():
-        currency = state.instruments[account][symbol].settle
-        tolerated[currency] = tolerated.get(currency, _ZERO) + net.fills * VENUE_ROUNDING
+        instrument = state.instruments[account][symbol]
+        price = average_price(net, instrument)
+        units = net.fills + (abs(net.open_cost) / price if price else _ZERO)
+        tolerated[instrument.settle] = tolerated.get(instrument.settle, _ZERO) + units * VENUE_ROUNDING
     return tolerated

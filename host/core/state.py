@@ -44,6 +44,7 @@ from host.core.accounting import (
     average_price,
     balance_changes,
     exact_add,
+    signed_value,
     start_day,
 )
 from host.core.lifecycle import TRANSITIONS, OrderEvent, next_status
@@ -460,11 +461,13 @@ class TradingState(Struct):
         if report.venue_id:
             order.venue_id = report.venue_id
         if report.status.is_terminal:
-            if report.filled > order.filled:  # its fills are asked for first (host/core/oms.py)
-                return Outcome(order, before=order.status)
             before = order.status
             if not before.is_terminal:
-                self._set_status(order, report.status, "asked by client id")
+                if report.qty >= order.filled:  # an amend may have taken effect that we heard nothing of
+                    order.price, order.qty = report.price, report.qty
+                    order.pending_price = order.pending_qty = None
+                if report.filled <= order.filled:  # else its fills are asked for first: host/core/doubts.py
+                    self._set_status(order, report.status, "asked by client id")
             return Outcome(order, before=before)
         if report.qty <= order.filled:
             return Outcome(order, before=order.status)  # taken before the fills that we know
@@ -475,7 +478,7 @@ class TradingState(Struct):
         return outcome
 
     def _not_found(self, order: Order, _report: OrderNotFound) -> Outcome:
-        return Outcome(order, before=order.status)  # proves nothing by itself: see host/core/oms.py
+        return Outcome(order, before=order.status)  # proves nothing by itself: see host/core/doubts.py
 
     def _move(self, order: Order, event: OrderEvent, reason: str = "", fill: Fill | None = None) -> Outcome:
         before = order.status
@@ -539,6 +542,14 @@ class TradingState(Struct):
     def _account_reported(self, entry: e.AccountReported) -> None:
         self.balances[entry.account] = {b.currency: b.total for b in entry.snapshot.balances}
         self.venue_positions[entry.account] = {p.symbol: p for p in entry.snapshot.positions}
+        for position in entry.snapshot.positions:
+            net = self.net_holdings.get(entry.account, {}).get(position.symbol)
+            if net is not None and net.qty == position.qty:
+                instrument = self.instruments[entry.account][position.symbol]
+                if not _is_about(average_price(net, instrument), position.entry_price):
+                    # Fills were told in another order than they happened. The profit that is in these
+                    # balances must not be counted again when the position is closed.
+                    net.open_cost = signed_value(instrument, position.entry_price, position.qty)
 
     def _position_adjusted(self, entry: e.PositionAdjusted) -> Outcome | None:
         instrument = self.instruments.get(entry.account, {}).get(entry.symbol)
@@ -575,6 +586,13 @@ _AFTER_AMEND_SENT: Final = {
 }
 """The table's column for the most frequent move of a market maker."""
 
+
+def _is_about(ours: Decimal, theirs: Decimal) -> bool:
+    """Return whether an average price is the venue's, which may be rounded or not told at all."""
+    return theirs <= _ZERO or abs(ours - theirs) <= theirs * _SAME_PRICE
+
+
+_SAME_PRICE: Final = Decimal("1E-6")
 _EMPTY: Final = Holding()
 _ENCODER = msgspec.msgpack.Encoder(decimal_format="string")
 _SORTED = msgspec.msgpack.Encoder(decimal_format="string", order="deterministic")
