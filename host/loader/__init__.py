@@ -12,7 +12,9 @@ from host.loader.params import InstanceFailed, ParamsInvalid, decode_params, mak
 from host.loader.probe import ProbeResult, probe
 from host.loader.problem import PluginProblem, PluginRejected, UnknownPlugin
 from host.loader.scaffold import ScaffoldRefused, scaffold
+from host.loader.settle import NotStable, settle
 from host.loader.stages import Outcome, Stage, StageReport
+from host.loader.watch import Notice, PluginWatcher, WatchFailed
 
 __all__ = [
     "ArchivedVersionDamaged",
@@ -24,11 +26,14 @@ __all__ = [
     "ForkServerFailed",
     "InstanceFailed",
     "Kind",
+    "NotStable",
+    "Notice",
     "Offer",
     "Outcome",
     "ParamsInvalid",
     "PluginProblem",
     "PluginRejected",
+    "PluginWatcher",
     "ProbeResult",
     "ScaffoldRefused",
     "Stage",
@@ -36,6 +41,7 @@ __all__ = [
     "UnknownPlugin",
     "Version",
     "VersionArchive",
+    "WatchFailed",
     "capture",
     "check_plugin",
     "decode_params",
@@ -44,5 +50,6 @@ __all__ = [
     "make",
     "probe",
     "scaffold",
+    "settle",
     "unload",
 ]

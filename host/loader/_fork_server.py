@@ -25,27 +25,14 @@ from msgspec import Struct
 
 from host.loader import _probe_child
 from host.loader.capture import NAMESPACE
+from host.loader.fork_server import Ask, Ended
 
-__all__ = ["Ask", "Ended", "main"]
+__all__ = ["main"]
 
 _KILL_GRACE_S = 5.0  # past the deadline, at which a child ends itself and says where it was
 _MOST_OUTPUT_BYTES = 64 << 20  # of a plugin that prints in a loop; its output is held in memory
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-class Ask(Struct, frozen=True, array_like=True):
-    """Probe, with three descriptors: the request, and where answers and errors go. No deadline: cancel."""
-
-    number: int
-    deadline_s: float | None
-
-
-class Ended(Struct, frozen=True, array_like=True):
-    """The child of that number and all it started are gone. Number 0 says that the server is warm."""
-
-    number: int
-    exit_code: int
 
 
 class _Child(Struct, eq=False):
@@ -172,7 +159,7 @@ def _be_child(server: int, deadline_s: float, descriptors: list[int]) -> None:
         return  # the server ended before it could take this child along
     for target, descriptor in enumerate(descriptors):  # request, answers, errors, notes
         os.dup2(descriptor, target)
-    for descriptor in map(int, os.listdir("/proc/self/fd")):
+    for descriptor in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
         if descriptor >= len(descriptors):
             with contextlib.suppress(OSError):  # the one that listed the folder is closed already
                 os.close(descriptor)
@@ -204,7 +191,7 @@ def _settle_memory() -> None:
 
 
 def _thread_count() -> int:
-    return len(os.listdir("/proc/self/task"))
+    return len(list(Path("/proc/self/task").iterdir()))
 
 
 def _prctl(option: int, value: int) -> None:

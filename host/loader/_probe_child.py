@@ -28,7 +28,7 @@ def probe_stdin(deadline_s: float) -> None:
     """Run the stages until one fails; the process ends where they take longer than `deadline_s`."""
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what the plugin prints must not mix with the answers
-    with open(0, "rb", closefd=False) as stdin:  # noqa: PTH123 - a descriptor, not a path
+    with open(0, "rb", closefd=False) as stdin:
         request = stdin.read()
     version = msgspec.msgpack.decode(request, type=Version, dec_hook=lambda _type, value: Path(value))
     faulthandler.enable()

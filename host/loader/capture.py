@@ -114,8 +114,9 @@ class Version(Struct, frozen=True):
 def capture(path: Path) -> Version:
     """Read a plugin: a `.py` file, or a folder with `__init__.py` and everything below it.
 
-    The shared code that it imports is read with it. Hidden files, bytecode and what editors leave behind do not count. Raises `PluginRejected`
-    when a file cannot be read, which includes one that vanished while reading.
+    The shared code that it imports is read with it. Hidden files, bytecode and what editors leave
+    behind do not count. Raises `PluginRejected` when a file cannot be read, which includes one that
+    vanished while reading.
     """
     path = path.absolute()
     name = path.stem if path.suffix == ".py" else path.name

@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
+from msgspec import Struct
 
 from host.api import TandemError
-from host.loader._fork_server import Ask, Ended
 from host.loader.capture import Version
 from host.loader.probe import PROBE_STAGES, ProbeResult, conclude
 from host.loader.stages import Outcome, StageReport
@@ -29,6 +29,20 @@ _STOP_S = 5.0
 _MOST_AT_ONCE = 4  # more would only take each other's processor time, and so their deadlines
 _MOST_LAST_WORDS = 64 << 10
 _WARM = 0
+
+
+class Ask(Struct, frozen=True, array_like=True):
+    """Probe, with three descriptors: the request, and where answers and errors go. No deadline: cancel."""
+
+    number: int
+    deadline_s: float | None
+
+
+class Ended(Struct, frozen=True, array_like=True):
+    """The child of that number and all it started are gone. Number 0 says that the server is warm."""
+
+    number: int
+    exit_code: int
 
 
 class ForkServerFailed(TandemError):  # noqa: N818 - parallel to the other outcomes
@@ -134,7 +148,7 @@ class _Link:
             await link.close()
             raise ForkServerFailed(
                 f"the process that forks probes did not start (exit code {process.returncode}); "
-                f"run {sys.executable} -m host.loader._fork_server to see why"
+                "its standard error, which is the host's, says why"
             ) from None
         except BaseException:
             await asyncio.shield(link.close())
@@ -166,7 +180,8 @@ class _Link:
             await asyncio.to_thread(self.process.wait)
 
     async def _answer(self, number: int, within_s: float) -> int:
-        future = self._waiting[number] = self._loop.create_future()
+        future: asyncio.Future[int] = self._loop.create_future()
+        self._waiting[number] = future
         try:
             async with asyncio.timeout(within_s):
                 return await future
