@@ -60,6 +60,14 @@ def test_killed_node_agrees_with_the_venue_after_each_restart(tmp_path: Path) ->
         judge(tmp_path, venue.log)
 
 
+@pytest.mark.timeout(60 + 10 * KILLS)
+def test_killed_node_agrees_with_the_paper_account_in_its_own_process(tmp_path: Path) -> None:
+    config = write_config(tmp_path, 'exchange = "paper"')
+    log = tmp_path / "data/paper-acc.jsonl"
+    kill_at_random_moments(tmp_path, config, log, SEED)
+    judge(tmp_path, log)
+
+
 def judge(folder: Path, venue_log: Path) -> None:
     journal, truth = JournalTruth(folder / "data/journal"), VenueTruth(venue_log, "acc")
     # Some died before they could say that they started.

@@ -206,7 +206,7 @@ def test_strategy_with_impossible_candles_is_refused(desk: Desk) -> None:
 
 
 def test_instance_on_a_symbol_that_is_not_there_changes_nothing(desk: Desk) -> None:
-    with pytest.raises(TandemError, match="account acc has no symbol X-Y; it offers BTC-USDT, ETH-USDT"):
+    with pytest.raises(TandemError, match="account acc has no symbol X-Y; it has BTC-USDT, ETH-USDT"):
         desk.add("lost", Quoter(), "X-Y")
     assert "lost" not in desk.engine.state.instances
 
