@@ -50,8 +50,8 @@ class Delivery:
 
     def __init__(self, seed: int, latency: Latency, faults: Faults) -> None:
         self.faults = faults
-        """May be replaced at any time; counts for messages sent from then on."""
-        self._latency = latency
+        """May be replaced at any time, as may `latency`; counts for messages sent from then on."""
+        self.latency = latency
         self._random = Random(seed)
         self._last_arrival: dict[str, int] = {}
         self._last_report: dict[str, int] = {}
@@ -117,7 +117,7 @@ class Delivery:
         return due_ns
 
     def _delay(self) -> int:
-        latency = self._latency
+        latency = self.latency
         if not latency.jitter_ns:
             return latency.base_ns
         return latency.base_ns + self._random.randrange(latency.jitter_ns + 1)

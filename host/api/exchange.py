@@ -329,6 +329,11 @@ class AdapterContext(Protocol):
     account: str
     data_dir: str
     """Folder of this node's data, for what an adapter must keep across restarts."""
+    shared: dict[str, Any]
+    """What the versions of this account's adapter have in common, for as long as the account is
+    there: one leaves something, such as what it spent of a rate limit, and the next one finds it.
+    Plain data, or objects of installed packages; never of a plugin's own classes, which would
+    keep an old version's code alive."""
 
     def now_ns(self) -> int:
         """Return the host's time: nanoseconds since the Unix epoch; replayed time in a replay."""
@@ -348,6 +353,10 @@ class ExchangeAdapter(Generic[P]):
 
     Life: `connect`, then `subscribe`, then any number of `send`; `close` ends it. Nothing is
     handed to `ctx` after `close` returns.
+
+    When its code changes, the new version is connected beside the old one and both are there for a
+    while, the old one for the answers to what it has sent. `ctx.market` and `ctx.report` lead
+    elsewhere after such a change: look them up at each call, do not keep them.
     """
 
     params_type: ClassVar[type[Params]] = NoParams

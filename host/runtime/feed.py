@@ -95,6 +95,7 @@ class AccountFeed:
     def __init__(self, engine: "Engine", account: str, adapter: ExchangeAdapter[Any], data_dir: str) -> None:
         self.account = account
         self.data_dir = data_dir
+        self.shared: dict[str, Any] = {}
         self.adapter: Final = adapter
         self.symbols: dict[str, SymbolFeed] = {}
         self.listed: tuple[str, ...] = ()

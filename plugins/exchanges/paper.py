@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import struct
-from collections import deque
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 import msgspec
 
 from host.api import (
+    AmendOrder,
+    CancelOrder,
     Command,
     ConnectionChanged,
     ExchangeAdapter,
@@ -19,6 +20,7 @@ from host.api import (
     Instrument,
     NonNegative,
     Params,
+    PlaceOrder,
     Positive,
     PositiveInt,
     Seconds,
@@ -28,7 +30,8 @@ from host.api import (
 from venue.awaiting import AwaitedAnswers
 from venue.catalog import INSTRUMENTS, calm_market, synthetic_market
 from venue.delivery import NO_FAULTS, Faults, Latency
-from venue.exchange import Exchange, Output
+from venue.exchange import Exchange
+from venue.hosting import HostedExchange, Session, attach
 from venue.ledger import Ledger
 from venue.market import Market
 from venue.recording import Recording, RecordingError
@@ -53,6 +56,7 @@ _CALM = "calm"
 _FIRST_PAUSE_S = 0.05
 _READ_BYTES = 1 << 16
 _CHANNELS = ("market", "private", "orders")
+_TRADING = (PlaceOrder, AmendOrder, CancelOrder)
 _USUAL_BALANCES = {"USDT": Decimal(100_000), "BTC": Decimal(2), "ETH": Decimal(40)}
 _OTHER_BALANCE = Decimal(100_000)
 
@@ -86,30 +90,36 @@ class PaperParams(Params, frozen=True):
 
 
 class Paper(SteppedAdapter[PaperParams]):
-    """Trades one account at a simulated exchange inside this process, in the host's time."""
+    """Trades one account at a simulated exchange inside this process, in the host's time.
+
+    The exchange outlives the adapter: another version of this file attaches to the one that runs.
+    """
+
+    _host: HostedExchange
+    _exchange: Exchange
 
     def __init__(self, params: PaperParams) -> None:
         super().__init__(params)
-        self._exchange = Exchange()
         self._awaited = AwaitedAnswers(_ns(params.answer_timeout_ms))
         self._recording: Recording | None = None
-        self._ledger: Ledger | None = None
-        # Outputs wait here until they are handed over, so that none is lost if a handover raises.
-        self._outbox: deque[Output] = deque()
+        self._session: Session | None = None
 
     async def connect(self) -> Sequence[Instrument]:
         """Open the account and return the listed instruments; raise `ExchangeError`.
 
         Raises `LedgerError` where the log of an earlier run cannot be read.
         """
+        params = self.params
         instruments = [self._with_fees(instrument) for instrument in self._listed()]
-        self._exchange = self._open_exchange(instruments)
-        self._exchange.open_account(
-            self.ctx.account,
-            self.params.balances or _plenty(instruments),
-            leverage=Decimal(self.params.leverage),
-            is_fee_in_base=self.params.is_fee_in_base,
-        )
+        terms = f"market = {params.market!r} (repeat {params.repeat}), symbols = {params.symbols}, "
+        terms += f"seed = {params.seed}, persistent = {params.persistent}"
+        self._session = attach(self.ctx.shared, terms, lambda: self._open_exchange(instruments))
+        self._host = self._session.host
+        self._exchange = self._host.exchange
+        # Outputs wait here until they are handed over, so that none is lost if a handover raises.
+        self._outbox = self._session.outbox
+        if self._host.leader is None:
+            self._lead()
         return instruments
 
     async def subscribe(self, symbols: Sequence[str]) -> None:
@@ -120,6 +130,8 @@ class Paper(SteppedAdapter[PaperParams]):
                 raise ExchangeError(f"paper: symbols must be among {', '.join(listed)}, was {symbol}")
             if not self._exchange.has_market(symbol):
                 self._exchange.add_market(self._open_market(listed[symbol]))
+            else:  # it moves already, for the version before this one
+                self._outbox.append((None, self._exchange.snapshot(symbol)))
         now_ns = self.ctx.now_ns()
         for channel in _CHANNELS:
             self._outbox.append((self.ctx.account, ConnectionChanged(channel, True, "in process", now_ns)))
@@ -127,6 +139,8 @@ class Paper(SteppedAdapter[PaperParams]):
     def send(self, command: Command, deadline_ns: int) -> None:
         """Send one command; safe from within a handover, it travels from the next step on."""
         now_ns = self.ctx.now_ns()
+        if self._host.leader is not self._session and isinstance(command, _TRADING):
+            self._lead()
         self._exchange.submit(self.ctx.account, command, now_ns, deadline_ns)
         self._awaited.sent(command, now_ns)
 
@@ -148,11 +162,11 @@ class Paper(SteppedAdapter[PaperParams]):
 
     def step(self, now_ns: int) -> None:
         """Hand over everything due at or before `now_ns`, in order."""
-        outbox, exchange, awaited = self._outbox, self._exchange, self._awaited
-        if outbox:
+        host, awaited = self._host, self._awaited
+        if self._outbox:
             self._hand_over()
         while (due_ns := self.next_time_ns()) is not None and due_ns <= now_ns:
-            outbox.extend(exchange.step(due_ns))
+            host.step(due_ns)
             self._hand_over()
             unanswered_ns = awaited.next_time_ns()
             if unanswered_ns is not None and unanswered_ns <= due_ns:
@@ -160,10 +174,22 @@ class Paper(SteppedAdapter[PaperParams]):
                     self.ctx.report(unanswered)
 
     async def close(self) -> None:
-        """Hand over nothing more; a log is flushed and closed."""
-        self._outbox.clear()
-        if self._ledger is not None:
-            self._ledger.close()
+        """Hand over nothing more; the exchange's log is closed when no other version is attached."""
+        if self._session is not None:
+            self._session.leave()
+
+    def _lead(self) -> None:
+        """Have latency, faults and the account's terms be as this version's parameters say."""
+        params, exchange = self.params, self._exchange
+        self._host.leader = self._session
+        exchange.delivery.latency = Latency(_ns(params.latency_ms), _ns(params.jitter_ms))
+        exchange.delivery.faults = params.faults
+        exchange.open_account(
+            self.ctx.account,
+            params.balances or _plenty(exchange.instruments),
+            leverage=Decimal(params.leverage),
+            is_fee_in_base=params.is_fee_in_base,
+        )
 
     def _hand_over(self) -> None:
         outbox, ctx = self._outbox, self.ctx
@@ -189,20 +215,15 @@ class Paper(SteppedAdapter[PaperParams]):
             )
         return [INSTRUMENTS[symbol] for symbol in self.params.symbols]
 
-    def _open_exchange(self, instruments: Sequence[Instrument]) -> Exchange:
-        params = self.params
-        if params.persistent and self._recording is None and self.ctx.data_dir:
-            self._ledger = Ledger(Path(self.ctx.data_dir) / f"paper-{self.ctx.account}.jsonl")
-        exchange = Exchange(
-            seed=params.seed,
-            latency=Latency(_ns(params.latency_ms), _ns(params.jitter_ms)),
-            faults=params.faults,
-            ledger=self._ledger,
-        )
+    def _open_exchange(self, instruments: Sequence[Instrument]) -> tuple[Exchange, Ledger | None]:
+        ledger = None
+        if self.params.persistent and self._recording is None and self.ctx.data_dir:
+            ledger = Ledger(Path(self.ctx.data_dir) / f"paper-{self.ctx.account}.jsonl")
+        exchange = Exchange(seed=self.params.seed, ledger=ledger)
         for instrument in instruments:
             exchange.list_instrument(instrument)
         exchange.restore(self.ctx.now_ns())
-        return exchange
+        return exchange, ledger
 
     def _with_fees(self, instrument: Instrument) -> Instrument:
         maker, taker = self.params.maker_fee, self.params.taker_fee

@@ -65,6 +65,7 @@ class Host:
 
     def __init__(self, data_dir: str = "", start_ns: int = START_NS) -> None:
         self.data_dir = data_dir
+        self.shared: dict[str, Any] = {}
         self.time_ns = start_ns
         self.events: list[MarketEvent] = []
         self.reports: list[Report] = []
