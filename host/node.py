@@ -12,23 +12,21 @@ import sys
 import time
 from contextlib import nullcontext
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 import uvloop
 
-from host.api import ExchangeError, SteppedAdapter, TandemError
-from host.config import AccountSection, InstanceSection, NodeConfig, RunOptions
-from host.core.entries import InstanceState
+from host.api import SteppedAdapter
+from host.assembly import Assembly, NodeNotStarted
+from host.config import NodeConfig, RunOptions
 from host.journal import Journal, JournalError
-from host.loader import Catalog, make
+from host.loader import Catalog
+from host.reloading import Reloading, load_catalog
 from host.runtime.clock import LiveClock, VirtualClock
 from host.runtime.driver import LiveDriver, ReplayDriver
 from host.runtime.engine import Engine, EngineSettings
-from host.runtime.instance import Instance
 from host.runtime.recovery import recover
 from host.runtime.report import RunReport, make_report
-from host.runtime.roster import InstanceSpec
 from host.store import StoreWriter
 from host.terminal import TerminalView
 from host.view import ViewMaker
@@ -44,10 +42,6 @@ SIMULATION_START_NS: Final = 1_704_067_200_000_000_000
 """2024-01-01. When a synthetic market in simulated time begins, so that runs can be compared."""
 VIEW_EVERY_S: Final = 0.25
 SAY_WAITING_EVERY_S: Final = 5.0
-
-
-class NodeNotStarted(TandemError):  # noqa: N818 - the fact, in the words operators see
-    """The node has nothing to run, and says why."""
 
 
 def run(config: NodeConfig, options: RunOptions) -> RunReport:
@@ -66,13 +60,11 @@ class _Node:
         self._config = config
         self._options = options
         self._stop_reason = ""
-        self._skipped: dict[str, str] = {}
         self._said_waiting_s = 0.0
 
     async def run(self) -> RunReport:
         """Start, trade, stop; the journal and the adapters are closed whatever happens."""
         config, options = self._config, self._options
-        catalog = Catalog.load(config.plugin_dirs)
         clock = VirtualClock(_first_ns(options)) if options.is_simulated else LiveClock()
         journal = Journal.open(
             config.journal_dir,
@@ -83,6 +75,7 @@ class _Node:
         engine: Engine | None = None
         try:
             engine = self._make_engine(journal, clock)
+            catalog = load_catalog(config, engine)
             store = self._start_store()
             try:
                 return await self._run_engine(engine, catalog, clock, store)
@@ -96,7 +89,6 @@ class _Node:
                         "the store is %d entries behind, it goes on at the next start: %s", behind, why
                     )
         finally:
-            catalog.close()
             _close(journal, has_halted=engine is not None and bool(engine.halted))
 
     # -- starting --------------------------------------------------------------------------------
@@ -149,7 +141,9 @@ class _Node:
             engine.alert("plugin_refused", str(problem))
         for note in catalog.notes:
             engine.alert("plugin_shadowed", note)
-        await self._connect(engine, catalog)
+        reloading = Reloading(self._config, engine, catalog)
+        assembly = Assembly(self._config, options, engine, lambda: reloading.catalog)
+        await assembly.connect()
         driver = self._make_driver(engine, clock)
         self._listen_for_signals()
         with TerminalView() if options.ui else nullcontext() as screen:
@@ -158,7 +152,7 @@ class _Node:
                 await driver.run(lambda: self._is_ready(engine))
                 if not self._why_stop(engine):
                     try:
-                        self._start_instances(engine, catalog)
+                        assembly.start_instances()
                     except JournalError as error:
                         engine.abort_turn(error)
                     except NodeNotStarted as error:
@@ -167,12 +161,15 @@ class _Node:
                 # Everything made so far lives until the end: the collector need not look at it again.
                 gc.collect()
                 gc.freeze()
+                if not options.is_simulated:
+                    reloading.start(assembly)
                 until_ns = None if options.duration_s is None else started_ns + int(options.duration_s * 1e9)
                 why = await driver.run(lambda: bool(self._why_stop(engine)), until_ns)
                 why = self._why_stop(engine) or why
                 await self._stop(engine, driver, clock, why)
             finally:
                 gc.unfreeze()
+                await reloading.close()
                 if showing is not None:
                     showing.cancel()
         return make_report(
@@ -180,64 +177,9 @@ class _Node:
             stopped=why,
             ran_s=(clock.now_ns() - started_ns) / 1e9,
             wall_s=time.monotonic() - started_s,
-            skipped=self._skipped,
+            skipped=assembly.skipped,
+            reloads=reloading.reloads,
         )
-
-    async def _connect(self, engine: Engine, catalog: Catalog) -> None:
-        """Connect every account that an instance uses; instances of one that fails are skipped."""
-        for section in self._config.account:
-            wanted = {s for i in self._config.instance if i.account == section.name for s in i.symbols}
-            # What we still hold or have resting there counts too, used by an instance or not.
-            wanted |= {o.symbol for o in engine.state.orders.values() if o.account == section.name}
-            if not wanted:
-                continue
-            try:
-                await self._connect_account(engine, catalog, section, wanted)
-            except TandemError as error:
-                engine.alert("account_failed", f"account {section.name}: {error}")
-                for instance in self._config.instance:
-                    if instance.account == section.name:
-                        self._skipped[instance.name] = f"account {section.name}: {error}"
-        if not engine.feeds:
-            reasons = "; ".join(sorted(set(self._skipped.values()))) or "no account is used by an instance"
-            raise NodeNotStarted(f"node {self._config.node.name} has no account to trade on: {reasons}")
-
-    async def _connect_account(
-        self, engine: Engine, catalog: Catalog, section: AccountSection, wanted: set[str]
-    ) -> None:
-        offer = catalog.exchange(section.exchange)
-        adapter = make(offer, self._adapter_params(section, offer.cls), instance=f"account {section.name}")
-        feed = engine.add_account(section.name, adapter, str(self._config.node.data_dir))
-        try:
-            instruments = await adapter.connect()
-            listed = {instrument.symbol for instrument in instruments}
-            engine.set_instruments(section.name, instruments, wanted)
-            feed.follow(sorted(wanted & listed))
-            await adapter.subscribe(sorted(wanted & listed))
-        except ExchangeError:
-            engine.remove_account(section.name)
-            raise
-        version_ = offer.version
-        engine.roster.plugin_loaded(version_.name, version_.root.name, version_.digest, (offer.name,))
-        engine.start_reconciling(section.name)
-
-    def _adapter_params(self, section: AccountSection, cls: type[Any]) -> dict[str, object]:
-        params: dict[str, object] = dict(section.params)
-        options = self._options
-        fields = cls.params_type.__struct_fields__
-        if "seed" in fields:
-            params.setdefault("seed", options.seed)
-        if options.is_simulated:
-            if not issubclass(cls, SteppedAdapter) or "market" not in fields:
-                raise ExchangeError(
-                    f"exchange {section.exchange} lives in real time and plays no recording; "
-                    'use exchange = "paper" with --replay and with --speed other than 1'
-                )
-            if options.replay is not None:
-                params["market"] = str(options.replay)
-            if "persistent" in fields:
-                params["persistent"] = False  # it starts from nothing, and nobody comes back to it
-        return params
 
     def _make_driver(self, engine: Engine, clock: LiveClock | VirtualClock) -> LiveDriver | ReplayDriver:
         stepped = [f.adapter for f in engine.feeds.values() if isinstance(f.adapter, SteppedAdapter)]
@@ -260,56 +202,6 @@ class _Node:
     def _why_stop(self, engine: Engine) -> str:
         """Return why the node should not go on; empty while it should."""
         return engine.halted or engine.must_stop or self._stop_reason
-
-    def _start_instances(self, engine: Engine, catalog: Catalog) -> None:
-        """Start every instance that can be; a bad one is skipped, said so, and the others run."""
-        started: list[tuple[Instance, InstanceSection]] = []
-        for section in self._config.instance:
-            if section.name in self._skipped:
-                continue
-            try:
-                started.append((self._add_instance(engine, catalog, section), section))
-            except TandemError as error:
-                self._skipped[section.name] = str(error)
-                engine.alert("instance_skipped", f"instance {section.name}: {error}", section.name)
-        engine.roster.cancel_strays("its instance does not run")
-        if self._config.instance and not started:
-            reasons = "; ".join(f"{name}: {why}" for name, why in self._skipped.items())
-            raise NodeNotStarted(f"node {self._config.node.name}: no instance could be started: {reasons}")
-        for instance, section in started:
-            record = engine.state.instances[instance.instance]
-            if record.state is InstanceState.QUARANTINED and not engine.roster.is_new_version(
-                instance.instance
-            ):
-                engine.roster.keep_quarantined(instance, record.reason)
-                continue
-            was_paused = record.state is InstanceState.PAUSED
-            engine.roster.start(instance, paused=was_paused or section.start == "paused")
-
-    def _add_instance(self, engine: Engine, catalog: Catalog, section: InstanceSection) -> Instance:
-        offer = catalog.strategy(section.plugin)
-        strategy = make(offer, section.params, instance=section.name)
-        models = []
-        for ref in section.models:
-            model_offer = catalog.model(ref.name)
-            model = make(model_offer, ref.params, instance=f"{section.name}, model {ref.name}")
-            models.append((ref.name, model))
-            model_version = model_offer.version
-            engine.roster.plugin_loaded(
-                model_version.name, model_version.root.name, model_version.digest, (ref.name,)
-            )
-        version_ = offer.version
-        engine.roster.plugin_loaded(version_.name, version_.root.name, version_.digest, (offer.name,))
-        spec = InstanceSpec(
-            name=section.name,
-            account=section.account,
-            symbols=section.symbols,
-            plugin=section.plugin,
-            digest=version_.digest,
-            params_json=msgspec.json.encode(strategy.params),
-            tolerance_bps=section.quote_tolerance_bps,
-        )
-        return engine.roster.add(spec, strategy, models, engine.feeds[section.account].spawn)
 
     # -- stopping --------------------------------------------------------------------------------
 

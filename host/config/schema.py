@@ -53,6 +53,14 @@ class NodeSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """How much of a strategy's own state a crash may lose, at most."""
     equity_every_ms: Positive = 1_000
     """How often profit and loss are marked to market."""
+    reload: Literal["auto", "stage", "off"] = "auto"
+    """What a changed plugin file leads to: it goes live, it waits for an operator, or nothing."""
+    probation_s: Annotated[float, Meta(gt=0)] = 30.0
+    """How long a version that went live is watched before it is permanent."""
+    probation_events: Positive = 50
+    """How many events it must have handled by then."""
+    rollback_policy: Literal["cancel", "keep", "flatten"] = "cancel"
+    """What happens to resting orders that a version placed which is rolled back."""
     order_window_ms: Positive = 2_000
     """How long a request to a venue may take; the venue must not accept it later."""
     stop_timeout_ms: Positive = 5_000

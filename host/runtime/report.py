@@ -91,7 +91,7 @@ class RunReport(Struct, frozen=True, kw_only=True):
 
 
 def make_report(
-    engine: Engine, *, stopped: str, ran_s: float, wall_s: float, skipped: dict[str, str]
+    engine: Engine, *, stopped: str, ran_s: float, wall_s: float, skipped: dict[str, str], reloads: int = 0
 ) -> RunReport:
     """Collect the result of a run that is over; reads the whole journal once for its digest."""
     positions = _positions(engine)
@@ -135,7 +135,7 @@ def make_report(
             for account in engine.feeds.values()
             for feed in account.symbols.values()
         ],
-        reloads=0,
+        reloads=reloads,
         quarantined=[
             instance.instance
             for instance in engine.roster.instances.values()

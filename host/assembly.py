@@ -1,0 +1,181 @@
+"""Makes what the configuration names: accounts with their adapters, instances with their models."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from host.api import ExchangeError, SteppedAdapter, TandemError
+from host.config import AccountSection, InstanceSection, NodeConfig, RunOptions
+from host.core.entries import InstanceState
+from host.loader import Catalog, make
+from host.runtime.engine import Engine
+from host.runtime.instance import Instance
+from host.runtime.reload import ModelUse, StrategyUse
+from host.runtime.roster import InstanceSpec
+
+__all__ = ["Assembly", "NodeNotStarted"]
+
+
+class NodeNotStarted(TandemError):  # noqa: N818 - the fact, in the words operators see
+    """The node has nothing to run, and says why."""
+
+
+class Assembly:
+    """Puts accounts and instances into an engine, from the offers of the catalog in use.
+
+    `catalog()` is asked each time: a reload changes it. `skipped` says which instances could not be
+    made, and why; `uses` and `model_uses` which offers the others run.
+    """
+
+    def __init__(
+        self, config: NodeConfig, options: RunOptions, engine: Engine, catalog: Callable[[], Catalog]
+    ) -> None:
+        self.skipped: dict[str, str] = {}
+        self.uses: dict[str, StrategyUse] = {}
+        self.model_uses: dict[str, tuple[ModelUse, ...]] = {}
+        self._config = config
+        self._options = options
+        self._engine = engine
+        self._catalog = catalog
+
+    # -- accounts --------------------------------------------------------------------------------
+
+    async def connect(self) -> None:
+        """Connect every account that an instance uses; instances of one that fails are skipped."""
+        engine = self._engine
+        for section in self._config.account:
+            wanted = {s for i in self._config.instance if i.account == section.name for s in i.symbols}
+            # What we still hold or have resting there counts too, used by an instance or not.
+            wanted |= {o.symbol for o in engine.state.orders.values() if o.account == section.name}
+            if not wanted:
+                continue
+            try:
+                await self._connect_account(section, wanted)
+            except TandemError as error:
+                engine.alert("account_failed", f"account {section.name}: {error}")
+                for instance in self._config.instance:
+                    if instance.account == section.name:
+                        self.skipped[instance.name] = f"account {section.name}: {error}"
+        if not engine.feeds:
+            reasons = "; ".join(sorted(set(self.skipped.values()))) or "no account is used by an instance"
+            raise NodeNotStarted(f"node {self._config.node.name} has no account to trade on: {reasons}")
+
+    async def _connect_account(self, section: AccountSection, wanted: set[str]) -> None:
+        engine = self._engine
+        offer = self._catalog().exchange(section.exchange)
+        adapter = make(offer, self._adapter_params(section, offer.cls), instance=f"account {section.name}")
+        feed = engine.add_account(section.name, adapter, str(self._config.node.data_dir))
+        try:
+            instruments = await adapter.connect()
+            listed = {instrument.symbol for instrument in instruments}
+            engine.set_instruments(section.name, instruments, wanted)
+            feed.follow(sorted(wanted & listed))
+            await adapter.subscribe(sorted(wanted & listed))
+        except ExchangeError:
+            engine.remove_account(section.name)
+            raise
+        version_ = offer.version
+        engine.roster.plugin_loaded(version_.name, version_.root.name, version_.digest, (offer.name,))
+        engine.start_reconciling(section.name)
+
+    def _adapter_params(self, section: AccountSection, cls: type[Any]) -> dict[str, object]:
+        params: dict[str, object] = dict(section.params)
+        options = self._options
+        fields = cls.params_type.__struct_fields__
+        if "seed" in fields:
+            params.setdefault("seed", options.seed)
+        if options.is_simulated:
+            if not issubclass(cls, SteppedAdapter) or "market" not in fields:
+                raise ExchangeError(
+                    f"exchange {section.exchange} lives in real time and plays no recording; "
+                    'use exchange = "paper" with --replay and with --speed other than 1'
+                )
+            if options.replay is not None:
+                params["market"] = str(options.replay)
+            if "persistent" in fields:
+                params["persistent"] = False  # it starts from nothing, and nobody comes back to it
+        return params
+
+    # -- instances -------------------------------------------------------------------------------
+
+    def start_instances(self) -> None:
+        """Start every instance that can be; a bad one is skipped, said so, and the others run."""
+        engine = self._engine
+        added: list[tuple[Instance, InstanceSection]] = []
+        for section in self._config.instance:
+            if section.name in self.skipped:
+                continue
+            try:
+                added.append((self.add_instance(section), section))
+            except TandemError as error:
+                self.skipped[section.name] = str(error)
+                engine.alert("instance_skipped", f"instance {section.name}: {error}", section.name)
+        engine.roster.cancel_strays("its instance does not run")
+        if self._config.instance and not added:
+            reasons = "; ".join(f"{name}: {why}" for name, why in self.skipped.items())
+            raise NodeNotStarted(f"node {self._config.node.name}: no instance could be started: {reasons}")
+        for instance, section in added:
+            self.start_instance(instance, section)
+
+    def start_skipped(self, plugin: str) -> None:
+        """Start the instances that were skipped and name an offer of `plugin`, which is good now."""
+        for section in self._config.instance:
+            names = {section.plugin, *(model.name for model in section.models)}
+            if section.name not in self.skipped or all(n.partition(".")[0] != plugin for n in names):
+                continue
+            try:
+                instance = self.add_instance(section)
+            except TandemError as error:
+                self.skipped[section.name] = str(error)
+                self._engine.alert("instance_skipped", f"instance {section.name}: {error}", section.name)
+                continue
+            del self.skipped[section.name]
+            self.start_instance(instance, section)
+
+    def start_instance(self, instance: Instance, section: InstanceSection) -> None:
+        """Start an instance in the state that it was left in, or else that its section asks for."""
+        engine = self._engine
+        record = engine.state.instances[instance.instance]
+        is_same = not engine.roster.is_new_version(instance.instance)
+        if record.state is InstanceState.QUARANTINED and is_same:
+            engine.roster.keep_quarantined(instance, record.reason)
+            return
+        was_paused = record.state is InstanceState.PAUSED
+        engine.roster.start(instance, paused=was_paused or section.start == "paused")
+
+    def add_instance(self, section: InstanceSection) -> Instance:
+        """Make an instance with its models; it is not started. Raises `TandemError`."""
+        engine, catalog = self._engine, self._catalog()
+        offer = catalog.strategy(section.plugin)
+        strategy = make(offer, section.params, instance=section.name)
+        models = []
+        model_uses = []
+        for ref in section.models:
+            model_offer = catalog.model(ref.name)
+            model = make(model_offer, ref.params, instance=f"{section.name}, model {ref.name}")
+            models.append((ref.name, model))
+            model_uses.append(ModelUse(model_offer, ref.params))
+            engine.roster.plugin_loaded(
+                model_offer.version.name,
+                model_offer.version.root.name,
+                model_offer.version.digest,
+                (ref.name,),
+            )
+        version = offer.version
+        engine.roster.plugin_loaded(version.name, version.root.name, version.digest, (offer.name,))
+        spec = InstanceSpec(
+            name=section.name,
+            account=section.account,
+            symbols=section.symbols,
+            plugin=section.plugin,
+            digest=version.digest,
+            params_json=msgspec.json.encode(strategy.params),
+            tolerance_bps=section.quote_tolerance_bps,
+        )
+        if section.account not in engine.feeds:
+            raise TandemError(f"account {section.account} is not connected")
+        instance = engine.roster.add(spec, strategy, models, engine.feeds[section.account].spawn)
+        self.uses[section.name] = StrategyUse(offer, section.params)
+        self.model_uses[section.name] = tuple(model_uses)
+        return instance

@@ -1,0 +1,157 @@
+"""The reload service of a node: sees that plugin files changed and hands them to the reloader."""
+
+import asyncio
+import functools
+import logging
+from pathlib import Path
+from typing import Final
+
+from host.api import TandemError
+from host.assembly import Assembly
+from host.config import NodeConfig
+from host.loader import (
+    Catalog,
+    ForkServer,
+    Notice,
+    PluginRejected,
+    PluginWatcher,
+    Version,
+    VersionArchive,
+    capture,
+    settle,
+)
+from host.runtime.engine import Engine
+from host.runtime.reload import ProbationLimits, Reloader, ReloadReport, ReloadSettings
+
+__all__ = ["Reloading", "load_catalog"]
+
+_log = logging.getLogger("tandem.reload")
+PROBE_DEADLINE_S: Final = 10.0
+"""For importing a plugin in a throwaway child: slow imports of large packages pass, endless loops do not."""
+
+
+def archive_of(config: NodeConfig) -> VersionArchive:
+    """Return where a node keeps the bytes of the versions that ran on it."""
+    return VersionArchive(config.node.data_dir / "versions")
+
+
+def load_catalog(config: NodeConfig, engine: Engine) -> Catalog:
+    """Load every plugin: the version that earned its place, where the file on disk is another.
+
+    The file on disk then goes through the reload transaction like any other change.
+    """
+    catalog = Catalog.load(config.plugin_dirs)
+    archive = archive_of(config)
+    for name, record in engine.state.plugins.items():
+        on_disk = catalog.versions.get(name)
+        if not record.permanent or (on_disk is not None and on_disk.digest == record.permanent):
+            continue
+        try:
+            with_permanent = catalog.with_version(archive.get(name, record.permanent))
+        except TandemError as error:
+            engine.alert("permanent_version_lost", f"plugin {name}: {error}")
+            continue
+        catalog.close()
+        catalog = with_permanent
+        found = "is gone or broken" if on_disk is None else f"is {on_disk.digest[:12]}"
+        text = f"plugin {name} runs its permanent version {record.permanent[:12]}; the file on disk {found}"
+        engine.alert("permanent_version", text)
+    return catalog
+
+
+class Reloading:
+    """Watches plugin folders while a node trades; owns the child processes that prove new bytes."""
+
+    def __init__(self, config: NodeConfig, engine: Engine, catalog: Catalog) -> None:
+        self._config = config
+        self._engine = engine
+        self._fork_server = ForkServer()
+        self._archive = archive_of(config)
+        self._task: asyncio.Task[None] | None = None
+        self._assembly: Assembly | None = None
+        node = config.node
+        limits = ProbationLimits(seconds=node.probation_s, events=node.probation_events)
+        self._reloader = Reloader(
+            engine,
+            catalog,
+            ReloadSettings(
+                mode="auto" if node.reload == "auto" else "stage",
+                rollback_policy=node.rollback_policy,
+                limits=limits,
+            ),
+            self._probe,
+            self._archive.put,
+        )
+
+    @property
+    def catalog(self) -> Catalog:
+        """Return the catalog in use."""
+        return self._reloader.catalog
+
+    @property
+    def reloads(self) -> int:
+        """Return how many versions went live."""
+        return self._reloader.reloads
+
+    def start(self, assembly: Assembly) -> None:
+        """Note what runs, and watch from here on."""
+        self._assembly = assembly
+        self._reloader.uses = assembly.uses
+        self._reloader.model_uses = assembly.model_uses
+        used = [use.offer.version for use in assembly.uses.values()]
+        used += [use.offer.version for uses in assembly.model_uses.values() for use in uses]
+        for version in {version.name: version for version in used if version.digest}.values():
+            self._reloader.note_running(version)
+        if self._config.node.reload != "off":
+            self._task = asyncio.get_running_loop().create_task(self._watch(), name="plugin watch")
+            self._task.add_done_callback(self._watch_ended)
+
+    async def close(self) -> None:
+        """Stop watching and end the child processes; the catalog's modules are given back."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._fork_server.close()
+        self._reloader.catalog.close()
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _watch_ended(self, task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            text = f"plugin files are no longer watched: {type(error).__name__}: {error}"
+            self._engine.alert("watch_failed", text)
+
+    async def _watch(self) -> None:
+        await self._fork_server.start()
+        async for notice in PluginWatcher(self._config.plugin_dirs):
+            await self._look(notice)
+
+    async def _look(self, notice: Notice) -> None:
+        for name in notice.removed:
+            text = f"plugin {name}: its files are gone; what runs keeps the version it has"
+            self._engine.alert("plugin_removed", text)
+        for problem in notice.problems:
+            self._engine.alert("plugin_refused", str(problem))
+        for name, path in notice.changed.items():
+            if not await self._is_as_it_runs(name, path):
+                report = await self._reloader.reload(name, functools.partial(settle, path))
+                self._tell(report)
+
+    async def _is_as_it_runs(self, name: str, path: Path) -> bool:
+        running = self._reloader.catalog.versions.get(name)
+        try:
+            found = await asyncio.to_thread(capture, path)
+        except (PluginRejected, OSError):
+            return False  # to be told by the transaction, in its words
+        return running is not None and found.digest == running.digest
+
+    def _tell(self, report: ReloadReport) -> None:
+        _log.info("plugin %s %s: %s", report.plugin, report.digest[:12], report.reason)
+        if report.state is not None and self._assembly is not None and self._assembly.skipped:
+            self._assembly.start_skipped(report.plugin)
+
+    async def _probe(self, version: Version) -> None:
+        result = await self._fork_server.probe(version, PROBE_DEADLINE_S)
+        if not result.is_ok:
+            raise PluginRejected(result.problems)
