@@ -609,10 +609,9 @@ def _release(slot: Slot, order: Order, before: OrderStatus | None, now_ns: int) 
 
 
 def _size_fault(instrument: Instrument, price: Decimal, qty: Decimal) -> str | None:
-    if qty < instrument.min_qty:
-        return f"quantity must be at least {instrument.min_qty} of {instrument.symbol}, was {qty}"
-    if instrument.max_qty is not None and qty > instrument.max_qty:
-        return f"quantity must be at most {instrument.max_qty} of {instrument.symbol}, was {qty}"
+    fault = _qty_fault(instrument, qty)
+    if fault is not None:
+        return fault
     notional = instrument.notional(price, qty)
     if notional < instrument.min_notional:
         return (
@@ -622,8 +621,16 @@ def _size_fault(instrument: Instrument, price: Decimal, qty: Decimal) -> str | N
     return None
 
 
+def _qty_fault(instrument: Instrument, qty: Decimal) -> str | None:
+    if qty < instrument.min_qty:
+        return f"quantity must be at least {instrument.min_qty} of {instrument.symbol}, was {qty}"
+    if instrument.max_qty is not None and qty > instrument.max_qty:
+        return f"quantity must be at most {instrument.max_qty} of {instrument.symbol}, was {qty}"
+    return None
+
+
 def _request_fault(request: OrderRequest, instrument: Instrument) -> str | None:
-    if request.qty <= _ZERO or request.qty % instrument.lot_size:
+    if not _is_on_grid(request.qty, instrument.lot_size):
         return (
             f"quantity must be a positive multiple of the lot {instrument.lot_size} "
             f"of {instrument.symbol}, was {request.qty}"
@@ -631,10 +638,15 @@ def _request_fault(request: OrderRequest, instrument: Instrument) -> str | None:
     if request.type is OrderType.MARKET:
         if request.price is not None:
             return f"a market order has no price, was {request.price}"
-        return None
-    if request.price is None or request.price <= _ZERO or request.price % instrument.tick_size:
+        return _qty_fault(instrument, request.qty)
+    if request.price is None or not _is_on_grid(request.price, instrument.tick_size):
         return (
             f"price must be a positive multiple of the tick {instrument.tick_size} "
             f"of {instrument.symbol}, was {request.price}"
         )
     return _size_fault(instrument, request.price, request.qty)
+
+
+def _is_on_grid(value: Decimal, step: Decimal) -> bool:
+    # Not `value % step`, which raises where the quotient has more digits than the context.
+    return value.is_finite() and value > _ZERO and (value / step).to_integral_value() * step == value

@@ -29,7 +29,9 @@ from host.core.oms import Oms
 __all__ = ["AccountRecovery", "Reconciler"]
 
 AUDIT_EVERY_NS: Final = 30_000_000_000
-"""How often our open orders are compared with the venue's list while nothing is in doubt."""
+"""How often open orders and fills are compared with the venue's while nothing is in doubt."""
+AUDIT_BACK_NS: Final = 6 * AUDIT_EVERY_NS
+"""An audit looks at the fills of so long: the answers to the last few may have been lost."""
 DRIFTS_BEFORE_ADJUSTING: Final = 3
 """A drift of position or balance must show in so many answers in a row, for fills may be under way."""
 
@@ -125,6 +127,7 @@ class Reconciler:
             elif now_ns >= recovery.audit_ns:
                 recovery.audit_ns = now_ns + AUDIT_EVERY_NS
                 recovery.asked_ns = now_ns
+                self._oms.ask(account, QueryFills(max(now_ns - AUDIT_BACK_NS, 0)), now_ns)
                 self._oms.ask(account, QueryOpenOrders(), now_ns)
 
     # -- answers ---------------------------------------------------------------------------------

@@ -240,11 +240,10 @@ class Core:
     def quoted(self, bid: float = 99.0, ask: float = 101.0, qty: str = "1") -> tuple[Order, Order]:
         """Return the bid and the ask of a quote that the venue has accepted."""
         self.quote(both(bid, ask, qty))
-        bid_order, ask_order = [each for each in self.sent() if isinstance(each, PlaceOrder)]
-        for each in (bid_order, ask_order):
-            self.say(OrderAccepted(each.client_id, f"v-{each.client_id}", self.now_ns))
-        orders = self.state.orders
-        return orders[bid_order.client_id], orders[ask_order.client_id]
+        ids = {each.side: each.client_id for each in self.sent() if isinstance(each, PlaceOrder)}
+        for client_id in ids.values():
+            self.say(OrderAccepted(client_id, f"v-{client_id}", self.now_ns))
+        return self.state.orders[ids[BUY]], self.state.orders[ids[SELL]]
 
     def fill(self, order: Order, qty: str, trade_id: str = "t1", price: str = "99") -> None:
         """Have the venue say that the order traded."""
