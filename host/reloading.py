@@ -9,6 +9,7 @@ from typing import Final
 from host.api import TandemError
 from host.assembly import Assembly
 from host.config import NodeConfig
+from host.core.entries import InstanceState
 from host.loader import (
     Catalog,
     ForkServer,
@@ -46,6 +47,8 @@ def load_catalog(config: NodeConfig, engine: Engine) -> Catalog:
         on_disk = catalog.versions.get(name)
         if not record.permanent or (on_disk is not None and on_disk.digest == record.permanent):
             continue
+        if on_disk is not None and _is_quarantined(engine, record.permanent):
+            continue  # what did not hold is no version to come back to
         try:
             with_permanent = catalog.with_version(archive.get(name, record.permanent))
         except TandemError as error:
@@ -57,6 +60,13 @@ def load_catalog(config: NodeConfig, engine: Engine) -> Catalog:
         text = f"plugin {name} runs its permanent version {record.permanent[:12]}; the file on disk {found}"
         engine.alert("permanent_version", text)
     return catalog
+
+
+def _is_quarantined(engine: Engine, digest: str) -> bool:
+    return any(
+        record.digest == digest and record.state is InstanceState.QUARANTINED
+        for record in engine.state.instances.values()
+    )
 
 
 class Reloading:
