@@ -19,7 +19,7 @@ setup: $(STAMP) ## create .venv and install Tandem with its development tools
 
 $(STAMP): pyproject.toml scripts/make-venv
 	@scripts/make-venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[onnx,postgres,dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[onnx,postgres,train,dev]'
 	@touch $@
 
 run: setup ## run a node; ARGS are those of `tandem run`
