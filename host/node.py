@@ -16,7 +16,6 @@ from typing import Final
 
 import uvloop
 
-from host.api import SteppedAdapter
 from host.assembly import Assembly, NodeNotStarted
 from host.config import NodeConfig, RunOptions
 from host.journal import Journal, JournalError
@@ -182,10 +181,9 @@ class _Node:
         )
 
     def _make_driver(self, engine: Engine, clock: LiveClock | VirtualClock) -> LiveDriver | ReplayDriver:
-        stepped = [f.adapter for f in engine.feeds.values() if isinstance(f.adapter, SteppedAdapter)]
         if isinstance(clock, VirtualClock):
-            return ReplayDriver(engine, clock, stepped, self._options.speed)
-        return LiveDriver(engine, clock, stepped)
+            return ReplayDriver(engine, clock, engine.stepped, self._options.speed)
+        return LiveDriver(engine, clock, engine.stepped)
 
     def _is_ready(self, engine: Engine) -> bool:
         """Return whether every account agrees with its venue, or there is no point in waiting."""

@@ -91,8 +91,8 @@ class Channel:
     ) -> None:
         self.instance: Final = instance
         self.account: Final = account
-        self.adapter: Final = adapter
-        self.can_amend: Final = adapter.amend_support is AmendSupport.NATIVE
+        self.adapter = adapter
+        self.can_amend = adapter.amend_support is AmendSupport.NATIVE
         self.symbol: Final = instrument.symbol
         self.instrument: Final = instrument
         self.quoting: Final = quoting
@@ -165,6 +165,15 @@ class Oms:
         """Forget the channels of an instance that is gone; its orders stay known."""
         for key in [key for key in self._channels if key[0] == instance]:
             del self._channels[key]
+
+    def switch_adapter(self, account: str, adapter: ExchangeAdapter[Any]) -> None:
+        """Send whatever goes out from here on, commands that wait for the disk too, through `adapter`."""
+        self.ports[account] = adapter
+        for channel in self._channels.values():
+            if channel.account == account:
+                channel.adapter = adapter
+                channel.can_amend = adapter.amend_support is AmendSupport.NATIVE
+        self.outbox = [(*out[:2], adapter, *out[3:]) if out[-1] == account else out for out in self.outbox]
 
     # -- what strategies want --------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ clock to the next due time and goes on, so the order of events is the same at an
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from host.api import SteppedAdapter
@@ -20,18 +20,21 @@ MAX_SLEEP_S = 0.05
 
 
 class ReplayDriver:
-    """Drives stepped adapters through virtual time, `speed` times as fast as real time, or at once."""
+    """Drives stepped adapters through virtual time, `speed` times as fast as real time, or at once.
+
+    `adapters` is looked at anew before each turn: a reload puts versions in and takes others out.
+    """
 
     def __init__(
         self,
         engine: Engine,
         clock: VirtualClock,
-        adapters: Sequence[SteppedAdapter[Any]],
+        adapters: list[SteppedAdapter[Any]],
         speed: float | None,
     ) -> None:
         self._engine = engine
         self._clock = clock
-        self._adapters = list(adapters)
+        self._adapters = adapters
         self._speed = speed
 
     async def run(self, is_over: Callable[[], bool], until_ns: int | None = None) -> str:
@@ -75,7 +78,7 @@ def _step(
         adapter.step(now_ns)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary: the account is given up
         adapters.remove(adapter)
-        engine.safety.adapter_failed(adapter.ctx.account, error)
+        engine.feeds[adapter.ctx.account].step_failed(adapter, error)
 
 
 class _Pace:
@@ -94,12 +97,12 @@ class _Pace:
 
 
 class LiveDriver:
-    """Gives the engine and in-process adapters their turns in real time."""
+    """Gives the engine and in-process adapters their turns in real time; `adapters` as in a replay."""
 
-    def __init__(self, engine: Engine, clock: LiveClock, adapters: Sequence[SteppedAdapter[Any]]) -> None:
+    def __init__(self, engine: Engine, clock: LiveClock, adapters: list[SteppedAdapter[Any]]) -> None:
         self._engine = engine
         self._clock = clock
-        self._adapters = list(adapters)
+        self._adapters = adapters
 
     async def run(self, is_over: Callable[[], bool], until_ns: int | None = None) -> str:
         """Run until `is_over()` or `until_ns`; return which it was."""

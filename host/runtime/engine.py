@@ -22,6 +22,7 @@ from host.api import (
     Instrument,
     Order,
     OrderRejected,
+    SteppedAdapter,
 )
 from host.core import entries as e
 from host.core.gate import Gate
@@ -82,6 +83,8 @@ class Engine:
         )
         self.reconciler: Final = Reconciler(self.oms, settings.order_id_prefix)
         self.feeds: dict[str, AccountFeed] = {}
+        self.stepped: list[SteppedAdapter[Any]] = []
+        """The adapters that whatever drives this engine gives their turns; changed in place."""
         self.roster: Final = Roster(self)
         self.safety: Final = Safety(self)
         self.upkeep: Final = Upkeep(self)
@@ -206,13 +209,15 @@ class Engine:
     def add_account(self, account: str, adapter: ExchangeAdapter[Any], data_dir: str) -> AccountFeed:
         """Wire an adapter in; it is connected by the caller afterwards."""
         feed = AccountFeed(self, account, adapter, data_dir)
-        adapter.ctx = feed
+        feed.open_link(adapter)
         self.feeds[account] = feed
         self.oms.ports[account] = adapter
         return feed
 
     def remove_account(self, account: str) -> None:
         """Forget an account that could not be connected."""
+        for link in list(self.feeds[account].links):
+            self.feeds[account].forget_link(link)
         del self.feeds[account], self.oms.ports[account]
 
     def set_instruments(self, account: str, instruments: Sequence[Instrument], used: set[str]) -> None:

@@ -5,7 +5,6 @@ socket everything is plain calls on this thread: book → strategy → models �
 """
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from time import perf_counter_ns
@@ -22,6 +21,7 @@ from host.api import (
     MarketEvent,
     OpenOrdersSnapshot,
     Report,
+    SteppedAdapter,
     Ticker,
     Trade,
 )
@@ -31,15 +31,13 @@ from host.core.features import FeatureMaker
 from host.journal import JournalError
 from host.runtime.candles import CandleMaker
 from host.runtime.history import EventHistory, OwnEvent
-from host.runtime.plugin_errors import describe_error
+from host.runtime.link import AdapterLink
 
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
     from host.runtime.instance import Instance
 
 __all__ = ["AccountFeed", "SymbolFeed"]
-
-_log = logging.getLogger("tandem.feed")
 
 QUOTES_KEPT: Final = 64
 """Quotes of more than 100 ms in a fast market: no depth message is further behind."""
@@ -90,19 +88,22 @@ class SymbolFeed:
 
 
 class AccountFeed:
-    """The host's side of one adapter (`AdapterContext`)."""
+    """What the host keeps of one account, whichever version of its adapter is connected."""
 
     def __init__(self, engine: "Engine", account: str, adapter: ExchangeAdapter[Any], data_dir: str) -> None:
         self.account = account
         self.data_dir = data_dir
         self.shared: dict[str, Any] = {}
-        self.adapter: Final = adapter
+        self.adapter = adapter
+        """The version that is live; a reload replaces it between two events."""
         self.symbols: dict[str, SymbolFeed] = {}
         self.listed: tuple[str, ...] = ()
         """Every symbol of the venue, followed or not."""
         self._engine: Final = engine
         self.now_ns: Final = engine.clock.now_ns
         self.history: Final = EventHistory()
+        self.links: list[AdapterLink] = []
+        """Of every version that is not closed: the live one, one on its way in, one on its way out."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._down: set[str] = set()
         self.is_settled = True
@@ -111,7 +112,7 @@ class AccountFeed:
         """What the adapter raised; nothing is expected of it any more."""
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
-        """Run a coroutine until it ends or the adapter retires; an error in it gives up the account."""
+        """Run a coroutine until it ends or the account closes; an error in it gives up the account."""
         task = asyncio.get_running_loop().create_task(work, name=f"{self.account}: {name}")
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
@@ -122,12 +123,43 @@ class AccountFeed:
         for symbol in symbols:
             self.symbols.setdefault(symbol, SymbolFeed(self.account, symbol))
 
+    def open_link(
+        self, adapter: ExchangeAdapter[Any], on_failed: Callable[[BaseException], None] | None = None
+    ) -> AdapterLink:
+        """Give an adapter its context, and its turns if it is a stepped one.
+
+        `on_failed` is told of what its code raises; without it the account is given up.
+        """
+        link = AdapterLink(self, adapter, on_failed or self._failed)
+        self.links.append(link)
+        if isinstance(adapter, SteppedAdapter):
+            self._engine.stepped.append(adapter)
+        return link
+
+    async def close_link(self, link: AdapterLink) -> None:
+        """Close an adapter, end its tasks, and give it no more turns."""
+        await link.close()
+        self.forget_link(link)
+
+    def forget_link(self, link: AdapterLink) -> None:
+        """Give an adapter no more turns."""
+        if link in self.links:
+            self.links.remove(link)
+        if link.adapter in self._engine.stepped:
+            self._engine.stepped.remove(link.adapter)
+
+    def step_failed(self, adapter: ExchangeAdapter[Any], error: BaseException) -> None:
+        """Take note that a stepped adapter raised; it gets no other turn."""
+        on_failed = next((link.on_failed for link in self.links if link.adapter is adapter), self._failed)
+        on_failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        self._engine.safety.adapter_failed(self.account, error)
+
     async def close(self) -> None:
-        """Close the adapter and end its tasks."""
-        try:
-            await self.adapter.close()
-        except Exception as error:  # noqa: BLE001 - plugin boundary: nothing is expected of it any more
-            _log.error("account %s: its adapter could not be closed: %s", self.account, describe_error(error))
+        """Close the adapter, and other versions of it that are still there, and end all tasks."""
+        for link in list(self.links):
+            await self.close_link(link)
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -137,7 +169,7 @@ class AccountFeed:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            self._engine.safety.adapter_failed(self.account, error)
+            self._failed(error)
 
     # -- market data -----------------------------------------------------------------------------
 
