@@ -19,13 +19,13 @@ from host.core.entries import InstanceState
 from host.journal import read
 
 MIB = 1 << 20
-SEGMENT_KB = 128
+SEGMENT_KB = 64
 
 
 def write_config(folder: Path, data_dir: Path, account: str) -> Path:
     path = folder / "tandem.toml"
     path.write_text(
-        f'[node]\nname = "full"\ndata_dir = "{data_dir}"\norder_window_ms = 500\n'
+        f'[node]\nname = "full"\ndata_dir = "{data_dir}"\norder_window_ms = 500\nstop_timeout_ms = 1000\n'
         f'journal_segment_kb = {SEGMENT_KB}\n[store]\nurl = ""\n[[account]]\nname = "acc"\n{account}\n{INSTANCES}'
     )
     return path
