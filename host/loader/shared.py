@@ -76,8 +76,11 @@ class _Search:
     def key(self, path: Path) -> str:
         return os.path.relpath(path, self._folder)
 
+    def _path(self, key: str) -> Path:
+        return Path(os.path.normpath(self._folder / key))
+
     def units_imported_by(self, name: str, content: bytes) -> Iterator[Path]:
-        for start, parts, names in _relative_imports(self._folder / name, content):
+        for start, parts, names in _relative_imports(self._path(name), content):
             if any(start.is_relative_to(unit) for unit in self._units):
                 continue
             for tail in names if self._is_only_a_place(start, parts) else [()]:
@@ -93,18 +96,15 @@ class _Search:
     def _resolve(self, place: Path, parts: tuple[str, ...]) -> Path | None:
         for part in parts:
             file, package = place / f"{part}.py", place / part
-            if not self._may_be_shared(package):
-                if not package.is_dir():
-                    return None
-            else:
-                self.looked_at |= {file, package}
+            if self._may_be_shared(package):
+                self.looked_at |= {file, package / "__init__.py"}
                 if (package / "__init__.py").is_file():
+                    self.looked_at.add(package)
                     return package
                 if file.is_file():
                     return file
-                # Only a place: what happens to its other files is no concern of this plugin.
-                self.looked_at -= {package}
-                self.looked_at |= {package / "__init__.py"}
+            if not package.is_dir():
+                return None
             place = package
         return None
 

@@ -82,6 +82,7 @@ class PluginWatcher:
                 yield notice
         finally:
             stop.set()  # the thread sees it within a step; waiting for it would hold the loop
+            executor.submit(self._watch.end)
             executor.shutdown(wait=False)
 
 
@@ -123,8 +124,13 @@ class _Watch:
                 f"plugin folders are not watched: {error}; make them readable, or where the limit"
                 " on watches is reached raise fs.inotify.max_user_watches"
             ) from error
-        self._end()
         return None
+
+    def end(self) -> None:
+        """Stop watching; the next notice, if one is asked for, then names everything again."""
+        self._stop_notify()
+        self._pending.update(map(str, self._dirs))
+        self._files = dict.fromkeys(self._files, ())
 
     def touched_by(self, changes: set[str]) -> set[str]:
         """Return the plugins with one of their places at, above or below one of these paths."""
@@ -136,11 +142,17 @@ class _Watch:
             or any(not changes.isdisjoint(_upwards(place)) for place in places)
         }
 
+    def _stop_notify(self) -> None:
+        if self._notify is not None:
+            self._notify.close()
+            self._notify = None
+
     def _begin(self) -> None:
         """Watch the folders as they are now, links followed."""
-        from watchfiles._rust_notify import RustNotify  # documented for direct use; loading it takes a while
+        # Its iterators would poll from a thread of their own; this interface is documented too.
+        from watchfiles._rust_notify import RustNotify, WatchfilesRustInternalError
 
-        self._end()
+        self._stop_notify()
         # Noted first: a link that is switched from here on differs from its note.
         self._links = {path: identity(path) for path in [*self._dirs, *links_below(self._dirs)]}
         present = [str(path) for path in self._dirs if path.is_dir()]
@@ -148,11 +160,8 @@ class _Watch:
             self._notify = RustNotify(present, False, self._poll, _POLL_MS, True, False)
         except FileNotFoundError:
             self._pending.update(present)  # one of them went just now: begin again
-
-    def _end(self) -> None:
-        if self._notify is not None:
-            self._notify.close()
-            self._notify = None
+        except WatchfilesRustInternalError as error:
+            raise OSError(str(error)) from error
 
     def _collect(self, stop: threading.Event, within_ms: int) -> None:
         """Add to what is pending: one burst of events, if one begins in time, and links that lead elsewhere."""

@@ -150,7 +150,7 @@ def test_missing_data_file_names_plugin_and_file(write: WritePlugin) -> None:
     module = import_version(capture(write("alpha.py", "")))
 
     with pytest.raises(FileNotFoundError, match=r"plugin alpha has no file 'model.bin'"):
-        importlib.resources.files(module.__package__).joinpath("model.bin").read_bytes()
+        importlib.resources.files(module.__package__ or "").joinpath("model.bin").read_bytes()
 
 
 @pytest.mark.parametrize(
