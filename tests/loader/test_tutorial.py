@@ -15,6 +15,7 @@ PLUGINS = dict(re.findall(r"```python\n# file: (\w+\.py)\n(.*?)```", DOCUMENT, r
 BAD_FILES = [
     "x = (\n",
     "import nopackage\n",
+    "from _ema import ema\n",
     "import sys\nsys.exit(1)\n",
     "from host.api import *\n\nclass Alpha(Strategy):\n    def on_book(self, book, depth): ...\n",
     "from host.api import *\n\nclass Alpha(Strategy):\n    def on_bok(self, book): ...\n",
