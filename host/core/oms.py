@@ -591,6 +591,9 @@ class Oms:
         slot.order = order
         if order.price is not None:
             slot.sent_ticks = channel.quoting.ticks(order.price)
+            # What the last process wanted here is wanted until the strategy says something else.
+            slot.wanted_ticks = channel.quoting.ticks(order.pending_price or order.price)
+            slot.wanted_qty = (order.pending_qty or order.qty) - order.filled
 
 
 def _order_of(slot: Slot) -> Order:

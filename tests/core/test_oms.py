@@ -733,7 +733,7 @@ def test_every_intent_is_journaled_before_it_leaves(core: Core) -> None:
         seen.append(core.journal.flushed_lsn)
         send(command, deadline_ns)
 
-    core.venue.send = watch  # type: ignore[method-assign]
+    core.venue.send = watch
     core.quote(both(99.0, 101.0))
     assert all(lsn >= core.journal.last_lsn for lsn in seen)
     assert len(seen) == 2
