@@ -223,8 +223,8 @@ class JournalTruth:
         self.fills: dict[tuple[str, str], Fill] = {}
         self.alerts: list[e.Alert] = []
         self.starts = 0
-        self.seen_by: dict[str, list[Fill]] = {}
-        """Fills by instance, as of that instance's last saved state."""
+        self.heard: dict[str, list[Fill]] = {}
+        """Fills by instance, as of its stop: what comes later it hears of at the next start."""
         self.in_doubt_at_start: list[str] = []
         """Orders whose fate was not known when an instance began to trade."""
         by_instance: dict[str, list[Fill]] = {}
@@ -242,8 +242,8 @@ class JournalTruth:
                 self.alerts.append(entry)
             elif isinstance(entry, e.NodeStarted):
                 self.starts += 1
-            elif isinstance(entry, e.StrategyStateSaved):
-                self.seen_by[entry.instance] = list(by_instance.get(entry.instance, []))
+            elif isinstance(entry, e.InstanceChanged) and entry.state is e.InstanceState.STOPPED:
+                self.heard[entry.instance] = list(by_instance.get(entry.instance, []))
             elif isinstance(entry, e.InstanceChanged) and entry.state is e.InstanceState.STARTING:
                 self.in_doubt_at_start += [
                     order.client_id
@@ -286,8 +286,8 @@ _ALARMING = ("account_drift", "order_adopted", "fill_adopted", "order_forgotten"
 
 
 def assert_strategy_counted_its_fills(journal: JournalTruth, instance: str) -> None:
-    """Hold a `two_sided` instance's saved state to the fills that the journal has of it."""
-    fills = [fill for fill in journal.fills.values() if fill.instance == instance]
+    """Hold a stopped `two_sided` instance's saved state to the fills that the journal has of it."""
+    fills = journal.heard[instance]
     state = msgspec.msgpack.decode(journal.state.instances[instance].strategy_state)
     traded = sum((fill.qty if fill.side is Side.BUY else -fill.qty for fill in fills), Decimal(0))
     assert state["fills"] == len(fills), instance
