@@ -162,7 +162,8 @@ class _Node:
                 gc.freeze()
                 if not options.is_simulated:
                     reloading.start(assembly)
-                until_ns = None if options.duration_s is None else started_ns + int(options.duration_s * 1e9)
+                # From here, not from the process's start: how long that takes is the machine's affair.
+                until_ns = None if options.duration_s is None else clock.now_ns() + int(options.duration_s * 1e9)
                 why = await driver.run(lambda: bool(self._why_stop(engine)), until_ns)
                 why = self._why_stop(engine) or why
                 await self._stop(engine, driver, clock, why)

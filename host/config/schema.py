@@ -158,7 +158,7 @@ class RunOptions(Struct, frozen=True, kw_only=True):
     speed: float | None = 1.0
     """Market time per wall-clock time; None is as fast as possible."""
     duration_s: float | None = None
-    """Stop after so many seconds of the node's own clock (in a replay: recorded seconds)."""
+    """Stop so many seconds of the node's own clock (in a replay: recorded seconds) after the instances started."""
     seed: int = 1
     """Decides everything random: the synthetic market and the simulated latency."""
     ui: bool = False
