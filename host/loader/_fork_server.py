@@ -122,6 +122,7 @@ class _Server:
         self._selector.unregister(child.pidfd)
         _kill(child)
         with contextlib.suppress(ProcessLookupError):  # killed before it made a group of its own
+            # At once, so that what keeps forking cannot run ahead; its strays would be found one by one.
             # Before `waitpid`: until then the process id, and so its group's, cannot be another's.
             os.killpg(child.pid, signal.SIGKILL)
         exit_code = os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])

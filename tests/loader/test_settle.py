@@ -1,7 +1,9 @@
 """When a plugin's files have come to rest."""
 
 import asyncio
+import fcntl
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -47,19 +49,28 @@ def test_readers_are_not_waited_for(write: WritePlugin) -> None:
         assert settled(path) == capture(path)
 
 
-def test_opening_a_file_just_looked_at_does_no_harm(write: WritePlugin) -> None:
-    # The kernel signals whoever holds a lease on a file that is opened; by default that ends a process.
-    path = write("alpha.py", "x = 1\n")
+def test_opening_a_file_while_it_is_looked_at_does_no_harm(
+    write: WritePlugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The kernel signals whoever holds a lease on a file that is opened; SIGIO by default, which kills.
+    path = write("alpha.py")
+    signals: list[int] = []
+    before = signal.signal(signal.SIGIO, lambda number, _frame: signals.append(number))
+    real = fcntl.fcntl
 
-    async def story() -> None:
-        task = asyncio.create_task(settle(path, apart_ms=0.0))
-        while not task.done():
-            os.close(os.open(path, os.O_WRONLY))
-            await asyncio.sleep(0)
-        assert (await task).files == {"alpha.py": b"x = 1\n"}
+    def open_while_leased(descriptor: int, command: int, argument: int) -> int:
+        answer = real(descriptor, command, argument)
+        if (command, argument) == (fcntl.F_SETLEASE, fcntl.F_RDLCK):
+            with pytest.raises(BlockingIOError):  # without O_NONBLOCK it would wait for the lease's end
+                os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        return answer
 
-    for _ in range(20):
-        asyncio.run(story())
+    monkeypatch.setattr(fcntl, "fcntl", open_while_leased)
+    try:
+        assert settled(path) == capture(path)
+    finally:
+        signal.signal(signal.SIGIO, before)
+    assert signals == []
 
 
 def test_two_equal_captures_in_a_row_decide(write: WritePlugin, monkeypatch: pytest.MonkeyPatch) -> None:

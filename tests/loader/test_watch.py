@@ -230,6 +230,23 @@ def test_removed_plugin_is_reported_once_and_its_return_as_a_change(
     watch(story, [plugins])
 
 
+def test_plugin_that_is_gone_for_a_moment_was_not_removed(
+    write: WritePlugin, plugins: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("host.loader.watch._GONE_AFTER_S", DEADLINE_S)
+    path = write("alpha.py")
+    write("beta.py")
+
+    async def story(watching: Watching) -> None:
+        path.unlink()
+        write("beta.py", "x = 2\n")
+        notice = await watching.until_changed("beta")
+        write("alpha.py")
+        assert (notice.removed, await watching.next()) == ((), Notice({"alpha": path}))
+
+    watch(story, [plugins])
+
+
 def test_checkout_of_two_hundred_files_is_noticed_when_git_is_done(
     write: WritePlugin, tmp_path: Path
 ) -> None:
@@ -389,7 +406,10 @@ def test_shared_code_marks_exactly_its_dependants(write: WritePlugin, plugins: P
     watch(story, [plugins])
 
 
-def test_name_taken_twice_is_a_problem_until_it_is_not(write: WritePlugin, plugins: Path) -> None:
+def test_name_taken_twice_is_a_problem_until_it_is_not(
+    write: WritePlugin, plugins: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("host.loader.watch._GONE_AFTER_S", 0.0)
     write("alpha.py")
 
     async def story(watching: Watching) -> None:
