@@ -163,7 +163,9 @@ class _Node:
                 if not options.is_simulated:
                     reloading.start(assembly)
                 # From here, not from the process's start: how long that takes is the machine's affair.
-                until_ns = None if options.duration_s is None else clock.now_ns() + int(options.duration_s * 1e9)
+                until_ns = (
+                    None if options.duration_s is None else clock.now_ns() + int(options.duration_s * 1e9)
+                )
                 why = await driver.run(lambda: bool(self._why_stop(engine)), until_ns)
                 why = self._why_stop(engine) or why
                 await self._stop(engine, driver, clock, why)

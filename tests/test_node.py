@@ -43,7 +43,7 @@ def report_of(result: Result) -> dict[str, Any]:
     return report
 
 
-def run(seconds: str = "400ms") -> Result:
+def run(seconds: str = "1s") -> Result:
     return tandem("run", "-c", "tandem.toml", "--for", seconds, "--report", "json")
 
 
@@ -302,17 +302,19 @@ def test_journal_cut_at_every_byte_of_its_last_entries_recovers_to_a_whole_entry
         instance("mm", more="quote_tolerance_bps = 0.0\nparams = { half_spread_bps = 0.01 }"),
         head=HEAD.replace("[store]", "journal_segment_kb = 256\n[store]"),
     )
-    report_of(run("700ms"))
+    report_of(run("1s"))
     folder = tmp_path / "data/journal"
     (segment,) = folder.glob("*.seg")
     whole = segment.read_bytes()
     ends = frames(segment)
     digests = {}
     state = TradingState()
-    for record in read(folder):
+    records = list(read(folder))
+    for record in records:
         state.apply(record.lsn, record.ts_ns, record.entry)
-        digests[record.lsn] = state.digest()
-    assert len(ends) == len(digests) + 1
+        if record.lsn > len(records) - 8:
+            digests[record.lsn] = state.digest()
+    assert len(ends) == len(records) + 1
     name = load_config(tmp_path / "tandem.toml", None, {}).config.node.name
 
     def recovered_from(cut: int) -> TradingState:
