@@ -4,7 +4,7 @@ It only refuses and reports: carrying out `Refusal.action` is the caller's work.
 each check.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from host.api import BookTop, Fill, Instrument, Order
@@ -28,8 +28,8 @@ class RiskEngine:
     """
 
     def __init__(self, config: RiskConfig, holding: Callable[[str, str], Holding]) -> None:
-        self.config: Final = config
-        self._holding = holding
+        self.config = config
+        self._holding: Final = holding
         self._scopes: dict[str, Scope] = {}
         self._lanes: dict[tuple[str, str, str], Lane] = {}
         self._markets: dict[tuple[str, str], Market] = {}
@@ -72,14 +72,35 @@ class RiskEngine:
         return [lane for lane in self._lanes.values() if any(s.key == scope for s in lane.scopes)]
 
     def _scopes_of(self, instance: str, account: str, symbol: str) -> tuple[Scope, ...]:
+        keys = (f"instance:{instance}", f"symbol:{symbol}", f"account:{account}", "node")
+        return tuple(self._scopes.setdefault(key, Scope(key, self._limits(key))) for key in keys)
+
+    def _limits(self, scope: str) -> Limits:
+        kind, _, name = scope.partition(":")
         config = self.config
-        wanted = (
-            (f"instance:{instance}", config.instances.get(instance, _NO_LIMITS)),
-            (f"symbol:{symbol}", config.symbols.get(symbol, _NO_LIMITS)),
-            (f"account:{account}", config.accounts.get(account, _NO_LIMITS)),
-            ("node", config.node),
-        )
-        return tuple(self._scopes.setdefault(key, Scope(key, limits)) for key, limits in wanted)
+        named = {"instance": config.instances, "symbol": config.symbols, "account": config.accounts}
+        return named[kind].get(name, _NO_LIMITS) if name else config.node
+
+    # -- other limits ----------------------------------------------------------------------------
+
+    def set_config(self, config: RiskConfig, orders: Iterable[Order]) -> None:
+        """Hold the next order to other limits. `orders` are all live orders.
+
+        Positions, open orders and the orders of the last second go on counting. Call `monitor` next:
+        it reports every breach of the scopes whose limits changed, the lasting ones once more.
+        """
+        self.config = config
+        changed = {key for key, scope in self._scopes.items() if scope.limits != self._limits(key)}
+        self._reported = {breach for breach in self._reported if breach[1] not in changed}
+        for key, scope in self._scopes.items():
+            scope.take_limits(self._limits(key))
+        for lane in self._lanes.values():
+            lane.take_limits()
+        # Every lane first: what it counts is shared with the others.
+        for lane in self._lanes.values():
+            lane.position_changed()
+        for order in orders:
+            self.order_changed(order)
 
     # -- upkeep ----------------------------------------------------------------------------------
 

@@ -71,6 +71,14 @@ class RateWindow:
         self._next = (self._next or self.limit) - 1
         self._times[self._next] = -_SECOND_NS
 
+    def with_limit(self, limit: int) -> "RateWindow":
+        """Return a window that allows another number, and counts what this one counted."""
+        other = RateWindow(limit)
+        latest = [*self._times[self._next :], *self._times[: self._next]][-limit:]
+        # The oldest comes next: it is the first to be a second ago.
+        other._times[limit - len(latest) :] = latest
+        return other
+
 
 class Inventory:
     """The value of a scope's exposures in one quote currency, gross of sign."""
@@ -196,13 +204,26 @@ class Scope:
         kind, _, name = key.partition(":")
         self.key = key
         self.title = f"{kind} {name}" if name else "the node"
-        self.limits = limits
-        self.open_orders = 0
-        self.rate = None if limits.max_orders_per_second is None else RateWindow(limits.max_orders_per_second)
-        self.exposures: dict[str, Exposure] = {}
-        self.inventories: dict[str, Inventory] = {}
+        self.rate: RateWindow | None = None
         self.loss_fault: tuple[RiskReason, str] | None = None
         """Why orders that add risk are refused since the last look at the day's profit."""
+        self.take_limits(limits)
+
+    def take_limits(self, limits: Limits) -> None:
+        """Hold to these limits and count anew, all but the orders of the last second."""
+        self.limits = limits
+        self.open_orders = 0
+        self.exposures: dict[str, Exposure] = {}
+        self.inventories: dict[str, Inventory] = {}
+        per_second = limits.max_orders_per_second
+        if per_second is None:
+            self.rate = None
+        elif self.rate is None:
+            self.rate = RateWindow(per_second)
+        elif self.rate.limit != per_second:
+            self.rate = self.rate.with_limit(per_second)
+        if limits.max_daily_loss is None:
+            self.loss_fault = None
 
     @property
     def counts_inventory(self) -> bool:

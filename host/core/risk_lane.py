@@ -43,6 +43,12 @@ class Lane:
         self.holding: Final = holding
         self.killed: Refusal | None = None
         """The answer to every order while a kill switch above this lane is on."""
+        self._own_orders = own_orders
+        self.take_limits()
+
+    def take_limits(self) -> None:
+        """Hold to the limits that the scopes have now, and count anew: nothing is open or held yet."""
+        scopes, instrument, market = self.scopes, self.instrument, self.market
         self.position = _ZERO
         self.inventory_ratio = 0.0
         """Position / strictest position limit, −1 to 1; 0 without a limit."""
@@ -54,7 +60,6 @@ class Lane:
         self._judged_mid = 0.0
         self._highest_buy = _INFINITY
         self._lowest_sell = 0.0
-        self._own_orders = own_orders
         self._own = scopes[0].exposure(instrument, market)
         self._exposures = [self._own]
         for scope in scopes[1:]:

@@ -818,6 +818,121 @@ def test_an_engine_rebuilt_from_orders_and_holdings_equals_the_one_fed_step_by_s
         assert node.exposures[symbol].shortest == position - worst[SELL]
 
 
+# -- other limits while orders are live ----------------------------------------------------------
+
+limit_tables = st.fixed_dictionaries(
+    {},
+    optional={
+        "max_position": st.sampled_from([20, 50]),
+        "max_inventory_notional": st.sampled_from([500, 5000]),
+        "max_open_orders": st.sampled_from([2, 8]),
+        "max_concentration": st.just(0.9),
+        "max_daily_loss": st.just("1 USDT"),
+    },
+)
+configs = st.fixed_dictionaries(
+    {
+        "node": limit_tables,
+        "accounts": st.fixed_dictionaries({"paper": limit_tables}),
+        "instances": st.fixed_dictionaries({"mm": limit_tables}),
+        "symbols": st.fixed_dictionaries({"BTC-USDT": limit_tables}),
+    }
+)
+
+
+def live_orders(desk: Desk) -> list[Order]:
+    return [order for order in desk.orders.values() if not order.status.is_terminal]
+
+
+@settings(max_examples=150)
+@given(configs, steps, configs, steps)
+def test_an_engine_given_other_limits_equals_one_that_was_made_with_them(
+    first: Any, before: Any, second: Any, after: Any
+) -> None:
+    desk = Desk(first)
+    for instance in INSTANCES:
+        for symbol in SYMBOLS:
+            desk.lane(instance, symbol)
+    for number, step in enumerate(before):
+        run(desk, number, *step)
+    desk.monitor()
+    desk.config = msgspec.convert(second, RiskConfig)
+    desk.engine.set_config(desk.config, live_orders(desk))
+    for number, step in enumerate(after):
+        run(desk, number, *step)
+    rebuilt = desk.rebuilt()
+    for instance in INSTANCES:
+        for symbol in SYMBOLS:
+            rebuilt.lane(instance, symbol)
+    desk.monitor()
+    rebuilt.monitor()
+    assert exposure_of(desk) == exposure_of(rebuilt)
+    for lane in desk.engine.lanes():
+        fresh = rebuilt.lane(lane.instance, lane.symbol)
+        assert lane.inventory_ratio == fresh.inventory_ratio
+        assert [s.loss_fault for s in lane.scopes] == [s.loss_fault for s in fresh.scopes]
+    for side, qty in ((BUY, "1"), (SELL, "1"), (BUY, "30"), (SELL, "30")):
+        for instance in INSTANCES:
+            wanted = {"side": side, "qty": qty, "instance": instance}
+            assert desk.check(**wanted) == rebuilt.check(**wanted)
+
+
+def reason(refusal: Refusal | None) -> tuple[RiskReason, str] | None:
+    return None if refusal is None else (refusal.reason, refusal.scope)
+
+
+@each_scope
+def test_other_limits_hold_for_the_next_order_and_count_what_is_there(scope: str) -> None:
+    desk = limited(scope)
+    desk.fill(BUY, "100", "2")
+    desk.rest(BUY, "99", "3")
+    group, name = SCOPES[scope]
+    table = {"max_position": "6", "max_order_qty": "2", "max_open_orders": 1, "price_collar_bps": 100}
+    config = msgspec.convert({group: table if name is None else {name: table}}, RiskConfig)
+    assert desk.check(qty="50") is None
+
+    desk.engine.set_config(config, live_orders(desk))
+
+    assert reason(desk.check(qty="3")) == (RiskReason.ORDER_QTY, scope)
+    assert reason(desk.check(qty="1.5")) == (RiskReason.POSITION, scope)
+    assert reason(desk.check(qty="1")) == (RiskReason.OPEN_ORDERS, scope)
+    assert reason(desk.check(price="102", qty="1")) == (RiskReason.PRICE_COLLAR, scope)
+    assert desk.lane().inventory_ratio == pytest.approx(1 / 3)
+    desk.engine.set_config(RiskConfig(), live_orders(desk))
+    assert desk.check(price="102", qty="50") is None
+    assert desk.lane().inventory_ratio == 0.0
+
+
+@pytest.mark.parametrize(("limit", "more"), [(2, 0), (3, 0), (5, 2)])
+def test_another_order_rate_counts_the_orders_of_the_last_second(limit: int, more: int) -> None:
+    desk = limited("node", max_orders_per_second=3)
+    for _ in range(3):
+        assert desk.check() is None
+        desk.now += 100 * MS
+    assert desk.check() is not None
+
+    config = msgspec.convert({"node": {"max_orders_per_second": limit}}, RiskConfig)
+    desk.engine.set_config(config, [])
+
+    assert [desk.check() is None for _ in range(more + 1)] == [True] * more + [False]
+    desk.now += SECOND
+    assert [desk.check() is None for _ in range(limit + 1)] == [True] * limit + [False]
+
+
+def test_a_lasting_breach_is_reported_once_more_for_a_changed_scope_alone() -> None:
+    desk = Desk({"node": {"max_daily_loss": "5 USDT"}, "instances": {"mm": {"max_daily_loss": "5 USDT"}}})
+    desk.lane()
+    desk.fill(BUY, "110", "1")
+    assert {b.scope for b in desk.monitor()} == {"node", "instance:mm"}
+    table = {"node": {"max_daily_loss": "5 USDT"}, "instances": {"mm": {"max_daily_loss": "6 USDT"}}}
+
+    desk.engine.set_config(msgspec.convert(table, RiskConfig), [])
+
+    assert [b.scope for b in desk.monitor()] == ["instance:mm"]
+    desk.engine.set_config(RiskConfig(), [])
+    assert desk.check() is None
+
+
 # -- configuration -------------------------------------------------------------------------------
 
 
