@@ -69,12 +69,14 @@ class Channel:
         "account",
         "adapter",
         "can_amend",
+        "commands",
         "ids",
         "instance",
         "instrument",
         "last_refusal_ns",
         "last_refusal_text",
         "quoting",
+        "refusals",
         "risk",
         "symbol",
     )
@@ -100,6 +102,10 @@ class Channel:
         self.ids: Final = ids
         self.last_refusal_text = ""
         self.last_refusal_ns = 0
+        self.commands = 0
+        """Orders and amends sent, ever."""
+        self.refusals = 0
+        """Wishes refused by risk checks or because they make no order, ever."""
 
 
 class Oms:
@@ -458,6 +464,7 @@ class Oms:
         risk, lsn, outbox, adapter = channel.risk, self.state.lsn, self.outbox, channel.adapter
         instance, account, symbol = channel.instance, channel.account, channel.symbol
         self.amends_sent += len(changes)
+        channel.commands += len(changes)
         for order, change in zip(orders, changes, strict=True):
             price, qty = change.price, change.qty
             risk.amend_sent(order, price, qty)
@@ -499,6 +506,7 @@ class Oms:
         order = self.state.orders[client_id]
         self.risk.order_changed(order)
         self.orders_sent += 1
+        channel.commands += 1
         self.outbox.append(
             (
                 self.state.lsn,
@@ -552,6 +560,7 @@ class Oms:
 
     def _refuse(self, channel: Channel, action: str, reason: str, detail: str, now_ns: int) -> None:
         self.refused += 1
+        channel.refusals += 1
         # Compared without the detail, whose numbers change with every tick.
         text = f"{action} {reason}"
         if text == channel.last_refusal_text and now_ns - channel.last_refusal_ns < REFUSAL_REPEAT_NS:

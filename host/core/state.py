@@ -229,6 +229,8 @@ class TradingState(Struct):
         match entry.state:
             case e.VersionState.STAGED:
                 record.staged = entry.digest
+                if record.active == entry.digest:  # the node stopped while it was on probation
+                    record.active = record.permanent
             case e.VersionState.ACTIVE:
                 record.active, record.staged = entry.digest, ""
             case e.VersionState.PERMANENT:

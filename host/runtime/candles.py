@@ -19,17 +19,17 @@ class CandleMaker:
         "_emit",
         "_end_ns",
         "_high",
-        "_interval_ns",
         "_low",
         "_open",
         "_symbol",
         "_trades",
         "_volume",
+        "interval_ns",
     )
 
     def __init__(self, symbol: str, seconds: int, emit: Callable[[Candle], None]) -> None:
         self._symbol = symbol
-        self._interval_ns = seconds * 1_000_000_000
+        self.interval_ns = seconds * 1_000_000_000
         self._emit = emit
         self._end_ns = 0
         self._trades = 0
@@ -40,7 +40,7 @@ class CandleMaker:
         self.on_time(now_ns)
         price = trade.price
         if self._trades == 0:
-            self._end_ns = now_ns - now_ns % self._interval_ns + self._interval_ns
+            self._end_ns = now_ns - now_ns % self.interval_ns + self.interval_ns
             self._open = self._high = self._low = price
             self._volume = 0.0
         self._high = max(self._high, price)
@@ -54,8 +54,8 @@ class CandleMaker:
         if self._trades and now_ns >= self._end_ns:
             candle = Candle(
                 self._symbol,
-                self._end_ns - self._interval_ns,
-                self._interval_ns,
+                self._end_ns - self.interval_ns,
+                self.interval_ns,
                 self._open,
                 self._high,
                 self._low,

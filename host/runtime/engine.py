@@ -141,11 +141,15 @@ class Engine:
         if self._depth:
             return
         oms, journal = self.oms, self.journal
-        if journal.last_lsn == journal.flushed_lsn and not oms.outbox:
+        if journal.last_lsn == journal.flushed_lsn and not oms.outbox and not self.after_turn:
             return
         self._depth = 1  # answers that come while we send belong to this turn
         try:
+            self._run_after_turn(now_ns)
             self._write_and_send(now_ns)
+            if self.after_turn:  # those answers were too much for somebody
+                self._run_after_turn(now_ns)
+                self._write_and_send(now_ns)
             sent = oms.orders_sent + oms.amends_sent
             if sent != self._sent_before:
                 self._sent_before = sent
@@ -157,17 +161,14 @@ class Engine:
             self._depth = 0
 
     def _run_after_turn(self, now_ns: int) -> None:
-        self._depth = 1
-        try:
-            while self.after_turn:
-                self.after_turn.pop(0)(now_ns)
-        finally:
-            self._depth = 0
+        while self.after_turn:
+            self.after_turn.pop(0)(now_ns)
 
     def abort_turn(self, error: JournalError) -> None:
         """End a turn whose entries cannot be written: nothing of it is sent, and nothing ever after."""
         self._depth = 0
         self.oms.outbox.clear()
+        self.after_turn.clear()
         self.roster.touched.clear()
         self.halt(f"the journal cannot be written: {error}")
 

@@ -237,7 +237,8 @@ class AccountFeed:
             engine.safety.book_fault(feed, book.top_fault)
         elif book.top is not before and book.top is not None:
             self._new_top(feed, book.top)
-        self._hand_out(feed.on_depth, depth)
+        if feed.on_depth:  # else it would fill the history for nobody
+            self._hand_out(feed.on_depth, depth)
 
     def _on_trade(self, feed: SymbolFeed, trade: Trade, now_ns: int) -> None:
         if feed.features is not None:
@@ -247,9 +248,13 @@ class AccountFeed:
         self._hand_out(feed.on_trade, trade)
 
     def emit_candle(self, instance: "Instance", candle: Candle) -> None:
-        """Hand a finished candle to the instance that asked for its length."""
-        self.history.add(OwnEvent(instance.instance, candle))
-        self._engine.roster.call(instance, instance.strategy.on_candle, candle)
+        """Hand a finished candle to the instance, if that is the length which its strategy asks for.
+
+        The version before it, while it is kept for a rollback, may ask for another.
+        """
+        self.history.add(OwnEvent(instance.instance, candle, self._engine.now_ns))
+        if instance.takes(candle):
+            self._engine.roster.call(instance, instance.strategy.on_candle, candle)
 
     # -- reports ---------------------------------------------------------------------------------
 

@@ -8,24 +8,22 @@ from msgspec import Struct
 
 from host.api import Candle, Fill, Order
 
-__all__ = ["HISTORY_EVENTS", "EventHistory", "OwnEvent", "TimerFired"]
+__all__ = ["HISTORY_EVENTS", "EventHistory", "OwnEvent"]
 
 HISTORY_EVENTS: Final = 20_000
 """Events kept: some seconds of several busy symbols, and a few MB."""
 
 
-class TimerFired(Struct, frozen=True):
-    """A timer of an instance came due."""
-
-    name: str
-    ts_ns: int
-
-
 class OwnEvent(Struct, frozen=True):
-    """An event that concerns one instance alone: its order (a copy), its fill, its timer, its candle."""
+    """An event that concerns one instance alone: its order (a copy), its fill, its candle.
+
+    Timers are not among them: each version of a strategy sets its own.
+    """
 
     instance: str
-    event: Order | Fill | TimerFired | Candle
+    event: Order | Fill | Candle
+    ts_ns: int
+    """The host's time when it was handed over."""
 
 
 class EventHistory:
@@ -44,6 +42,7 @@ class EventHistory:
 
     def since(self, sequence: int) -> list[Any]:
         """Return the events after the one with that sequence, as far back as they are kept."""
-        wanted = self.sequence - sequence
-        kept = len(self._events)
-        return list(islice(self._events, max(kept - wanted, 0), kept))
+        # From the newest backwards: a deque is slow to walk to its end from its beginning.
+        latest = list(islice(reversed(self._events), self.sequence - sequence))
+        latest.reverse()
+        return latest

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from msgspec import Struct
 
 from host.api import (
     BookTop,
+    Candle,
     Instrument,
     Order,
     OrderRefused,
@@ -24,19 +26,29 @@ from host.core.entries import InstanceState
 from host.core.oms import Channel
 from host.runtime.candles import CandleMaker
 from host.runtime.feed import SymbolFeed
-from host.runtime.history import EventHistory, OwnEvent, TimerFired
+from host.runtime.history import EventHistory
 from host.runtime.models import ModelStage
 
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
+    from host.runtime.reload.fallback import Fallback
     from host.runtime.reload.probation import Baseline, Probation
 
-__all__ = ["Instance", "StateNotCarried"]
-
-Checkpoint = tuple[int, int, bytes]
-"""(Place in the account's history, version of the state, the state encoded.)"""
+__all__ = ["SECOND_NS", "Checkpoint", "Instance", "StateNotCarried", "carry_state", "encode_state"]
 
 _log = logging.getLogger("tandem.strategy")
+
+
+class Checkpoint(Struct, frozen=True):
+    """A strategy at one moment: where a warm-up starts from."""
+
+    sequence: int
+    """Place in the account's history."""
+    state_version: int
+    state: bytes
+    commands: int = 0
+    """Orders and amends that the instance had sent by then."""
+    refusals: int = 0
 
 
 class StateNotCarried(TandemError):  # noqa: N818 - the fact, in the words operators see
@@ -76,17 +88,13 @@ class Instance:
         self.candle_makers: dict[str, CandleMaker] = {}
         self.saved_state = b""
         self.checkpoints: deque[Checkpoint] = deque(maxlen=2)
-        """Its state at two recent places in the account's history: where a warm-up starts from."""
+        """Its state at two recent places in the account's history."""
         self.probation: Probation | None = None
         """What watches a version that has just gone live."""
+        self.fallback: Fallback | None = None
+        """What a version on probation is rolled back to."""
         self.baseline: Baseline | None = None
         """What the present version did on its own probation."""
-        self.has_memory = (
-            bool(strategy.state_type.__struct_fields__)
-            or self.overrides("on_fill")
-            or self.overrides("on_order")
-        )
-        """Whether it matters up to where it has heard of its orders and fills."""
         self._engine: Final = engine
         strategy.ctx = self
 
@@ -185,7 +193,6 @@ class Instance:
             if now_ns >= due_ns and name in self.timers:  # another timer may have cancelled it
                 late_ns = (now_ns - due_ns) % every_ns
                 self.timers[name] = (now_ns - late_ns + every_ns, every_ns)
-                self.account_history.add(OwnEvent(self.instance, TimerFired(name, now_ns)))
                 self.strategy.on_timer(name)
 
     def next_timer_ns(self) -> int | None:
@@ -197,19 +204,39 @@ class Instance:
         """Return what the strategies of this account were handed lately."""
         return self._engine.feeds[self.account].history
 
-    def take_checkpoint(self, data: bytes) -> None:
-        """Remember the encoded state together with the present place in the history."""
-        version = type(self.strategy).state_type.state_version
-        self.checkpoints.append((self.account_history.sequence, version, data))
+    def checkpoint(self) -> Checkpoint:
+        """Return its present state together with the present place in the history.
+
+        Raises whatever a state that is no plain data raises.
+        """
+        return Checkpoint(
+            self.account_history.sequence,
+            self.strategy.state_type.state_version,
+            self.encode_state(),
+            *self.counts(),
+        )
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many orders and amends it has sent and how many of its wishes were refused, ever."""
+        channels = self.channels.values()
+        return sum(c.commands for c in channels), sum(c.refusals for c in channels)
+
+    def takes(self, candle: Candle) -> bool:
+        """Return whether the present strategy asks for candles of this length."""
+        return self.overrides("on_candle") and candle.interval_ns == self.strategy.candle_seconds * SECOND_NS
 
     @property
-    def checkpoint(self) -> "Checkpoint | None":
-        """Return the older of the remembered states, or None before the first."""
-        return self.checkpoints[0] if self.checkpoints else None
+    def has_memory(self) -> bool:
+        """Return whether it matters up to where it has heard of its orders and fills."""
+        return (
+            bool(self.strategy.state_type.__struct_fields__)
+            or self.overrides("on_fill")
+            or self.overrides("on_order")
+        )
 
     def encode_state(self) -> bytes:
         """Return the strategy's state as msgpack of plain data."""
-        return _STATE_ENCODER.encode(self.strategy.state)
+        return encode_state(self.strategy)
 
     def restore_state(self, version: int, data: bytes) -> None:
         """Give the strategy a saved state, upgraded step by step; raise `StateNotCarried`."""
@@ -233,7 +260,13 @@ class Instance:
         return channel
 
 
+SECOND_NS: Final = 1_000_000_000
 _STATE_ENCODER = msgspec.msgpack.Encoder()
+
+
+def encode_state(strategy: Strategy[Any]) -> bytes:
+    """Return a strategy's state as msgpack; raises whatever a state that is no plain data raises."""
+    return _STATE_ENCODER.encode(strategy.state)
 
 
 def carry_state(state_type: type[State], version: int, data: bytes, instance: str) -> State:
@@ -249,7 +282,9 @@ def carry_state(state_type: type[State], version: int, data: bytes, instance: st
                 f"{state_type.__name__} knows up to {wanted}; bring the newer plugin back"
             )
         return msgspec.convert(plain, state_type)
-    except (msgspec.MsgspecError, NotImplementedError, LookupError, TypeError, ValueError) as error:
+    except StateNotCarried:
+        raise
+    except (Exception, SystemExit) as error:
         raise StateNotCarried(
             f"instance {instance}: the saved state (version {version}) does not fit "
             f"{state_type.__name__} (version {wanted}): {error}; give the new field a default or "

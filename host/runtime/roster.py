@@ -18,14 +18,14 @@ from host.journal import JournalError
 from host.runtime.candles import CandleMaker
 from host.runtime.feed import AccountFeed
 from host.runtime.history import OwnEvent
-from host.runtime.instance import Instance
+from host.runtime.instance import SECOND_NS, Instance
 from host.runtime.models import ModelStage
 from host.runtime.plugin_errors import describe_error
 
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
 
-__all__ = ["InstanceSpec", "Roster"]
+__all__ = ["InstanceSpec", "Roster", "check_candles"]
 
 _log = logging.getLogger("tandem.roster")
 _RECEIVING = (InstanceState.RUNNING, InstanceState.PAUSED)
@@ -55,11 +55,12 @@ class Roster:
 
     def __init__(self, engine: "Engine") -> None:
         self.instances: dict[str, Instance] = {}
-        self.touched: set[str] = set()
-        """Instances whose orders changed in this turn: their states are saved with it."""
+        self.touched: dict[str, list[Outcome]] = {}
+        """What instances heard of their orders in this turn: their states are saved with it."""
         self._engine = engine
         self._missed: dict[str, list[Outcome]] = {}
         self._new_versions: set[str] = set()
+        self._paused_before: set[str] = set()
         self.on_probation_fault: Callable[[Instance, str], bool] = lambda _instance, _why: False
         """Takes back a version that raised on probation; returns whether it did."""
 
@@ -89,8 +90,8 @@ class Roster:
         known = engine.state.instances.get(spec.name)
         self._check_symbols(spec)
         stages = [_started(spec.name, ModelStage(name, model, engine.clock, spawn)) for name, model in models]
+        check_candles(spec.name, strategy)
         instance = Instance(engine, spec.name, spec.account, spec.symbols, strategy, stages)
-        _check_candles(instance)
         if known is not None:
             instance.restore_state(known.state_version, known.strategy_state)
         if known is None or known.digest != spec.digest:
@@ -121,10 +122,13 @@ class Roster:
             if paused:
                 # A process that died while it paused may have left quotes behind.
                 self._engine.oms.pull_quotes(instance.instance, "paused", now_ns)
-            for outcome in self._missed.pop(instance.instance, []):
-                self._tell(instance, outcome.order, outcome.fill)
+            self._tell_missed(instance)
         self.rewire()
         self._engine.end_turn(now_ns, 0)
+
+    def _tell_missed(self, instance: Instance) -> None:
+        for outcome in self._missed.pop(instance.instance, []):
+            self._tell(instance, outcome.order, outcome.fill)
 
     def is_new_version(self, instance: str) -> bool:
         """Return whether the instance runs other plugin bytes than when the node last ran."""
@@ -180,11 +184,16 @@ class Roster:
         A version on probation is rolled back instead, where that can be done.
         """
         text = f"{where} raised {describe_error(error)}"
-        if instance.probation is not None and self.on_probation_fault(instance, text):
-            return
-        _log.error("instance %s quarantined: %s", instance.instance, text)
-        self._set_state(instance, InstanceState.QUARANTINED, text)
-        self._engine.record_alert("quarantined", f"instance {instance.instance}: {text}", instance.instance)
+        if instance.probation is None or not self.on_probation_fault(instance, text):
+            self.put_in_quarantine(instance, text)
+
+    def put_in_quarantine(self, instance: Instance, why: str) -> None:
+        """Take an instance out of service: it hears of nothing and its orders are pulled."""
+        _log.error("instance %s quarantined: %s", instance.instance, why)
+        if instance.state is InstanceState.PAUSED:
+            self._paused_before.add(instance.instance)
+        self._set_state(instance, InstanceState.QUARANTINED, why)
+        self._engine.record_alert("quarantined", f"instance {instance.instance}: {why}", instance.instance)
         self._pull_all(instance, "quarantined", self._engine.now_ns)
         self.rewire()
 
@@ -193,6 +202,8 @@ class Roster:
 
         `name` stands for the callback in the reason, where it is not the name of `handle`.
         """
+        if instance.probation is not None:
+            handle = instance.probation.watch(handle)
         try:
             handle(event)
         except JournalError:
@@ -216,14 +227,15 @@ class Roster:
             self._missed.setdefault(name, []).append(Outcome(order, fill))
 
     def _tell(self, instance: Instance, order: Order | None, fill: Fill | None) -> None:
-        self.touched.add(instance.instance)
+        self.touched.setdefault(instance.instance, []).append(Outcome(order, fill))
         history = instance.account_history
         if fill is not None and instance.state in _RECEIVING:
-            history.add(OwnEvent(instance.instance, fill))
+            history.add(OwnEvent(instance.instance, fill, self._engine.now_ns))
             self.call(instance, instance.strategy.on_fill, fill)
         if order is not None and instance.state in _RECEIVING:
-            if instance.overrides("on_order"):
-                history.add(OwnEvent(instance.instance, msgspec.structs.replace(order)))
+            if instance.overrides("on_order") or instance.fallback is not None:
+                copy = msgspec.structs.replace(order)
+                history.add(OwnEvent(instance.instance, copy, self._engine.now_ns))
             self.call(instance, instance.strategy.on_order, order)
 
     def _is_looked_after(self, order: Order) -> bool:
@@ -249,27 +261,31 @@ class Roster:
             instance.channels[symbol] = self._engine.oms.open_channel(
                 instance.instance, instance.account, symbol, ids, spec.tolerance_bps
             )
-            if instance.overrides("on_candle"):
-                instance.candle_makers[symbol] = CandleMaker(
-                    symbol, instance.strategy.candle_seconds, _candle_sink(feed, instance)
-                )
+        self.fit(instance)
 
     def fit(self, instance: Instance) -> None:
-        """Follow a change of an instance's strategy: who calls what, and which candles are made."""
-        feed = self._engine.feeds[instance.account]
-        instance.candle_makers.clear()
-        if instance.overrides("on_candle"):
-            for symbol in instance.symbols:
-                instance.candle_makers[symbol] = CandleMaker(
-                    symbol, instance.strategy.candle_seconds, _candle_sink(feed, instance)
-                )
-        self.rewire()
+        """Have the candles made that the instance's strategy asks for; one that goes on is kept."""
+        sink = _candle_sink(self._engine.feeds[instance.account], instance)
+        before, instance.candle_makers = instance.candle_makers, {}
+        if not instance.overrides("on_candle"):
+            return
+        seconds = instance.strategy.candle_seconds
+        for symbol in instance.symbols:
+            maker = before.get(symbol)
+            if maker is None or maker.interval_ns != seconds * SECOND_NS:
+                maker = CandleMaker(symbol, seconds, sink)
+            instance.candle_makers[symbol] = maker
 
     def release(self, instance: Instance, reason: str) -> None:
-        """Let a quarantined instance trade again: it runs other code now."""
-        if instance.state is InstanceState.QUARANTINED:
-            self._set_state(instance, InstanceState.RUNNING, reason)
-            self.rewire()
+        """Let a quarantined instance go on as before, within a turn: it runs other code now.
+
+        It hears what its saved state has not seen, first of all the event that broke the old code.
+        """
+        was_paused = instance.instance in self._paused_before
+        self._paused_before.discard(instance.instance)
+        self._set_state(instance, InstanceState.PAUSED if was_paused else InstanceState.RUNNING, reason)
+        self.rewire()
+        self._tell_missed(instance)
 
     def rewire(self) -> None:
         """Rebuild who hears of what, from the instances that receive."""
@@ -286,9 +302,7 @@ class Roster:
                 symbol_feed.on_trade = _handlers(here, "on_trade")
                 symbol_feed.on_ticker = _handlers(here, "on_ticker")
                 # Kept, not made anew: a neighbour that goes must not cost anybody half a candle.
-                symbol_feed.candle_makers = tuple(
-                    i.candle_makers[symbol] for i in here if symbol in i.candle_makers
-                )
+                symbol_feed.candle_makers = tuple(maker for i in here for maker in _candle_makers(i, symbol))
 
     def _move(self, instance: Instance, state: InstanceState, reason: str) -> None:
         if instance.state not in (InstanceState.RUNNING, InstanceState.PAUSED):
@@ -327,18 +341,20 @@ class Roster:
         for instance in list(self.instances.values()):
             if instance.state in _RECEIVING:
                 try:
-                    data = instance.encode_state()
+                    checkpoint = instance.checkpoint()
                 except Exception as error:  # noqa: BLE001 - plugin boundary: quarantined
                     self.quarantine(instance, error, "encoding its state")
                     continue
-                instance.take_checkpoint(data)
+                instance.checkpoints.append(checkpoint)
 
     def save_touched(self, now_ns: int) -> None:
         """Save the states of the strategies that heard of their orders in this turn."""
         for name in sorted(self.touched):
-            instance = self.instances.get(name)
-            if instance is not None:
-                self.save_state(instance, now_ns, force=True)
+            instance = self.instances[name]
+            self.save_state(instance, now_ns, force=True)
+            if instance.state not in _RECEIVING:
+                # Its saved state has not seen them: whatever runs it next hears of them again.
+                self._missed[name] = self.touched[name] + self._missed.get(name, [])
         self.touched.clear()
 
     def save_state(self, instance: Instance, now_ns: int, *, force: bool = False) -> None:
@@ -347,9 +363,13 @@ class Roster:
         `force` writes it even if not, because the entry also says up to where the strategy has seen
         its orders and fills; it is skipped where neither has anything new to say. One that is out of
         service keeps what was saved before the event that broke it: its next version hears that
-        event, and all that came after, again.
+        event, and all that came after, again. While a version is on probation, what is written is
+        the state of the one before it, which a restart comes back to.
         """
         if instance.state not in _RECEIVING:
+            return
+        if instance.fallback is not None:
+            instance.fallback.save_state(now_ns, force=force)
             return
         try:
             data = instance.encode_state()
@@ -359,21 +379,42 @@ class Roster:
             self.quarantine(instance, error, "encoding its state")
             return
         if data != instance.saved_state or (force and instance.has_memory):
-            instance.saved_state = data
-            version = instance.strategy.state_type.state_version
-            self._engine.record(e.StrategyStateSaved(instance.instance, version, data), now_ns)
+            self.write_state(instance, instance.strategy.state_type.state_version, data, now_ns)
+
+    def write_state(self, instance: Instance, version: int, data: bytes, now_ns: int) -> None:
+        """Journal a state as what a restart gives back to the instance."""
+        instance.saved_state = data
+        self._engine.record(e.StrategyStateSaved(instance.instance, version, data), now_ns)
 
 
 def _handlers(
     instances: Sequence[Instance], callback: str
 ) -> tuple[tuple[Instance, Callable[[Any], None]], ...]:
     """Return the bound callbacks of the instances that define one, watched where on probation."""
-    return tuple(
-        (i, handle if i.probation is None else i.probation.watch(handle))
-        for i in instances
-        if i.overrides(callback)
-        for handle in (getattr(i.strategy, callback),)
-    )
+    handlers: list[tuple[Instance, Callable[[Any], None]]] = []
+    for instance in instances:
+        if instance.overrides(callback):
+            handle = getattr(instance.strategy, callback)
+            if instance.probation is not None:
+                handle = instance.probation.watch(handle)
+            handlers.append((instance, handle))
+        elif instance.fallback is not None and instance.fallback.overrides(callback):
+            handlers.append((instance, _ignore))  # so that the event is in the history for it
+    return tuple(handlers)
+
+
+def _ignore(_event: Any) -> None:
+    pass
+
+
+def _candle_makers(instance: Instance, symbol: str) -> list[CandleMaker]:
+    """Return what makes an instance's candles, and those of the version it may be rolled back to."""
+    makers = [instance.candle_makers[symbol]] if symbol in instance.candle_makers else []
+    if instance.fallback is not None:
+        kept = instance.fallback.candle_makers.get(symbol)
+        if kept is not None and kept not in makers:
+            makers.append(kept)
+    return makers
 
 
 def _candle_sink(feed: AccountFeed, instance: Instance) -> Callable[[Any], None]:
@@ -384,11 +425,12 @@ def _name_of(handle: Callable[[Any], None]) -> str:
     return getattr(handle, "__name__", "callback")
 
 
-def _check_candles(instance: Instance) -> None:
-    seconds = instance.strategy.candle_seconds
-    if instance.overrides("on_candle") and not (isinstance(seconds, int) and seconds > 0):
+def check_candles(instance: str, strategy: Strategy[Any]) -> None:
+    """Raise `TandemError` where a strategy asks for candles of a length that there is not."""
+    seconds = strategy.candle_seconds
+    if type(strategy).on_candle is not Strategy.on_candle and not (isinstance(seconds, int) and seconds > 0):
         raise TandemError(
-            f"instance {instance.instance}: candle_seconds must be a whole number above 0, was {seconds!r}"
+            f"instance {instance}: candle_seconds must be a whole number above 0, was {seconds!r}"
         )
 
 

@@ -20,6 +20,8 @@ HOUSEKEEPING_NS: Final = 500_000_000
 """How often due work that no event triggers is looked at."""
 ASKING_NS: Final = 20_000_000
 """How often it is looked at while the venue owes us an answer about an order or account in doubt."""
+ERRANDS_NS: Final = 10_000_000
+"""How often errands are run while there are any."""
 CHECKPOINT_NS: Final = 5_000_000_000
 """How often strategies' states are remembered for warm-ups, which so replay the last 5 to 10 s."""
 
@@ -32,7 +34,9 @@ class Upkeep:
         self._engine = engine
         self.duties: list[Callable[[int], None]] = []
         """What others want done with each housekeeping."""
-        self._next_housekeeping_ns = self._last_housekeeping_ns = 0
+        self.errands: list[Callable[[int], None]] = []
+        """Small pieces of others' work that must not wait for the housekeeping; each takes a fraction of a ms."""
+        self._next_housekeeping_ns = self._last_housekeeping_ns = self._next_errands_ns = 0
         self._next_state_save_ns = self._next_checkpoint_ns = 0
         self._next_equity_ns = 0
         self._next_snapshot_lsn = engine.journal.last_lsn + settings.snapshot_every
@@ -47,6 +51,8 @@ class Upkeep:
             due = min(
                 due, max(self._engine.reconciler.next_time_ns(), self._last_housekeeping_ns + ASKING_NS)
             )
+        if self.errands:
+            due = min(due, self._next_errands_ns)
         for instance in self._engine.roster.instances.values():
             timer_ns = instance.next_timer_ns()
             if timer_ns is not None and timer_ns < due:
@@ -66,6 +72,10 @@ class Upkeep:
             for instance in list(engine.roster.instances.values()):
                 if instance.timers and instance.state in (InstanceState.RUNNING, InstanceState.PAUSED):
                     engine.roster.call(instance, instance.run_timers, now_ns, "on_timer")
+            if self.errands and now_ns >= self._next_errands_ns:
+                self._next_errands_ns = now_ns + ERRANDS_NS
+                for errand in list(self.errands):
+                    errand(now_ns)
             if now_ns >= self._next_housekeeping_ns or engine.reconciler.is_asking:
                 self._last_housekeeping_ns = now_ns
                 self._next_housekeeping_ns = now_ns + HOUSEKEEPING_NS

@@ -88,7 +88,7 @@ class ModelDesk(Desk):
             self._ticks = getattr(self, "_ticks", 0) + 1
             self.clock.set(self.clock.now_ns() + 100_000_000)
             bid = 60_000.0 + self._ticks % 7
-            self.top(bid, bid + 0.1)
+            self.top(bid, bid + 200.0)
 
     @property
     def bid_shift_bps(self) -> float:
@@ -109,7 +109,9 @@ def run(desk: ModelDesk, story: Callable[[], Any]) -> None:
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[ModelDesk]:
-    yield ModelDesk(tmp_path, SHIFT.format(answer=1.0), {"scale": 2.0})
+    desk = ModelDesk(tmp_path, SHIFT.format(answer=1.0), {"scale": 2.0})
+    yield desk
+    desk.reloader.close()
 
 
 def test_new_version_adjusts_the_next_quote_with_the_configured_parameters(desk: ModelDesk) -> None:
@@ -156,7 +158,7 @@ def test_old_version_is_released_once_the_new_one_is_permanent(desk: ModelDesk) 
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        ("1 / 0", "adjust raised ZeroDivisionError: division by zero (.*shift.py, line 11)"),
+        ("1 / 0", "adjust raised ZeroDivisionError: division by zero (.*shift.py, line 10)"),
         ("float('nan')", "its answer makes no quote: Adjustment(shift_bps=nan"),
         ("__import__('sys').exit(3)", "adjust raised SystemExit: 3"),
     ],
@@ -225,7 +227,8 @@ def test_version_that_breaks_after_the_swap_is_taken_back(desk: ModelDesk, fault
         model = instance.models[0].model
         late = f"(0.5 if time.count() < 30 else {fault})"
         source = SHIFT.format(answer=late).replace(
-            "import time\n", "import itertools\nclass time:\n    count = staticmethod(itertools.count().__next__)\n"
+            "import time\n",
+            "import itertools\nclass time:\n    count = staticmethod(itertools.count().__next__)\n",
         )
         report = await desk.edit(source)
         assert report.state is VersionState.ACTIVE
@@ -253,8 +256,9 @@ def test_version_that_is_slow_after_the_swap_is_taken_back(tmp_path: Path) -> No
         instance = desk.start()
         desk.tick(3)
         model = instance.models[0].model
-        source = SHIFT.format(answer="(time.sleep(0.12 if features.inventory_ratio == 9 else 0) or 1.0)")
-        assert (await desk.edit(source.replace("== 9", "!= 0"))).state is VersionState.ACTIVE
+        answer = "(1.0 if features.inventory_ratio == 0 else time.sleep(0.12) or 1.0)"
+        report = await desk.edit(SHIFT.format(answer=answer))
+        assert report.state is VersionState.ACTIVE, report.reason
         stage = instance.models[0]
         stage.adjust(Desk_features(inventory_ratio=0.5), stage.recent[-1][1])
         desk.advance(1.0)

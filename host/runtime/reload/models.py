@@ -92,7 +92,7 @@ class ModelRevision:
         self.instance: Final = instance
         self.name: Final = instance.instance
         self.stage: Final = stage
-        self.old: Final = stage.model
+        self.old = stage.model
         self.new: QuoteModel[Any] | None = None
         self.probation: ModelProbation | None = None
         self._clock = clock
@@ -197,13 +197,21 @@ class ModelRevision:
 
     # -- the swap, and after ---------------------------------------------------------------------
 
+    def prepare(self, now_ns: int) -> None:
+        """Have nothing left to do: features are all that a model knows of what happened."""
+
+    def succeed(self, previous: object) -> None:
+        """Take the place of a revision on probation: go back to what that would go back to."""
+        if isinstance(previous, ModelRevision):
+            self.old = previous.old
+
     def swap(self, now_ns: int) -> None:
         """Let the new version answer from the next quote on."""
         assert self.new is not None, "built before"
         self.probation = ModelProbation(self.stage, self._limits, now_ns)
         self._answer = self.stage.take(self.new, self._answer)
 
-    def settle(self) -> None:
+    def settle(self, now_ns: int) -> None:
         """End probation: the version has earned its place."""
         self.probation = None
         self._answer = None

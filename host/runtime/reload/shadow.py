@@ -1,9 +1,10 @@
 """A muted strategy: it is fed real events, and what it wants is written down instead of traded.
 
-Warm-up and rollback replay are this one mechanism.
+Warm-up, the version kept for a rollback and its catching up are this one mechanism.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from time import perf_counter_ns
 from typing import Any, Final
 
 from msgspec import Struct
@@ -14,18 +15,31 @@ from host.api import (
     Depth,
     Fill,
     Instrument,
+    MarketEvent,
     Order,
     OrderRequest,
+    OrderStatus,
     Position,
     Quote,
     Strategy,
     Ticker,
     Trade,
 )
-from host.runtime.history import OwnEvent, TimerFired
-from host.runtime.instance import Instance
+from host.runtime.history import OwnEvent
+from host.runtime.instance import SECOND_NS, Instance
+from host.runtime.reload.probation import Baseline
 
-__all__ = ["Intent", "Shadow", "compare"]
+__all__ = ["Intent", "Shadow", "compare", "time_of"]
+
+_CALLBACKS: Final = {
+    BookTop: "on_book",
+    Depth: "on_depth",
+    Trade: "on_trade",
+    Ticker: "on_ticker",
+    Fill: "on_fill",
+    Order: "on_order",
+    Candle: "on_candle",
+}
 
 
 class Intent(Struct, frozen=True):
@@ -38,56 +52,112 @@ class Intent(Struct, frozen=True):
 
 
 class Shadow:
-    """Stands in for an instance (`StrategyContext`) while its strategy runs muted."""
+    """Stands in for an instance (`StrategyContext`) while its strategy runs muted.
 
-    def __init__(self, instance: Instance) -> None:
+    Time is that of the events fed. Timers are the strategy's own and fire by that time. Positions
+    and open orders are the instance's present ones: muting does not unmake fills.
+    """
+
+    def __init__(
+        self,
+        instance: Instance,
+        strategy: Strategy[Any],
+        now_ns: int,
+        stopwatch_ns: Callable[[], int],
+        *,
+        timers: dict[str, tuple[int, int]] | None = None,
+        keeps_intents: bool = True,
+    ) -> None:
         self.instance = instance.instance
         self.account = instance.account
         self.symbols = instance.symbols
         self.log = instance.log
         self.intents: list[Intent] = []
-        self.timers: dict[str, tuple[int, int]] = {}
+        self.quotes: dict[str, tuple[Quote, ...]] = {}
+        """What it wants by now, for each symbol that it ever quoted."""
+        self.timers: dict[str, tuple[int, int]] = dict(timers or {})
+        """(next due, every), both in ns, by name."""
+        self.counted = Baseline()
+        self.slowest_ns = 0
+        self.strategy: Final = strategy
         self._instance: Final = instance
-        self._now_ns = instance.now_ns()
+        self._stopwatch_ns = stopwatch_ns
+        self._keeps_intents = keeps_intents
+        self._now_ns = now_ns
         self._tops: dict[str, BookTop] = {}
         self._at = 0
+        self._muted_orders: dict[str, OrderRequest] = {}
         self._orders = 0
+        self._handlers: dict[type[Any], Callable[[Any], None]] = {
+            kind: getattr(strategy, name)
+            for kind, name in _CALLBACKS.items()
+            if getattr(type(strategy), name) is not getattr(Strategy, name)
+        }
+        self._due_ns = self._next_due_ns()
+        strategy.ctx = self
 
-    # -- feeding ---------------------------------------------------------------------------------
+    # -- feeding: whatever the strategy raises comes out of these --------------------------------
 
-    def run(self, strategy: Strategy[Any], events: Iterable[Any]) -> None:
-        """Hand events to the strategy, in order; whatever it raises comes out of here."""
+    def start(self) -> None:
+        """Run the strategy's `on_start`."""
+        self.strategy.on_start()
+
+    def run(self, events: Iterable[Any], slice_ns: int = 0) -> int:
+        """Hand events over, in order, for `slice_ns` at most (0: all); return how many it were."""
+        ends_ns = perf_counter_ns() + slice_ns
+        taken = 0
         for event in events:
-            self._at += 1
-            if isinstance(event, OwnEvent):
-                if event.instance == self.instance:
-                    self._hand_over_own(strategy, event.event)
-            elif event.symbol in self.symbols:
-                self._now_ns = event.ts_recv or self._now_ns
-                self._hand_over(strategy, event)
+            self._take(event)
+            taken += 1
+            if slice_ns and perf_counter_ns() >= ends_ns:
+                break
+        return taken
 
-    def _hand_over(self, strategy: Strategy[Any], event: BookTop | Trade | Depth | Ticker) -> None:
-        if isinstance(event, BookTop):
-            self._tops[event.symbol] = event
-            strategy.on_book(event)
-        elif isinstance(event, Trade):
-            strategy.on_trade(event)
-        elif isinstance(event, Depth):
-            strategy.on_depth(event)
-        else:
-            strategy.on_ticker(event)
+    def advance(self, now_ns: int) -> None:
+        """Let time pass: timers that are due by then fire, a late one once."""
+        while self.timers and self._due_ns <= now_ns:
+            name, (due_ns, every_ns) = min(self.timers.items(), key=lambda item: item[1][0])
+            self._now_ns = max(self._now_ns, due_ns)
+            late_ns = max(self._now_ns - due_ns, 0) % every_ns
+            self.timers[name] = (self._now_ns - late_ns + every_ns, every_ns)
+            self._due_ns = self._next_due_ns()
+            self._call(self.strategy.on_timer, name)
+        self._now_ns = max(self._now_ns, now_ns)
 
-    def _hand_over_own(self, strategy: Strategy[Any], event: Order | Fill | TimerFired | Candle) -> None:
-        if isinstance(event, Fill):
-            self._now_ns = max(self._now_ns, event.ts_ns)
-            strategy.on_fill(event)
-        elif isinstance(event, Order):
-            strategy.on_order(event)
-        elif isinstance(event, Candle):
-            strategy.on_candle(event)
-        else:
-            self._now_ns = max(self._now_ns, event.ts_ns)
-            strategy.on_timer(event.name)
+    def end(self) -> None:
+        """Say of every muted order that it is gone, so that the strategy waits for none of them."""
+        for client_id, request in list(self._muted_orders.items()):
+            self._tell_cancelled(client_id, request)
+
+    def _take(self, event: MarketEvent | OwnEvent) -> None:
+        self._at += 1
+        if isinstance(event, OwnEvent):
+            if event.instance != self.instance:
+                return
+            own = event.event
+            self.advance(event.ts_ns)
+            handle = self._handlers.get(type(own))
+            if handle is not None and not (isinstance(own, Candle) and not self._takes(own)):
+                self._call(handle, own)
+        elif event.symbol in self.symbols:
+            self.advance(event.ts_recv)
+            if isinstance(event, BookTop):
+                self._tops[event.symbol] = event
+            handle = self._handlers.get(type(event))
+            if handle is not None:
+                self._call(handle, event)
+
+    def _takes(self, candle: Candle) -> bool:
+        return candle.interval_ns == self.strategy.candle_seconds * SECOND_NS
+
+    def _call(self, handle: Callable[[Any], None], event: Any) -> None:
+        started_ns = self._stopwatch_ns()
+        handle(event)
+        taken_ns = self._stopwatch_ns() - started_ns
+        self.counted.events += 1
+        self.counted.handler_ns += taken_ns
+        if taken_ns > self.slowest_ns:
+            self.slowest_ns = taken_ns
 
     # -- StrategyContext -------------------------------------------------------------------------
 
@@ -104,7 +174,7 @@ class Shadow:
         return self._tops.get(symbol) or self._instance.book(symbol)
 
     def position(self, symbol: str) -> Position:
-        """Return the instance's present position: a replay does not unmake fills."""
+        """Return the instance's present position."""
         return self._instance.position(symbol)
 
     def inventory_ratio(self, symbol: str) -> float:
@@ -117,43 +187,73 @@ class Shadow:
 
     def quote(self, symbol: str, quotes: Sequence[Quote]) -> None:
         """Write the wanted quotes down."""
-        self.intents.append(Intent(self._at, "quote", symbol, tuple(quotes)))
+        wanted, before = tuple(quotes), self.quotes.get(symbol, ())
+        if wanted != before:
+            self.quotes[symbol] = wanted
+            self.counted.commands += 2 * max(len(wanted), len(before))
+        self._note("quote", symbol, wanted)
 
     def place(self, request: OrderRequest) -> str:
         """Write the order down and return an id that no venue knows."""
         self._orders += 1
-        self.intents.append(Intent(self._at, "place", request.symbol, request))
-        return f"muted{self._orders}"
+        self.counted.commands += 1
+        client_id = f"muted{self._orders}"
+        self._muted_orders[client_id] = request
+        self._note("place", request.symbol, request)
+        return client_id
 
     def cancel(self, client_id: str) -> None:
-        """Write the cancel down."""
-        self.intents.append(Intent(self._at, "cancel", "", client_id))
+        """Write the cancel down; a muted order is gone with it."""
+        self._note("cancel", "", client_id)
+        request = self._muted_orders.get(client_id)
+        if request is not None:
+            self._tell_cancelled(client_id, request)
 
     def set_timer(self, name: str, every_s: float) -> None:
-        """Remember the timer: it is the instance's once this strategy is."""
+        """Call `on_timer(name)` every `every_s` seconds; it is the instance's once this strategy is."""
         if every_s <= 0:
             raise ValueError(f"timer {name!r}: every_s must be above 0, was {every_s}")
-        every_ns = int(every_s * 1e9)
+        every_ns = max(int(every_s * 1e9), 1)
         self.timers[name] = (self._now_ns + every_ns, every_ns)
+        self._due_ns = self._next_due_ns()
 
     def cancel_timer(self, name: str) -> None:
         """Forget the timer."""
         self.timers.pop(name, None)
+        self._due_ns = self._next_due_ns()
 
-    def latest_quotes(self) -> dict[str, Sequence[Quote]]:
-        """Return what is wanted at the end of the replay, for each symbol that was quoted."""
-        return {intent.symbol: intent.what for intent in self.intents if intent.action == "quote"}
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _next_due_ns(self) -> int:
+        return min((due_ns for due_ns, _ in self.timers.values()), default=0)
+
+    def _note(self, action: str, symbol: str, what: Any) -> None:
+        if self._keeps_intents:
+            self.intents.append(Intent(self._at, action, symbol, what))
+
+    def _tell_cancelled(self, client_id: str, request: OrderRequest) -> None:
+        del self._muted_orders[client_id]
+        handle = self._handlers.get(Order)
+        if handle is not None:
+            handle(_cancelled(client_id, request, self._instance, self._now_ns))
 
 
-def compare(old: Sequence[Intent], new: Sequence[Intent]) -> str:
-    """Say in words how two runs over the same events differ."""
-    if old == new:
-        return f"the same {len(new)} intents as the version that runs"
-    if len(old) == len(new):
-        differing = sum(a != b for a, b in zip(old, new, strict=True))
-        first_old, first_new = next((a, b) for a, b in zip(old, new, strict=True) if a != b)
-        return f"{differing} of {len(new)} intents differ; the first: {_words(first_old)}, now {_words(first_new)}"
-    return f"{len(new)} intents, the version that runs has {len(old)}"
+def time_of(event: MarketEvent | OwnEvent) -> int:
+    """Return the host's time when an event was handed over."""
+    return event.ts_ns if isinstance(event, OwnEvent) else event.ts_recv
+
+
+def compare(old: Shadow, new: Shadow) -> str:
+    """Say in words how two runs over the same events differ: in what was wanted and what it cost."""
+    cost = f"{new.counted.mean_us:.1f} µs per event, was {old.counted.mean_us:.1f} µs"
+    if old.intents == new.intents:
+        return f"the same {len(new.intents)} intents as the version that runs; {cost}"
+    if len(old.intents) != len(new.intents):
+        return f"{len(new.intents)} intents, the version that runs has {len(old.intents)}; {cost}"
+    pairs = [(a, b) for a, b in zip(old.intents, new.intents, strict=True) if a != b]
+    before, after = pairs[0]
+    words = f"the first: {_words(before)}, now {_words(after)}"
+    return f"{len(pairs)} of {len(new.intents)} intents differ, {words}; {cost}"
 
 
 def _words(intent: Intent) -> str:
@@ -161,3 +261,23 @@ def _words(intent: Intent) -> str:
         quote = intent.what[0]
         return f"quote {intent.symbol} {quote.bid}/{quote.ask}"
     return f"{intent.action} {intent.symbol}".rstrip()
+
+
+def _cancelled(client_id: str, request: OrderRequest, instance: Instance, now_ns: int) -> Order:
+    return Order(
+        client_id,
+        instance.instance,
+        instance.account,
+        request.symbol,
+        request.side,
+        request.type,
+        request.time_in_force,
+        request.price,
+        request.qty,
+        OrderStatus.CANCELLED,
+        post_only=request.post_only,
+        reduce_only=request.reduce_only,
+        reason="muted: it never left the host",
+        created_ns=now_ns,
+        updated_ns=now_ns,
+    )

@@ -40,6 +40,8 @@ class StageOutcome(StrEnum):
 
     PASSED = "passed"
     FAILED = "failed"
+    SKIPPED = "skipped"
+    """It was not waited for: a newer version took its place."""
 
 
 class StageResult(Struct, frozen=True):
@@ -65,22 +67,24 @@ class StageLog:
 
     def __init__(self, tell: Callable[[StageResult], None]) -> None:
         self.results: list[StageResult] = []
-        self._tell = tell
         self.detail = ""
+        """What the present stage found."""
+        self._tell = tell
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:
-        """Run one stage; any `TandemError` in it becomes a `ReloadRefused` that names the stage."""
+        """Run one stage; any `TandemError` or `OSError` becomes a `ReloadRefused` that names the stage."""
         self.detail = ""
         started_ns = time.perf_counter_ns()
         try:
             yield
-        except TandemError as error:
-            self._end(stage, StageOutcome.FAILED, started_ns, str(error))
+        except (TandemError, OSError) as error:
+            self.end(stage, StageOutcome.FAILED, started_ns, str(error))
             raise ReloadRefused(stage, str(error)) from error
-        self._end(stage, StageOutcome.PASSED, started_ns, self.detail)
+        self.end(stage, StageOutcome.PASSED, started_ns, self.detail)
 
-    def _end(self, stage: Stage, outcome: StageOutcome, started_ns: int, detail: str) -> None:
+    def end(self, stage: Stage, outcome: StageOutcome, started_ns: int, detail: str = "") -> None:
+        """Note how a stage ended that began at `started_ns` of the performance counter."""
         duration_us = (time.perf_counter_ns() - started_ns) // 1000
         result = StageResult(stage, outcome, duration_us, detail)
         self.results.append(result)
