@@ -116,7 +116,9 @@ class Core:
         self.now_ns = now_ns
         self.journal = journal or Journal.open(folder, node="a", segment_bytes=1 << 16)
         self.state = TradingState()
-        for record in read(folder, 1):
+        self.records = list(read(folder, 1))
+        """What the journal holds, and what was appended since."""
+        for record in self.records:
             self.state.apply(record.lsn, record.ts_ns, record.entry)
         self.tops = {each.symbol: top(100.0, each.symbol) for each in instruments}
         self.heard: list[tuple[Order | None, Fill | None]] = []
@@ -163,7 +165,9 @@ class Core:
 
     def record(self, entry: e.Entry, now_ns: int) -> Outcome | None:
         """Append an entry and apply it."""
-        return self.state.apply(self.journal.append(entry, now_ns), now_ns, entry)
+        lsn = self.journal.append(entry, now_ns)
+        self.records.append(e.Record(lsn, now_ns, entry))
+        return self.state.apply(lsn, now_ns, entry)
 
     def turn(self) -> None:
         """Write, then send, until there is nothing more to do."""
