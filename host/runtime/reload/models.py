@@ -85,13 +85,14 @@ class ModelRevision:
         self,
         clock: Clock,
         instance: Instance,
-        stage: ModelStage,
+        place: int,
         make: Callable[[], QuoteModel[Any]],
         limits: ProbationLimits,
     ) -> None:
         self.instance: Final = instance
         self.name: Final = instance.instance
-        self.stage: Final = stage
+        self.place: Final = f"model {place}"
+        self.stage: Final = (stage := instance.models[place])
         self.old = stage.model
         self.new: QuoteModel[Any] | None = None
         self.probation: ModelProbation | None = None
@@ -202,8 +203,8 @@ class ModelRevision:
 
     def succeed(self, previous: object) -> None:
         """Take the place of a revision on probation: go back to what that would go back to."""
-        if isinstance(previous, ModelRevision):
-            self.old = previous.old
+        assert isinstance(previous, ModelRevision)
+        self.old = previous.old
 
     def swap(self, now_ns: int) -> None:
         """Let the new version answer from the next quote on."""

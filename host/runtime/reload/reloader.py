@@ -91,6 +91,10 @@ class Revision(Protocol):
         """Whose it is: an instance or an account."""
 
     @property
+    def place(self) -> str:
+        """What of it: an instance may run several things of one plugin."""
+
+    @property
     def probation(self) -> _Watched | None:
         """What watches the new version, once it is live."""
 
@@ -308,10 +312,10 @@ class Reloader:
             self._record_move(plugin, version.digest, VersionState.PERMANENT, "nothing runs it")
             return
         assert old is not None
-        by_name = {revision.name: revision for revision in previous.revisions} if previous else {}
+        places = {(revision.name, revision.place): revision for revision in (previous.revisions if previous else ())}
         for revision in revisions:
-            if revision.name in by_name:
-                revision.succeed(by_name[revision.name])
+            if (revision.name, revision.place) in places:
+                revision.succeed(places[revision.name, revision.place])
             revision.swap(now_ns)
         self._record_move(plugin, version.digest, VersionState.ACTIVE, "swapped in")
         self._rebind(plugin)
@@ -367,7 +371,7 @@ class Reloader:
                 ModelRevision(
                     self._engine.clock,
                     instance,
-                    instance.models[place],
+                    place,
                     functools.partial(self._make_model, catalog, model_use, instance.instance),
                     self._settings.limits,
                 )

@@ -49,6 +49,7 @@ class StrategyRevision:
     ) -> None:
         self.instance: Final = instance
         self.name: Final = instance.instance
+        self.place: Final = "strategy"
         self.old: Strategy[Any] | None = instance.strategy
         self.new: Strategy[Any] | None = None
         self.probation: Probation | None = None
