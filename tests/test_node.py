@@ -300,7 +300,7 @@ def frames(path: Path) -> list[int]:
 def test_journal_cut_at_every_byte_of_its_last_entries_recovers_to_a_whole_entry(tmp_path: Path) -> None:
     configure(
         instance("mm", more="quote_tolerance_bps = 0.0\nparams = { half_spread_bps = 0.01 }"),
-        head=HEAD.replace("[store]", "journal_segment_kb = 256\n[store]"),
+        head=HEAD.replace("[store]", "journal_segment_kb = 64\n[store]"),
     )
     report_of(run("1s"))
     folder = tmp_path / "data/journal"
