@@ -312,7 +312,9 @@ class Reloader:
             self._record_move(plugin, version.digest, VersionState.PERMANENT, "nothing runs it")
             return
         assert old is not None
-        places = {(revision.name, revision.place): revision for revision in (previous.revisions if previous else ())}
+        places = {
+            (revision.name, revision.place): revision for revision in (previous.revisions if previous else ())
+        }
         for revision in revisions:
             if (revision.name, revision.place) in places:
                 revision.succeed(places[revision.name, revision.place])
