@@ -74,6 +74,10 @@ class _Node:
         engine: Engine | None = None
         try:
             engine = self._make_engine(journal, clock)
+            # What is here by now lives until the end: the collector need not look at it again. Plugins
+            # are loaded after this, because a retired version must be collectable.
+            gc.collect()
+            gc.freeze()
             catalog = load_catalog(config, engine)
             store = self._start_store()
             try:
@@ -88,6 +92,7 @@ class _Node:
                         "the store is %d entries behind, it goes on at the next start: %s", behind, why
                     )
         finally:
+            gc.unfreeze()
             _close(journal, has_halted=engine is not None and bool(engine.halted))
 
     # -- starting --------------------------------------------------------------------------------
@@ -157,9 +162,6 @@ class _Node:
                     except NodeNotStarted as error:
                         await self._stop(engine, driver, clock, str(error))
                         raise
-                # Everything made so far lives until the end: the collector need not look at it again.
-                gc.collect()
-                gc.freeze()
                 if not options.is_simulated:
                     reloading.start(assembly)
                 # From here, not from the process's start: how long that takes is the machine's affair.
@@ -170,7 +172,6 @@ class _Node:
                 why = self._why_stop(engine) or why
                 await self._stop(engine, driver, clock, why)
             finally:
-                gc.unfreeze()
                 await reloading.close()
                 if showing is not None:
                     showing.cancel()
