@@ -151,7 +151,7 @@ class Oms:
     ) -> Channel:
         """Let `instance` trade `symbol`; adopt its live quotes as the lane's own."""
         instrument = self.state.instruments[account][symbol]
-        quoting = QuoteLane(instrument, tolerance_bps, tolerance_ticks=1 if tolerance_bps else 0)
+        quoting = QuoteLane(instrument, tolerance_bps, _least_ticks(tolerance_bps))
         channel = Channel(
             instance,
             account,
@@ -166,6 +166,12 @@ class Oms:
                 self._adopt_into_slot(channel, order)
         self._channels[instance, symbol] = channel
         return channel
+
+    def set_tolerance(self, instance: str, tolerance_bps: float) -> None:
+        """Let the wanted quotes of `instance` move so far before their orders follow."""
+        for (owner, _symbol), channel in self._channels.items():
+            if owner == instance:
+                channel.quoting.set_tolerance(tolerance_bps, _least_ticks(tolerance_bps))
 
     def close_channels(self, instance: str) -> None:
         """Forget the channels of an instance that is gone; its orders stay known."""
@@ -603,6 +609,10 @@ class Oms:
             # What the last process wanted here is wanted until the strategy says something else.
             slot.wanted_ticks = channel.quoting.ticks(order.pending_price or order.price)
             slot.wanted_qty = (order.pending_qty or order.qty) - order.filled
+
+
+def _least_ticks(tolerance_bps: float) -> int:
+    return 1 if tolerance_bps else 0
 
 
 def _order_of(slot: Slot) -> Order:

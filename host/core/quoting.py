@@ -124,14 +124,18 @@ class QuoteLane:
 
     def __init__(self, instrument: Instrument, tolerance_bps: float, tolerance_ticks: int) -> None:
         self.instrument = instrument
-        self._tolerance_rate = tolerance_bps * 1e-4
-        self.tolerance_ticks = tolerance_ticks
+        self.set_tolerance(tolerance_bps, tolerance_ticks)
         self.bids: list[Slot] = [Slot(Side.BUY, 0)]
         self.asks: list[Slot] = [Slot(Side.SELL, 0)]
         self._tick = instrument.tick_size
         self._inverse_tick = 1.0 / float(instrument.tick_size)
         self._last_raw_qty = _ZERO
         self._last_lot_qty = _ZERO
+
+    def set_tolerance(self, bps: float, ticks: int) -> None:
+        """Let wanted prices move so far, from the next one on, before their orders follow."""
+        self._tolerance_rate = bps * 1e-4
+        self.tolerance_ticks = ticks
 
     def slots(self) -> list[Slot]:
         """Return all slots, bids first."""

@@ -224,7 +224,7 @@ class Engine:
     def set_instruments(self, account: str, instruments: Sequence[Instrument], used: set[str]) -> None:
         """Journal what the venue allows for the symbols in use, where it is new or changed."""
         self.begin_turn(self.clock.now_ns())
-        self.feeds[account].listed = tuple(instrument.symbol for instrument in instruments)
+        self.feeds[account].listed = {instrument.symbol: instrument for instrument in instruments}
         known = self.state.instruments.get(account, {})
         for instrument in instruments:
             if instrument.symbol in used and known.get(instrument.symbol) != instrument:

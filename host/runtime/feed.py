@@ -18,6 +18,7 @@ from host.api import (
     Depth,
     ExchangeAdapter,
     FillsSnapshot,
+    Instrument,
     MarketEvent,
     OpenOrdersSnapshot,
     Report,
@@ -97,8 +98,8 @@ class AccountFeed:
         self.adapter = adapter
         """The version that is live; a reload replaces it between two events."""
         self.symbols: dict[str, SymbolFeed] = {}
-        self.listed: tuple[str, ...] = ()
-        """Every symbol of the venue, followed or not."""
+        self.listed: dict[str, Instrument] = {}
+        """What the venue says of each of its symbols, followed or not."""
         self._engine: Final = engine
         self.now_ns: Final = engine.clock.now_ns
         self.history: Final = EventHistory()

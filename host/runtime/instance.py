@@ -76,7 +76,7 @@ class Instance:
         self.symbols = tuple(symbols)
         self.strategy = strategy
         """The version that runs; a reload replaces it between two events."""
-        self.models: Final = tuple(models)
+        self.models = tuple(models)
         self.state = InstanceState.LOADED
         self.is_trading = False
         """Whether it runs and its account is in touch, kept beside `state` because every quote asks."""

@@ -25,7 +25,7 @@ from host.runtime.plugin_errors import describe_error
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
 
-__all__ = ["InstanceSpec", "Roster", "check_candles"]
+__all__ = ["InstanceSpec", "Roster", "check_candles", "start_model"]
 
 _log = logging.getLogger("tandem.roster")
 _RECEIVING = (InstanceState.RUNNING, InstanceState.PAUSED)
@@ -59,6 +59,7 @@ class Roster:
         """What instances heard of their orders in this turn: their states are saved with it."""
         self._engine = engine
         self._missed: dict[str, list[Outcome]] = {}
+        self._ids: dict[str, ClientIdMaker] = {}
         self._new_versions: set[str] = set()
         self._paused_before: set[str] = set()
         self.on_probation_fault: Callable[[Instance, str], bool] = lambda _instance, _why: False
@@ -86,16 +87,36 @@ class Roster:
         Raises `StateNotCarried` where its saved state does not fit, and another `TandemError` for a
         symbol that is not there or a model that does not start; nothing has changed then.
         """
+        instance = self.prepare(spec, strategy, models, spawn)
+        self.install(instance, spec)
+        return instance
+
+    def prepare(
+        self,
+        spec: InstanceSpec,
+        strategy: Strategy[Any],
+        models: Sequence[tuple[str, QuoteModel[Any]]],
+        spawn: Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"],
+    ) -> Instance:
+        """Do all of `add` that may fail, and raises what it raises; nobody knows the instance yet."""
         engine = self._engine
         known = engine.state.instances.get(spec.name)
         self._check_symbols(spec)
-        stages = [_started(spec.name, ModelStage(name, model, engine.clock, spawn)) for name, model in models]
         check_candles(spec.name, strategy)
+        stages = [start_model(spec.name, ModelStage(name, m, engine.clock, spawn)) for name, m in models]
         instance = Instance(engine, spec.name, spec.account, spec.symbols, strategy, stages)
         if known is not None:
             instance.restore_state(known.state_version, known.strategy_state)
+        return instance
+
+    def install(self, instance: Instance, spec: InstanceSpec) -> None:
+        """Do the rest of `add`, which cannot fail."""
+        engine = self._engine
+        known = engine.state.instances.get(spec.name)
         if known is None or known.digest != spec.digest:
             self._new_versions.add(spec.name)
+        else:
+            self._new_versions.discard(spec.name)
         number = known.number if known is not None else engine.state.next_instance_number
         now_ns = engine.clock.now_ns()
         engine.begin_turn(now_ns)
@@ -105,11 +126,33 @@ class Roster:
             ),
             now_ns,
         )
-        ids = ClientIdMaker(engine.settings.order_id_prefix, engine.state.epoch, number)
+        # One that comes back under its name goes on counting: an order id is never used twice.
+        ids = self._ids.get(spec.name)
+        if ids is None:
+            ids = self._ids[spec.name] = ClientIdMaker(
+                engine.settings.order_id_prefix, engine.state.epoch, number
+            )
         self._connect(instance, ids, spec)
         self.instances[spec.name] = instance
         engine.end_turn(now_ns, 0)
-        return instance
+
+    def remove(self, instance: Instance) -> None:
+        """Forget a stopped instance; what its orders still do is kept for one that takes its name."""
+        name = instance.instance
+        for stage in instance.models:
+            stage.close()
+        self._engine.oms.close_channels(name)
+        self._missed[name] = self.touched.pop(name, []) + self._missed.get(name, [])
+        del self.instances[name]
+        self.rewire()
+
+    def set_models(self, instance: Instance, stages: Sequence[ModelStage]) -> None:
+        """Have an instance's quotes pass other models, which were started, from the next one on."""
+        for stage in instance.models:
+            if stage not in stages:
+                stage.close()
+        instance.models = tuple(stages)
+        self._feed_models(instance)
 
     def start(self, instance: Instance, *, paused: bool = False) -> None:
         """Run `on_start`, let it trade, and hand over first of all what its saved state has not seen."""
@@ -254,14 +297,17 @@ class Roster:
     def _connect(self, instance: Instance, ids: ClientIdMaker, spec: InstanceSpec) -> None:
         feed = self._engine.feeds[instance.account]
         for symbol in instance.symbols:
-            symbol_feed = feed.symbols[symbol]
-            if instance.models and symbol_feed.features is None:
-                symbol_feed.features = FeatureMaker()
-            instance.feeds[symbol] = symbol_feed
+            instance.feeds[symbol] = feed.symbols[symbol]
             instance.channels[symbol] = self._engine.oms.open_channel(
                 instance.instance, instance.account, symbol, ids, spec.tolerance_bps
             )
+        self._feed_models(instance)
         self.fit(instance)
+
+    def _feed_models(self, instance: Instance) -> None:
+        for symbol_feed in instance.feeds.values():
+            if instance.models and symbol_feed.features is None:
+                symbol_feed.features = FeatureMaker()
 
     def fit(self, instance: Instance) -> None:
         """Have the candles made that the instance's strategy asks for; one that goes on is kept."""
@@ -434,7 +480,7 @@ def check_candles(instance: str, strategy: Strategy[Any]) -> None:
         )
 
 
-def _started(instance: str, stage: ModelStage) -> ModelStage:
+def start_model(instance: str, stage: ModelStage) -> ModelStage:
     """Run a model's `on_start`; raise `TandemError` where that fails."""
     try:
         stage.model.on_start()
