@@ -37,6 +37,8 @@ def judge_losses(scopes: Iterable[Scope], lanes: Sequence[Lane]) -> list[Refusal
         for lane, profit in profits.get(scope, ()):
             rate = _rate(lane.instrument.settle, limit.currency, lanes)
             if profit is None or rate is None:
+                if scope.loss_fault is not None:
+                    continue
                 missing = f"price of {lane.symbol}"
                 if profit is not None:
                     missing = f"rate of {lane.instrument.settle} in {limit.currency}"
@@ -45,7 +47,7 @@ def judge_losses(scopes: Iterable[Scope], lanes: Sequence[Lane]) -> list[Refusal
                     f"the day's profit of {lane.instance} in {lane.symbol}, part of {scope.title}, cannot be "
                     f"told in {limit.currency}: there is no {missing}",
                 )
-                break
+                continue
             loss -= float(profit) * rate
         # A loss already too large is no smaller for what could not be told.
         if loss > float(limit.amount):
