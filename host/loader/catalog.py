@@ -88,7 +88,12 @@ class Catalog:
         return other
 
     def close(self) -> None:
-        """Give back this catalog's modules; a version that another catalog holds stays loaded."""
+        """Give back this catalog's modules and offers, so that it holds no code any more.
+
+        A version that another catalog holds stays loaded.
+        """
+        self._offers = {}
+        self.manager = new_manager()
         while self._imported:
             unload(self._imported.pop())
 
