@@ -1,6 +1,8 @@
 """A desk whose strategies come from plugin files that a test edits."""
 
 import asyncio
+import logging
+import sys
 import textwrap
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -11,6 +13,7 @@ from desk_tools import ACCOUNT, BTC, Desk, ScriptedVenue
 from host.core import entries as e
 from host.core.entries import VersionState
 from host.loader import Catalog, Version, capture, make
+from host.loader.capture import NAMESPACE
 from host.runtime.instance import Instance
 from host.runtime.reload import Reloader, ReloadReport, ReloadSettings, StrategyUse
 from host.runtime.reload.probation import ProbationLimits
@@ -51,18 +54,25 @@ def maker(offset: float = 0.02, *, more: str = "", at_book: str = "pass", head: 
     return textwrap.dedent(head) + text + textwrap.indent(textwrap.dedent(more), " " * 4)
 
 
-class Stopwatch:
-    """How long plugin code takes, as the test says: it moves only when `take` is called."""
+def taking(ms: float) -> str:
+    """Return a statement that takes a plugin so long by the desk's stopwatch."""
+    return f'self.ctx.log.info("takes %s ms", {ms})'
+
+
+class Stopwatch(logging.Handler):
+    """How long plugin code takes, as it says itself in its log: so the machine's speed does not matter."""
 
     def __init__(self) -> None:
+        super().__init__(logging.INFO)
         self.ns = 0
 
     def __call__(self) -> int:
         return self.ns
 
-    def take(self, ms: float) -> None:
-        """Let so much time pass for the plugin that calls this."""
-        self.ns += round(ms * 1e6)
+    def emit(self, record: logging.LogRecord) -> None:
+        """Let so much time pass as a plugin says that it takes."""
+        if record.msg == "takes %s ms" and isinstance(record.args, tuple):
+            self.ns += round(float(str(record.args[0])) * 1e6)
 
 
 class ReloadDesk:
@@ -83,6 +93,9 @@ class ReloadDesk:
         self.desk = desk or Desk(folder / "journal", ScriptedVenue(), **desk_settings)
         self.stopwatch = Stopwatch()
         self.desk.clock.stopwatch_ns = self.stopwatch
+        logger = logging.getLogger("tandem.strategy")
+        logger.addHandler(self.stopwatch)
+        logger.setLevel(logging.INFO)
         self.kept: dict[str, Version] = {}
         self.reports: list[ReloadReport] = []
         self.settings = settings or ReloadSettings(limits=ProbationLimits(seconds=2.0, events=5))
@@ -155,8 +168,11 @@ class ReloadDesk:
 
     def close(self) -> None:
         """Give back what was loaded."""
+        logging.getLogger("tandem.strategy").removeHandler(self.stopwatch)
         self.desk.journal.close()
         self.reloader.close()
+        left = [name for name in sys.modules if name.startswith(f"{NAMESPACE}.")]
+        assert left == [], "a version is still loaded"
 
     # -- what can be seen ------------------------------------------------------------------------
 

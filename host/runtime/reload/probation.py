@@ -11,6 +11,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from host.api import Fill, Order
+
 __all__ = ["Baseline", "Probation", "ProbationLimits", "too_slow"]
 
 
@@ -22,7 +24,7 @@ class ProbationLimits(Struct, frozen=True, kw_only=True):
     """Probation lasts for both: this long, and at least so many events handled."""
     hang_ms: float = 100.0
     """The longest that one callback may hold the loop, in warm-up too."""
-    vetoes: int = 20
+    vetoes: int = 10
     """Refusals by risk checks that are no reason yet; beyond, the rate must not be twice the old one's."""
     order_rate_factor: float = 5.0
     min_order_rate: float = 0.5
@@ -35,7 +37,10 @@ class ProbationLimits(Struct, frozen=True, kw_only=True):
 
 
 class Baseline(Struct):
-    """What one version did in some time."""
+    """What one version did in some time.
+
+    `events` do not count what its own orders led to: a storm of orders would excuse itself.
+    """
 
     events: int = 0
     commands: int = 0
@@ -95,14 +100,15 @@ class Probation:
             try:
                 handle(event)
             finally:
-                self._count(stopwatch_ns() - started_ns)
+                self._count(event, stopwatch_ns() - started_ns)
 
         watched.__name__ = getattr(handle, "__name__", "callback")
         return watched
 
-    def _count(self, taken_ns: int) -> None:
+    def _count(self, event: Any, taken_ns: int) -> None:
         counted = self.counted
-        counted.events += 1
+        if not isinstance(event, Order | Fill):
+            counted.events += 1
         counted.handler_ns += taken_ns
         if taken_ns > self.slowest_ns:
             self.slowest_ns = taken_ns

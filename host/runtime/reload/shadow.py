@@ -154,7 +154,7 @@ class Shadow:
         started_ns = self._stopwatch_ns()
         handle(event)
         taken_ns = self._stopwatch_ns() - started_ns
-        self.counted.events += 1
+        self.counted.events += not isinstance(event, Order | Fill)
         self.counted.handler_ns += taken_ns
         if taken_ns > self.slowest_ns:
             self.slowest_ns = taken_ns
