@@ -36,6 +36,7 @@ class FeatureMaker:
     """
 
     __slots__ = (
+        "_flow",
         "_flow_abs",
         "_flow_ns",
         "_flow_rate",
@@ -50,6 +51,7 @@ class FeatureMaker:
         "_var_rate",
         "_var_span_s",
         "_var_sum",
+        "_volatility_bps",
     )
 
     def __init__(
@@ -67,7 +69,8 @@ class FeatureMaker:
         self._mid = self._mean = self._sample_mid = 0.0
         self._mid_ns = self._sample_ns = self._flow_ns = 0
         self._var_sum = self._var_span_s = 0.0
-        self._flow_signed = self._flow_abs = 0.0
+        self._flow_signed = self._flow_abs = self._flow = 0.0
+        self._volatility_bps = 0.0
 
     def on_book(self, top: BookTop) -> None:
         """Take a new top of book; its prices must be positive, as `Book` sees to."""
@@ -96,6 +99,7 @@ class FeatureMaker:
             self._flow_ns = now
         self._flow_abs += qty
         self._flow_signed += qty if trade.taker_is_buyer else -qty
+        self._flow = self._flow_signed / self._flow_abs if self._flow_abs > 0.0 else 0.0
 
     def features(self, inventory_ratio: float) -> Features:
         """Return the vector as of the newest event; market features are 0 before the first top.
@@ -116,10 +120,10 @@ class FeatureMaker:
         Weights w halve every `VOLATILITY_HALF_LIFE_S`, `FLOW_HALF_LIFE_S` and
         `MOMENTUM_HALF_LIFE_S`.
         """
-        flow = self._flow_signed / self._flow_abs if self._flow_abs > 0.0 else 0.0
+        # Flow and volatility were worked out when they last changed, far less often than quotes do.
         top = self._top
         if top is None:
-            return Features(0.0, 0.0, 0.0, 0.0, flow, 0.0, inventory_ratio)
+            return Features(0.0, 0.0, 0.0, 0.0, self._flow, 0.0, inventory_ratio)
         mid = self._mid
         bid_size, ask_size = top.bid_size, top.ask_size
         size = bid_size + ask_size
@@ -129,8 +133,8 @@ class FeatureMaker:
             spread_bps,
             imbalance,
             imbalance * spread_bps * 0.5,
-            sqrt(self._var_sum / max(self._var_span_s, _VOLATILITY_MIN_SPAN_S)) * 1e4,
-            flow,
+            self._volatility_bps,
+            self._flow,
             (mid - self._mean) / mid * 1e4,
             inventory_ratio,
         )
@@ -141,5 +145,6 @@ class FeatureMaker:
         log_return = log(mid / self._sample_mid)
         self._var_sum = self._var_sum * decay + log_return * log_return
         self._var_span_s = self._var_span_s * decay + dt * 1e-9
+        self._volatility_bps = sqrt(self._var_sum / max(self._var_span_s, _VOLATILITY_MIN_SPAN_S)) * 1e4
         self._sample_mid = mid
         self._sample_ns = now

@@ -114,11 +114,12 @@ class QuoteLane:
         "_inverse_tick",
         "_last_lot_qty",
         "_last_raw_qty",
-        "_tick",
         "_tolerance_rate",
         "asks",
         "bids",
         "instrument",
+        "tick",
+        "tick_estimate",
         "tolerance_ticks",
     )
 
@@ -127,7 +128,8 @@ class QuoteLane:
         self.set_tolerance(tolerance_bps, tolerance_ticks)
         self.bids: list[Slot] = [Slot(Side.BUY, 0)]
         self.asks: list[Slot] = [Slot(Side.SELL, 0)]
-        self._tick = instrument.tick_size
+        self.tick = instrument.tick_size
+        self.tick_estimate = float(instrument.tick_size)
         self._inverse_tick = 1.0 / float(instrument.tick_size)
         self._last_raw_qty = _ZERO
         self._last_lot_qty = _ZERO
@@ -148,11 +150,11 @@ class QuoteLane:
 
     def price(self, ticks: int) -> Decimal:
         """Return the exact price of a number of ticks."""
-        return ticks * self._tick
+        return ticks * self.tick
 
     def ticks(self, price: Decimal) -> int:
         """Return a price on the grid as a number of ticks."""
-        return int(price / self._tick)
+        return int(price / self.tick)
 
     def grow(self, levels: int) -> None:
         """Make sure that there are slots for so many levels."""
@@ -167,7 +169,7 @@ class QuoteLane:
         Returns what is wrong with a price that is no positive number or a quantity that is none at
         all; nothing is wanted there then.
         """
-        inverse_tick = self._inverse_tick
+        inverse_tick, tick = self._inverse_tick, self.tick_estimate
         fault = ""
         slot, price = self.bids[level], quote.bid
         slot.wanted_ticks = 0
@@ -177,7 +179,8 @@ class QuoteLane:
                 slot.wanted_qty = qty = self._last_lot_qty if qty is self._last_raw_qty else self._lots(qty)
                 if qty:
                     ticks = floor(price * inverse_tick + _HALF_TICK)
-                    if top is not None:
+                    # Nearer than a tick to the other side? Further away the bound cannot matter.
+                    if top is not None and price + tick > top.ask:
                         highest = ceil(top.ask * inverse_tick - _HALF_TICK) - 1
                         if ticks > highest:
                             ticks = highest
@@ -195,7 +198,7 @@ class QuoteLane:
                 slot.wanted_qty = qty = self._last_lot_qty if qty is self._last_raw_qty else self._lots(qty)
                 if qty:
                     ticks = ceil(price * inverse_tick - _HALF_TICK)
-                    if top is not None:
+                    if top is not None and price - tick < top.bid:
                         lowest = floor(top.bid * inverse_tick + _HALF_TICK) + 1
                         if ticks < lowest:
                             ticks = lowest

@@ -66,6 +66,17 @@ class RateWindow:
         self._next = index if index < self.limit else 0
         return True
 
+    def take_two(self, now_ns: int) -> bool:
+        """Note two events and return True, or note none and return False where there is no room for both."""
+        limit, times, first = self.limit, self._times, self._next
+        second = first + 1 if first + 1 < limit else 0
+        # Times rise from `first` on, so that the second slot is the younger one of the two.
+        if limit < 2 or now_ns - times[second] < _SECOND_NS:
+            return False
+        times[first] = times[second] = now_ns
+        self._next = second + 1 if second + 1 < limit else 0
+        return True
+
     def give_back(self) -> None:
         """Forget the event noted last: it was not sent after all."""
         self._next = (self._next or self.limit) - 1
@@ -170,29 +181,32 @@ class Exposure:
 
 
 class OwnOrders:
-    """The prices of our resting orders on one account and symbol, for the self-trade check.
+    """Our resting orders on one account and symbol, for the self-trade check.
 
-    Notes are made with every quote and read only for orders that may take: so noting is a dict
-    store, and the best price is looked for when it is asked for.
+    It holds the live orders and looks at their prices only when it is asked, for an order that may
+    take: so a quote that moves costs nothing here.
     """
 
     __slots__ = ("buys", "sells")
 
     def __init__(self) -> None:
-        self.buys: dict[str, Decimal] = {}
-        """The highest price at which each buy may rest, by client id."""
-        self.sells: dict[str, Decimal] = {}
-        """The lowest price at which each sell may rest, by client id."""
+        self.buys: dict[str, Order] = {}
+        self.sells: dict[str, Order] = {}
 
     @property
     def best_bid(self) -> Decimal | None:
         """Return the highest price at which a buy of ours may rest."""
-        return max(self.buys.values(), default=None)
+        return max((price for order in self.buys.values() for price in _prices(order)), default=None)
 
     @property
     def best_ask(self) -> Decimal | None:
         """Return the lowest price at which a sell of ours may rest."""
-        return min(self.sells.values(), default=None)
+        return min((price for order in self.sells.values() for price in _prices(order)), default=None)
+
+
+def _prices(order: Order) -> list[Decimal]:
+    """Return where an order may rest: until an amend is answered that is two prices."""
+    return [price for price in (order.price, order.pending_price) if price is not None]
 
 
 class Scope:

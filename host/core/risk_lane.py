@@ -78,6 +78,9 @@ class Lane:
         self._near_notional = (
             _INFINITY if self._max_notional is None else float(self._max_notional) * (1 - 1e-9)
         )
+        # A pair is judged by estimates, which are good to 1e-15: it keeps clear of the limits by more.
+        self._pair_collar = self._collar - 1e-12
+        self._pair_notional = self._near_notional * (1 - 1e-12)
         self._unit = float(instrument.contract_size)
         max_age_ms, self._max_age_scope = _strictest(scopes, "max_data_age_ms", _INFINITY)
         self._max_age_ns = max_age_ms * 1_000_000
@@ -229,6 +232,40 @@ class Lane:
             return self.check(order.side, price, qty, top, now_ns, order, is_post_only=True)
         return self._count_rate(now_ns)
 
+    def pass_repriced_pair(
+        self, buy: Order, buy_estimate: float, sell: Order, sell_estimate: float, top: BookTop, now_ns: int
+    ) -> bool:
+        """Let a resting post-only buy and sell move to new prices, their quantities unchanged.
+
+        True means what `check_reprice` of the one and then of the other would have come to, in one
+        look. False means that nothing was counted, not that an order is refused: ask for one after
+        the other, which also says why. The estimates are the prices to within float noise: reading
+        a Decimal as a float would cost more than all else here.
+        """
+        self.market.top = top
+        bid, ask, passed_qty = top.bid, top.ask, self._passed_qty
+        mid = (bid + ask) * 0.5
+        reach = mid * self._pair_collar
+        higher = buy_estimate if buy_estimate > sell_estimate else sell_estimate
+        if (
+            self.killed is not None
+            or not (0.0 < bid < _INFINITY and 0.0 < ask < _INFINITY)
+            or now_ns - top.ts_recv > self._max_age_ns
+            or buy_estimate > mid + reach
+            or sell_estimate < mid - reach
+            or higher * self._passed_estimate > self._pair_notional
+            or buy.qty != passed_qty
+            or sell.qty != passed_qty
+        ):
+            return False
+        for index, (rate, _) in enumerate(self._rates):
+            if not rate.take_two(now_ns):
+                for taken, _ in self._rates[:index]:
+                    taken.give_back()
+                    taken.give_back()
+                return False
+        return True
+
     def _count_rate(self, now_ns: int) -> Refusal | None:
         """Count one order against every rate, or against none and say which is used up."""
         rates = self._rates
@@ -319,24 +356,10 @@ class Lane:
                 else:
                     exposure.move(_ZERO, change.copy_negate())
         own = self._own_orders.buys if is_buy else self._own_orders.sells
-        price, pending = order.price, order.pending_price
-        if not is_open:
-            own.pop(client_id, None)
-        elif price is not None:
-            worst = max if is_buy else min
-            own[client_id] = price if pending is None else worst(price, pending)
-
-    def amend_sent(self, order: Order, price: Decimal, qty: Decimal) -> None:
-        """Follow an amend that is under way: until it is answered both prices count."""
-        if qty != order.qty:
-            self.order_changed(order)
-        before = order.price
-        if before is None:
-            return
-        if order.side is _BUY:
-            self._own_orders.buys[order.client_id] = price if price > before else before
+        if is_open:
+            own[client_id] = order
         else:
-            self._own_orders.sells[order.client_id] = price if price < before else before
+            own.pop(client_id, None)
 
     def position_changed(self) -> None:
         """Follow the holding; calling it again changes nothing."""

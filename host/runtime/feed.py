@@ -185,7 +185,10 @@ class AccountFeed:
         now_ns = self.now_ns()
         engine.begin_turn(now_ns)
         try:
-            self._take_in(feed, event, now_ns)
+            if type(event) is BookTop:  # told apart here and not one call further down: most events are
+                self._on_top(feed, event)
+            else:
+                self._take_in(feed, event, now_ns)
         except JournalError as error:
             engine.abort_turn(error)
         else:
@@ -193,13 +196,7 @@ class AccountFeed:
 
     def _take_in(self, feed: SymbolFeed, event: MarketEvent, now_ns: int) -> None:
         kind = type(event)
-        if kind is BookTop:
-            feed.quotes.append(event)  # type: ignore[arg-type]
-            if feed.book.apply_top(event):  # type: ignore[arg-type]
-                self._new_top(feed, event)  # type: ignore[arg-type]
-            elif feed.book.top_fault:
-                self._engine.safety.book_fault(feed, feed.book.top_fault)
-        elif kind is Trade:
+        if kind is Trade:
             self._on_trade(feed, event, now_ns)  # type: ignore[arg-type]
         elif kind is Depth:
             self._on_depth(feed, event)  # type: ignore[arg-type]
@@ -215,6 +212,13 @@ class AccountFeed:
                 raise
             except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary: quarantined
                 self._engine.roster.misbehaved(instance, error, handle)
+
+    def _on_top(self, feed: SymbolFeed, top: BookTop) -> None:
+        feed.quotes.append(top)
+        if feed.book.apply_top(top):
+            self._new_top(feed, top)
+        elif feed.book.top_fault:
+            self._engine.safety.book_fault(feed, feed.book.top_fault)
 
     def _new_top(self, feed: SymbolFeed, top: BookTop) -> None:
         if feed.fault:
