@@ -3,16 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from host.api import ExchangeError, SteppedAdapter, TandemError
 from host.config import AccountSection, InstanceSection, NodeConfig, RunOptions
-from host.core.entries import InstanceState
 from host.loader import Catalog, make
 from host.runtime.engine import Engine
 from host.runtime.instance import Instance
+from host.runtime.instance_maker import InstanceMaker
 from host.runtime.reload import ModelUse, StrategyUse
-from host.runtime.roster import InstanceSpec
 
 __all__ = ["Assembly", "NodeNotStarted"]
 
@@ -36,6 +33,7 @@ class Assembly:
         self.model_uses: dict[str, tuple[ModelUse, ...]] = {}
         self._config = config
         self._options = options
+        self.maker = InstanceMaker(engine, catalog)
         self._engine = engine
         self._catalog = catalog
 
@@ -135,47 +133,11 @@ class Assembly:
 
     def start_instance(self, instance: Instance, section: InstanceSection) -> None:
         """Start an instance in the state that it was left in, or else that its section asks for."""
-        engine = self._engine
-        record = engine.state.instances[instance.instance]
-        is_same = not engine.roster.is_new_version(instance.instance)
-        if record.state is InstanceState.QUARANTINED and is_same:
-            engine.roster.keep_quarantined(instance, record.reason)
-            return
-        was_paused = record.state is InstanceState.PAUSED
-        engine.roster.start(instance, paused=was_paused or section.start == "paused")
+        self.maker.start(instance, section)
 
     def add_instance(self, section: InstanceSection) -> Instance:
         """Make an instance with its models; it is not started. Raises `TandemError`."""
-        engine, catalog = self._engine, self._catalog()
-        offer = catalog.strategy(section.plugin)
-        strategy = make(offer, section.params, instance=section.name)
-        models = []
-        model_uses = []
-        for ref in section.models:
-            model_offer = catalog.model(ref.name)
-            model = make(model_offer, ref.params, instance=f"{section.name}, model {ref.name}")
-            models.append((ref.name, model))
-            model_uses.append(ModelUse(model_offer, ref.params))
-            engine.roster.plugin_loaded(
-                model_offer.version.name,
-                model_offer.version.root.name,
-                model_offer.version.digest,
-                (ref.name,),
-            )
-        version = offer.version
-        engine.roster.plugin_loaded(version.name, version.root.name, version.digest, (offer.name,))
-        spec = InstanceSpec(
-            name=section.name,
-            account=section.account,
-            symbols=section.symbols,
-            plugin=section.plugin,
-            digest=version.digest,
-            params_json=msgspec.json.encode(strategy.params),
-            tolerance_bps=section.quote_tolerance_bps,
-        )
-        if section.account not in engine.feeds:
-            raise TandemError(f"account {section.account} is not connected")
-        instance = engine.roster.add(spec, strategy, models, engine.feeds[section.account].spawn)
-        self.uses[section.name] = StrategyUse(offer, section.params)
-        self.model_uses[section.name] = tuple(model_uses)
-        return instance
+        prepared = self.maker.prepare(section)
+        self.uses[section.name] = prepared.use
+        self.model_uses[section.name] = prepared.model_uses
+        return self.maker.install(prepared)

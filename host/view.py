@@ -151,6 +151,8 @@ def _line(entry: e.Entry) -> tuple[str, str] | None:
             return "info", f"instance {entry.instance} is {entry.state}{reason}"
         case e.ParamsChanged():
             return "info", f"instance {entry.instance} has new parameters from {entry.who}"
+        case e.ConfigApplied():
+            return "info", f"configuration changed: {'; '.join(entry.changes)}"
         case e.StageReported():
             level = "info" if entry.outcome == "passed" else "warning"
             took = f"{entry.duration_us / 1e3:.1f} ms"

@@ -1,6 +1,7 @@
 """The configuration of a node: one TOML file, overlaid per environment and by variables, strict."""
 
 from host.config.load import ConfigError, LoadedConfig, default_config, load_config, replay_config
+from host.config.plan import RESTART_REQUIRED, ConfigPlan, diff
 from host.config.schema import (
     AccountSection,
     InstanceSection,
@@ -15,8 +16,10 @@ from host.config.schema import (
 from host.config.sources import Problem
 
 __all__ = [
+    "RESTART_REQUIRED",
     "AccountSection",
     "ConfigError",
+    "ConfigPlan",
     "InstanceSection",
     "LoadedConfig",
     "ModelRef",
@@ -28,6 +31,7 @@ __all__ = [
     "StoreSection",
     "bundled_plugins",
     "default_config",
+    "diff",
     "load_config",
     "replay_config",
 ]

@@ -41,6 +41,7 @@ __all__ = [
     "CancelSent",
     "Change",
     "CommandRefused",
+    "ConfigApplied",
     "ConnectionReported",
     "Entry",
     "EquityMarked",
@@ -211,6 +212,12 @@ class ParamsChanged(_Entry, frozen=True, tag="params_changed"):
     instance: str
     params: bytes
     who: str
+
+
+class ConfigApplied(_Entry, frozen=True, tag="config_applied"):
+    """An edit of the configuration file is in force from here on. Each change: key, before → after."""
+
+    changes: tuple[str, ...]
 
 
 class StrategyStateSaved(_Entry, frozen=True, tag="strategy_state_saved"):
@@ -397,6 +404,7 @@ Entry = (
     | InstanceAdded
     | InstanceChanged
     | ParamsChanged
+    | ConfigApplied
     | StrategyStateSaved
     | InstrumentSet
     | PlaceSent

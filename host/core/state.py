@@ -611,6 +611,7 @@ _APPLY: Final[dict[type[Any], Callable[[TradingState, Any], Outcome | None]]] = 
     e.InstanceAdded: TradingState._instance_added,
     e.InstanceChanged: TradingState._instance_changed,
     e.ParamsChanged: TradingState._params_changed,
+    e.ConfigApplied: TradingState._no_change,
     e.StrategyStateSaved: TradingState._strategy_state_saved,
     e.InstrumentSet: TradingState._instrument_set,
     e.PlaceSent: TradingState._place_sent,

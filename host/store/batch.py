@@ -205,6 +205,8 @@ class Batch:
             case e.AutoReloadSet() as entry:
                 state = "on" if entry.is_on else "off"
                 self._add_event(record, code=entry.plugin, text=f"automatic reload {state}: {entry.reason}")
+            case e.ConfigApplied() as entry:
+                self._add_event(record, text="; ".join(entry.changes))
             case e.CommandRefused() as entry:
                 text = f"{entry.action} {entry.client_id}".rstrip() + f": {entry.detail}"
                 self._add_event(record, entry.instance, entry.account, entry.symbol, entry.reason, text)

@@ -1,0 +1,157 @@
+"""What an edit of the configuration asks a running node to change: pure, from two configurations."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from host.config.schema import InstanceSection, NodeConfig, NodeSection
+from host.config.sources import KeyPath
+from host.core.risk_limits import Limits, RiskConfig
+
+__all__ = ["RESTART_REQUIRED", "ConfigPlan", "NeedsRestart", "diff"]
+
+RESTART_REQUIRED: Final = "RESTART_REQUIRED"
+"""The code of what cannot be changed while a node trades."""
+
+LIVE_NODE_KEYS: Final = ("reload", "probation_s", "probation_events", "rollback_policy")
+"""The keys of `[node]` that the reload transaction reads anew each time."""
+_IDENTITY: Final = ("plugin", "account", "symbols", "isolation")
+"""What makes an instance another one: it is stopped, and a new one takes its name, orders and state."""
+
+
+class NeedsRestart(Struct, frozen=True):
+    """A setting that differs and that a running node keeps as it is."""
+
+    at: KeyPath
+    was: str
+    now: str
+
+    def __str__(self) -> str:
+        return f"{RESTART_REQUIRED}: changes with a restart only, runs with {self.was}, was {self.now}"
+
+
+class ConfigPlan(Struct, frozen=True, kw_only=True):
+    """Every difference between two configurations, by what it takes to follow it.
+
+    An instance in `replaced` is in none of the groups after it: its new section says all.
+    """
+
+    added: tuple[InstanceSection, ...] = ()
+    removed: tuple[InstanceSection, ...] = ()
+    replaced: tuple[InstanceSection, ...] = ()
+    params: tuple[InstanceSection, ...] = ()
+    models: tuple[InstanceSection, ...] = ()
+    tolerances: tuple[InstanceSection, ...] = ()
+    starts: tuple[InstanceSection, ...] = ()
+    limits: RiskConfig | None = None
+    reload: NodeSection | None = None
+    """`[node]`, where its reload settings differ."""
+    needs_restart: tuple[NeedsRestart, ...] = ()
+    changes: tuple[str, ...] = ()
+    """All of it in words: key, before, after."""
+
+
+def diff(old: NodeConfig, new: NodeConfig) -> ConfigPlan:
+    """Return what leads from `old` to `new`; an empty plan where they are the same."""
+    before = {section.name: section for section in old.instance}
+    after = {section.name: section for section in new.instance}
+    both = [(before[name], section) for name, section in after.items() if name in before]
+    replaced = {now.name for was, now in both if _differ(was, now, *_IDENTITY)}
+
+    def changed(*keys: str) -> tuple[InstanceSection, ...]:
+        return tuple(now for was, now in both if now.name not in replaced and _differ(was, now, *keys))
+
+    return ConfigPlan(
+        added=tuple(section for name, section in after.items() if name not in before),
+        removed=tuple(section for name, section in before.items() if name not in after),
+        replaced=tuple(section for name, section in after.items() if name in replaced),
+        params=changed("params"),
+        models=changed("models"),
+        tolerances=changed("quote_tolerance_bps"),
+        starts=changed("start"),
+        limits=new.risk.limits if old.risk != new.risk else None,
+        reload=new.node if _differ(old.node, new.node, *LIVE_NODE_KEYS) else None,
+        needs_restart=tuple(_needs_restart(old, new)),
+        changes=tuple(_in_words(old, new)),
+    )
+
+
+def _differ(was: Struct, now: Struct, *keys: str) -> bool:
+    return any(getattr(was, key) != getattr(now, key) for key in keys)
+
+
+def _needs_restart(old: NodeConfig, new: NodeConfig) -> Iterator[NeedsRestart]:
+    for section in ("node", "store"):
+        was, now = getattr(old, section), getattr(new, section)
+        for key in was.__struct_fields__:
+            if key not in LIVE_NODE_KEYS and _differ(was, now, key):
+                yield NeedsRestart((section, key), _shown(getattr(was, key)), _shown(getattr(now, key)))
+    known = {account.name: account for account in old.account}
+    for index, account in enumerate(new.account):
+        before = known.pop(account.name, None)
+        if before is None:
+            yield NeedsRestart(("account", index), "no such account", "a new one")
+            continue
+        for key in account.__struct_fields__:
+            if _differ(before, account, key):
+                was, now = getattr(before, key), getattr(account, key)
+                yield NeedsRestart(("account", index, key), _shown(was), _shown(now))
+    for name in known:
+        yield NeedsRestart(("account",), f"account {name}", "removed")
+
+
+# -- in words ------------------------------------------------------------------------------------
+
+
+def _in_words(old: NodeConfig, new: NodeConfig) -> Iterator[str]:
+    for key in LIVE_NODE_KEYS:
+        yield from _changed(f"node.{key}", getattr(old.node, key), getattr(new.node, key))
+    before = {section.name: section for section in old.instance}
+    for section in new.instance:
+        was = before.pop(section.name, None)
+        name = f"instance[{section.name}]"
+        if was is None:
+            yield f"{name}: added, {section.plugin} on {section.account}, {' '.join(section.symbols)}"
+            continue
+        for key in section.__struct_fields__:
+            if key == "params":
+                yield from _tables(f"{name}.params", was.params, section.params)
+            else:
+                yield from _changed(f"{name}.{key}", getattr(was, key), getattr(section, key))
+    for name in before:
+        yield f"instance[{name}]: removed"
+    yield from _limits("risk.node", old.risk.node, new.risk.node)
+    for kind in ("account", "instance", "symbol"):
+        was_limits, now_limits = getattr(old.risk, kind), getattr(new.risk, kind)
+        for name in dict.fromkeys((*was_limits, *now_limits)):
+            none = Limits()
+            yield from _limits(
+                f'risk.{kind}."{name}"', was_limits.get(name, none), now_limits.get(name, none)
+            )
+
+
+def _limits(at: str, was: Limits, now: Limits) -> Iterator[str]:
+    for key in was.__struct_fields__:
+        yield from _changed(f"{at}.{key}", getattr(was, key), getattr(now, key))
+
+
+def _tables(at: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for key in dict.fromkeys((*was, *now)):
+        before = _shown(was[key]) if key in was else "default"
+        after = _shown(now[key]) if key in now else "default"
+        if before != after:
+            yield f"{at}.{key}: {before} → {after}"
+
+
+def _changed(at: str, was: object, now: object) -> Iterator[str]:
+    if was != now:
+        yield f"{at}: {_shown(was)} → {_shown(now)}"
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else _JSON.encode(value).decode()
+
+
+_JSON: Final = msgspec.json.Encoder(enc_hook=str, decimal_format="string")

@@ -1,0 +1,102 @@
+"""From an instance's section of the configuration to an instance in the roster."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from host.api import Strategy, TandemError
+from host.config import InstanceSection
+from host.core.entries import InstanceState
+from host.loader import Catalog, Version, make
+from host.runtime.instance import Instance
+from host.runtime.models import ModelStage
+from host.runtime.reload import ModelUse, StrategyUse
+from host.runtime.roster import InstanceSpec, start_model
+
+if TYPE_CHECKING:
+    from host.runtime.engine import Engine
+
+__all__ = ["InstanceMaker", "PreparedInstance"]
+
+
+class PreparedInstance(Struct, frozen=True):
+    """An instance that nobody knows yet, and all it takes to install it."""
+
+    section: InstanceSection
+    instance: Instance
+    spec: InstanceSpec
+    use: StrategyUse
+    model_uses: tuple[ModelUse, ...]
+
+
+class InstanceMaker:
+    """Makes instances from the offers of the catalog in use, which a reload changes."""
+
+    def __init__(self, engine: "Engine", catalog: Callable[[], Catalog]) -> None:
+        self._engine: Final = engine
+        self._catalog: Final = catalog
+
+    def prepare(self, section: InstanceSection) -> PreparedInstance:
+        """Construct an instance with its models and restore its state; nothing else has changed then.
+
+        Raises `TandemError`: an offer that is not there, parameters that do not fit, a symbol that is
+        not listed, a state that is not carried, code that raises.
+        """
+        engine = self._engine
+        feed = engine.feeds.get(section.account)
+        if feed is None:
+            raise TandemError(f"account {section.account} is not connected")
+        offer = self._catalog().strategy(section.plugin)
+        strategy: Strategy[Any] = make(offer, section.params, instance=section.name)
+        uses = tuple(ModelUse(self._catalog().model(ref.name), ref.params) for ref in section.models)
+        models = [(use.offer.name, self._make_model(section.name, use)) for use in uses]
+        spec = InstanceSpec(
+            name=section.name,
+            account=section.account,
+            symbols=section.symbols,
+            plugin=section.plugin,
+            digest=offer.version.digest,
+            params_json=msgspec.json.encode(strategy.params),
+            tolerance_bps=section.quote_tolerance_bps,
+        )
+        instance = engine.roster.prepare(spec, strategy, models, feed.spawn)
+        return PreparedInstance(section, instance, spec, StrategyUse(offer, section.params), uses)
+
+    def prepare_model(self, instance: str, account: str, use: ModelUse) -> ModelStage:
+        """Construct and start one model of a chain; raises `TandemError`."""
+        stage = ModelStage(
+            use.offer.name,
+            self._make_model(instance, use),
+            self._engine.clock,
+            self._engine.feeds[account].spawn,
+        )
+        return start_model(instance, stage)
+
+    def install(self, prepared: PreparedInstance) -> Instance:
+        """Let an instance hear of the market; it is not started and cannot trade yet. Cannot fail."""
+        roster = self._engine.roster
+        for use in prepared.model_uses:
+            self.note_loaded(use.offer.version, use.offer.name)
+        self.note_loaded(prepared.use.offer.version, prepared.use.offer.name)
+        roster.install(prepared.instance, prepared.spec)
+        return prepared.instance
+
+    def note_loaded(self, version: Version, offer: str) -> None:
+        """Say in the journal which bytes an offer comes from."""
+        self._engine.roster.plugin_loaded(version.name, version.root.name, version.digest, (offer,))
+
+    def start(self, instance: Instance, section: InstanceSection, *, paused: bool = False) -> None:
+        """Start an instance in the state that it was left in, or else that its section asks for."""
+        engine = self._engine
+        record = engine.state.instances[instance.instance]
+        is_same = not engine.roster.is_new_version(instance.instance)
+        if record.state is InstanceState.QUARANTINED and is_same:
+            engine.roster.keep_quarantined(instance, record.reason)
+            return
+        paused = paused or record.state is InstanceState.PAUSED or section.start == "paused"
+        engine.roster.start(instance, paused=paused)
+
+    def _make_model(self, instance: str, use: ModelUse) -> Any:
+        return make(use.offer, use.params, instance=f"{instance}, model {use.offer.name}")
