@@ -125,17 +125,26 @@ class AccountFeed:
             self.symbols.setdefault(symbol, SymbolFeed(self.account, symbol))
 
     def open_link(
-        self, adapter: ExchangeAdapter[Any], on_failed: Callable[[BaseException], None] | None = None
+        self,
+        adapter: ExchangeAdapter[Any],
+        on_failed: Callable[[BaseException], None] | None = None,
+        *,
+        is_driven: bool = True,
     ) -> AdapterLink:
-        """Give an adapter its context, and its turns if it is a stepped one.
+        """Give an adapter its context, and its turns (`is_driven`) if it is a stepped one.
 
         `on_failed` is told of what its code raises; without it the account is given up.
         """
-        link = AdapterLink(self, adapter, on_failed or self._failed)
+        link = AdapterLink(self, adapter, on_failed or self.failed)
         self.links.append(link)
-        if isinstance(adapter, SteppedAdapter):
-            self._engine.stepped.append(adapter)
+        if is_driven:
+            self.give_turns(link)
         return link
+
+    def give_turns(self, link: AdapterLink) -> None:
+        """Have an adapter that lives in this process driven from now on."""
+        if isinstance(link.adapter, SteppedAdapter):
+            self._engine.stepped.append(link.adapter)
 
     async def close_link(self, link: AdapterLink) -> None:
         """Close an adapter, end its tasks, and give it no more turns."""
@@ -151,10 +160,11 @@ class AccountFeed:
 
     def step_failed(self, adapter: ExchangeAdapter[Any], error: BaseException) -> None:
         """Take note that a stepped adapter raised; it gets no other turn."""
-        on_failed = next((link.on_failed for link in self.links if link.adapter is adapter), self._failed)
+        on_failed = next((link.on_failed for link in self.links if link.adapter is adapter), self.failed)
         on_failed(error)
 
-    def _failed(self, error: BaseException) -> None:
+    def failed(self, error: BaseException) -> None:
+        """Give the account up: its adapter's code raised."""
         self._engine.safety.adapter_failed(self.account, error)
 
     async def close(self) -> None:
@@ -170,7 +180,7 @@ class AccountFeed:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            self._failed(error)
+            self.failed(error)
 
     # -- market data -----------------------------------------------------------------------------
 
@@ -309,6 +319,14 @@ class AccountFeed:
             if not self._down:
                 # What happened while the line was down is asked for, never assumed.
                 engine.reconciler.start(self.account, now_ns)
+
+    def reconnected(self, down: set[str], now_ns: int) -> None:
+        """Take note that another version is live, which is in touch but for the channels `down`."""
+        self.failure = ""
+        self._down = down
+        self.is_settled = False
+        if not down:
+            self._engine.reconciler.start(self.account, now_ns)
 
     def settle(self) -> None:
         """After a lost connection, let trading go on once all lines are up and the venue agrees."""

@@ -1,11 +1,13 @@
 """Changing the code of plugins while their orders are live."""
 
+from host.runtime.reload.adapters import AdapterUse
 from host.runtime.reload.models import ModelUse
 from host.runtime.reload.probation import ProbationLimits
 from host.runtime.reload.reloader import Reloader, ReloadReport, ReloadSettings, StrategyUse
 from host.runtime.reload.stages import Stage, StageOutcome, StageResult
 
 __all__ = [
+    "AdapterUse",
     "ModelUse",
     "ProbationLimits",
     "ReloadReport",

@@ -6,6 +6,8 @@ two events; the old one stays for the answers to what it has sent, and then clos
 """
 
 import asyncio
+import contextlib
+import functools
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct
 
 from host.api import (
+    BookTop,
     ConnectionChanged,
     Depth,
     ExchangeAdapter,
@@ -50,6 +53,8 @@ BACK_PAUSES_S: Final = (0.0, 1.0, 5.0, 15.0, 30.0)
 """When the version before is connected again, after each try that failed."""
 ALL_LEVELS: Final = 1 << 30
 
+BUSY_EVENTS: Final = 100
+"""So many while the new version connected: silence would be out of the ordinary."""
 MOST_LOSSES: Final = 2
 MOST_UNANSWERED: Final = 5
 MOST_BOOK_FAULT_NS: Final = 3_000_000_000
@@ -70,7 +75,7 @@ class AdapterProbation:
     """Counts what goes wrong on the connections of a version that has just gone live."""
 
     def __init__(
-        self, books: Sequence[Book], limits: ProbationLimits, started_ns: int, *, was_busy: bool
+        self, books: Sequence[Book], limits: ProbationLimits, now_ns: Callable[[], int], *, was_busy: bool
     ) -> None:
         self.losses = 0
         self.unanswered = 0
@@ -78,21 +83,19 @@ class AdapterProbation:
         """What its code raised."""
         self._books = [book for book in books if book.is_valid]
         self._limits = limits
-        self._started_ns = self._now_ns = started_ns
+        self._now_ns = now_ns
+        self._started_ns = now_ns()
         self._was_busy = was_busy
         self._bad_since_ns = 0
+        """Since when a look at the books has always found a bad one."""
 
-    def look(self, now_ns: int) -> None:
-        """Look at the books; to be called now and then."""
-        self._now_ns = now_ns
+    def fault(self) -> str:
+        """Return why the version must go back, or an empty text."""
+        now_ns = self._now_ns()
         if all(book.is_valid for book in self._books):
             self._bad_since_ns = 0
         elif not self._bad_since_ns:
             self._bad_since_ns = now_ns
-
-    def fault(self) -> str:
-        """Return why the version must go back, or an empty text."""
-        now_ns = self._now_ns
         if self.failure:
             return self.failure
         if self.losses > MOST_LOSSES:
@@ -131,13 +134,12 @@ class AdapterRevision:
         self._make = make
         self._limits = limits
         old = self._feed.adapter
-        self._make_before: Callable[[], ExchangeAdapter[Any]] = lambda: type(old)(old.params)
-        self._old_link: AdapterLink | None = next(
-            link for link in self._feed.links if link.adapter is old
-        )
+        self._make_before = functools.partial(type(old), old.params)
+        self._old_link: AdapterLink | None = next(link for link in self._feed.links if link.adapter is old)
         self._new: ExchangeAdapter[Any] | None = None
         self._link: AdapterLink | None = None
         self._failure = ""
+        self._stirred = asyncio.Event()
         self._channels: dict[str, bool] = {}
         self._books: dict[str, Book] = {}
         self._overlap = Overlap(engine.clock.now_ns())
@@ -215,8 +217,10 @@ class AdapterRevision:
                 raise RevisionFailed(f"{self.name}: not ready after {READY_DEADLINE_S:g} s: {why}")
             if now_ns() >= match_by_ns:
                 self._overlap.give_up_matching()
-            # In a replay time passes only while it runs, so it is looked at as often as it lets us.
-            await asyncio.sleep(0 if now_ns() < match_by_ns and self._engine.clock.is_virtual else LOOK_AGAIN_S)
+            # With each message: a replay at full speed covers much time between two looks at the clock.
+            self._stirred.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stirred.wait(), LOOK_AGAIN_S)
 
     def _waiting_for(self, now_ns: int) -> str:
         """Say what the new version still lacks; raise `RevisionFailed` where it broke."""
@@ -250,6 +254,7 @@ class AdapterRevision:
         def tap_market(event: MarketEvent) -> None:
             market(event)
             self._live_events += 1
+            self._stirred.set()
             overlap.live(event, now_ns())
 
         def tap_report(message: Report) -> None:
@@ -263,17 +268,19 @@ class AdapterRevision:
         self._untap = untap
 
     def _other_market(self, event: MarketEvent) -> None:
+        self._stirred.set()
         book = self._books.get(event.symbol)
         if book is None:
             return
         if isinstance(event, Depth):
             if book.apply_depth(event) is DepthResult.GAP and self._new is not None:
                 self._new.resync(event.symbol)
-        elif hasattr(event, "bid_size"):
-            book.apply_top(event)  # type: ignore[arg-type]
+        elif isinstance(event, BookTop):
+            book.apply_top(event)
         self._overlap.other(event)
 
     def _other_report(self, report: Report) -> None:
+        self._stirred.set()
         if isinstance(report, ConnectionChanged):
             self._channels[report.channel] = report.is_up
         elif self._view is None or not self._view.take(report):
@@ -330,8 +337,9 @@ class AdapterRevision:
         self._view = None
         if not was_settled:
             feed.reconnected({channel for channel, is_up in self._channels.items() if not is_up}, now_ns)
-        self.probation = AdapterProbation(books, self._limits, now_ns, was_busy=self._live_events >= 100)
-        self._link = link
+        self.probation = AdapterProbation(
+            books, self._limits, self._engine.clock.now_ns, was_busy=self._live_events >= BUSY_EVENTS
+        )
         feed.spawn(self._let_go(old_link), "the adapter's version before")
 
     def _hand_over_book(self, symbol: str, now_ns: int) -> None:
@@ -384,6 +392,7 @@ class AdapterRevision:
             return  # it was called back meanwhile
         self._old_link = None
         await self._feed.close_link(link)
+        self._straighten()
 
     def _is_awaited(self) -> bool:
         """Return whether an order is there whose request went through the old version."""
@@ -400,7 +409,7 @@ class AdapterRevision:
         engine, why = self._engine, f"its code raised {describe_error(error)}"
         self.probation.failure = self._failure = why
         engine.begin_turn(engine.clock.now_ns())
-        self._feed.is_settled = False
+        self._feed.is_settled, self._feed.failure = False, why
         engine.safety.market_data_lost(self._feed, why)
         engine.safety.out_of_touch(self._feed, why, engine.now_ns)
         engine.end_turn(engine.now_ns, 0)
@@ -409,10 +418,17 @@ class AdapterRevision:
         """End probation: from here on nothing is between the adapter and the account."""
         self.probation = None
         self._is_settled = True
+        self._straighten()
+
+    def _straighten(self) -> None:
+        """Take this revision's functions out of the way, once neither of them has anything left to do."""
         link = self._link
-        # Another version may be listening in on the way in; then this one's functions stay in between.
-        if link is not None and link.market == self._new_market and self._old_link is None:
-            link.market, link.report = self._feed.market, self._feed.report
+        # Another version on its way in may be listening: then they stay where they are.
+        if self._is_settled and self._old_link is None and link is not None:
+            if link.market == self._new_market:
+                link.market, link.report = self._feed.market, self._feed.report
+            if link.on_failed == self._on_failed_live:
+                link.on_failed = self._feed.failed
 
     def roll_back(self, reason: str, policy: str, now_ns: int) -> None:
         """Call the old version back while it is there, or else connect it anew and then change over.

@@ -217,6 +217,9 @@ class ModelRevision:
         self.probation = None
         self._answer = None
 
+    def abandon(self) -> None:
+        """Have nothing to undo: the new model was never connected to anything."""
+
     def roll_back(self, reason: str, policy: str, now_ns: int) -> None:
         """Let the old version answer again. It has no memory to catch up with: features are that."""
         self.probation = None

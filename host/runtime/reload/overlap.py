@@ -10,7 +10,19 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import Any, Final
 
-from host.api import BookTop, Depth, MarketEvent, Report, RequestUnanswered, Trade
+from host.api import (
+    AccountSnapshot,
+    BookTop,
+    Depth,
+    FillsSnapshot,
+    MarketEvent,
+    OpenOrdersSnapshot,
+    OrderNotFound,
+    OrderSnapshot,
+    Report,
+    RequestUnanswered,
+    Trade,
+)
 
 __all__ = ["Overlap", "SameReports"]
 
@@ -19,6 +31,12 @@ EVENTS_KEPT: Final = 2_000
 REPORTS_KEPT: Final = 2_000
 MOST_LAG_NS: Final = 1_000_000_000
 """How far the other connection may be behind the live one."""
+
+
+_NOT_SHARED: Final = (
+    RequestUnanswered, OrderSnapshot, OrderNotFound, OpenOrdersSnapshot, FillsSnapshot, AccountSnapshot
+)  # fmt: skip
+"""What answers one request: an equal one later answers another."""
 
 
 class _Stream:
@@ -102,6 +120,12 @@ class Overlap:
                     return f"{symbol} {kind.__name__}: {lag_s:.1f} s behind the version that runs"
         return ""
 
+    def give_up_matching(self) -> None:
+        """Take it that streams without a common event so far are numbered differently."""
+        for stream in self._streams.values():
+            if stream.recent and not stream.matches:
+                stream.differs = True
+
     def is_shared(self, kind: type, symbol: str) -> bool:
         """Return whether both connections number these events alike."""
         stream = self._streams.get((kind, symbol))
@@ -147,7 +171,7 @@ class SameReports:
 
     def other(self, report: Report) -> None:
         """Take note of what the other connection delivered and nobody has seen yet."""
-        if report not in self._told and not isinstance(report, RequestUnanswered):
+        if report not in self._told and not isinstance(report, _NOT_SHARED):
             self._ahead[report] = None
             if len(self._ahead) > REPORTS_KEPT:
                 self._ahead.popitem(last=False)
@@ -161,6 +185,8 @@ class SameReports:
 
     def is_new(self, report: Report) -> bool:
         """Return whether a report was handed over by neither connection; from now on it was."""
+        if isinstance(report, _NOT_SHARED):
+            return True
         if report in self._told:
             return False
         self.live(report)

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from msgspec import Struct
 
-from host.api import Params, QuoteModel, Strategy, TandemError
+from host.api import ExchangeAdapter, Params, QuoteModel, Strategy, TandemError
 from host.core import entries as e
 from host.core.entries import VersionState
 from host.journal import JournalError
 from host.loader import Catalog, Offer, Version, decode_params, import_version, make, unload
 from host.runtime.instance import Instance
+from host.runtime.reload.adapters import AdapterRevision, AdapterUse
 from host.runtime.reload.fallback import RECEIVING, SLICE_NS
 from host.runtime.reload.leftovers import Retirement
 from host.runtime.reload.models import ModelRevision, ModelUse
@@ -113,6 +114,9 @@ class Revision(Protocol):
     def swap(self, now_ns: int) -> None:
         """Let the new object take part from the next event on."""
 
+    def abandon(self) -> None:
+        """Undo what was built, where it does not come to `swap`."""
+
     def settle(self, now_ns: int) -> None:
         """Let the old object go: the new one has earned its place."""
 
@@ -154,6 +158,8 @@ class Reloader:
         self.uses: dict[str, StrategyUse] = {}
         self.model_uses: dict[str, tuple[ModelUse, ...]] = {}
         """The models of each instance, in the order of its chain."""
+        self.adapter_uses: dict[str, AdapterUse] = {}
+        """The adapter of each account."""
         self.reloads = 0
         self.on_report: Callable[[ReloadReport], None] = lambda report: None
         self._engine = engine
@@ -278,6 +284,24 @@ class Reloader:
     ) -> ReloadReport:
         plugin = version.name
         revisions = self._revisions(plugin, version, catalog)
+        try:
+            return await self._prove_and_swap(version, base, catalog, revisions, log, is_ordered)
+        finally:
+            live = self._live.get(plugin)
+            if live is None or live.version is not version:
+                for revision in revisions:
+                    revision.abandon()
+
+    async def _prove_and_swap(
+        self,
+        version: Version,
+        base: Catalog,
+        catalog: Catalog,
+        revisions: list[Revision],
+        log: StageLog,
+        is_ordered: bool,
+    ) -> ReloadReport:
+        plugin = version.name
         with log.stage(Stage.RESTORE):
             log.detail = "; ".join([revision.build() for revision in revisions])
         with log.stage(Stage.WARM_UP):
@@ -378,7 +402,30 @@ class Reloader:
                     self._settings.limits,
                 )
             )
+        # Last, because they take longest and are to be fresh at the swap.
+        for account, adapter_use in self._adapter_users(plugin):
+            revisions.append(
+                AdapterRevision(
+                    self._engine,
+                    account,
+                    functools.partial(self._make_adapter, catalog, adapter_use, account),
+                    self._settings.limits,
+                )
+            )
         return revisions
+
+    def _adapter_users(self, plugin: str) -> list[tuple[str, AdapterUse]]:
+        """Return the accounts whose adapter is one of this plugin."""
+        return [
+            (account, use)
+            for account, use in self.adapter_uses.items()
+            if use.offer.version.name == plugin and account in self._engine.feeds
+        ]
+
+    def _make_adapter(self, catalog: Catalog, use: AdapterUse, account: str) -> ExchangeAdapter[Any]:
+        offer = catalog.exchange(use.offer.name)
+        adapter: ExchangeAdapter[Any] = make(offer, use.params, instance=f"account {account}")
+        return adapter
 
     def _make_model(self, catalog: Catalog, use: ModelUse, instance: str) -> QuoteModel[Any]:
         name = use.offer.name
@@ -407,6 +454,10 @@ class Reloader:
                 else use
                 for use in uses
             )
+        for account, adapter_use in self.adapter_uses.items():
+            if adapter_use.offer.version.name == plugin:
+                offer = self.catalog.exchange(adapter_use.offer.name)
+                self.adapter_uses[account] = AdapterUse(offer, adapter_use.params)
 
     # -- probation -------------------------------------------------------------------------------
 
@@ -607,6 +658,7 @@ class Reloader:
     ) -> ReloadReport:
         users = {instance.instance for instance in self._users(version.name)}
         users |= {instance.instance for instance, _, _ in self._model_users(version.name)}
+        users |= {f"account {account}" for account, _ in self._adapter_users(version.name)}
         report = ReloadReport(
             version.name, version.digest, state, reason, tuple(log.results), tuple(sorted(users))
         )

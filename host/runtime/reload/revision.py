@@ -264,6 +264,9 @@ class StrategyRevision:
             self._engine.roster.save_state(instance, now_ns, force=True)
         self.probation = None
 
+    def abandon(self) -> None:
+        """Have nothing to undo: what the new strategy wanted was written down, not done."""
+
     def roll_back(self, reason: str, policy: str, now_ns: int) -> None:
         """Bring the version before this one back; see `Fallback.restore`."""
         self.probation = None
