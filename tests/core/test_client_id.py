@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from host.core.client_id import ClientId, ClientIdMaker, parse_client_id
 
 LEGAL = re.compile(r"[a-z0-9]{1,32}")
+TOO_LONG = f"tdt{10**15:x}i{10**9:x}n{10**9:x}"
 PREFIXES = st.from_regex(r"[a-z0-9]{1,6}", fullmatch=True)
 
 
@@ -50,7 +51,19 @@ def test_what_is_parsed_is_exactly_what_would_have_been_made(text: str) -> None:
 
 @pytest.mark.parametrize(
     "stranger",
-    ["", "td", "web_4711", "tdt1i1n", "tdt1i1n1 ", "tdt1i1n1\n", "TDt1i1n1", "tdt01i1n1", "tdt1i1n-1", "x"],
+    [
+        "",
+        "td",
+        "web_4711",
+        "tdt1i1n",
+        "tdt1i1n1 ",
+        "tdt1i1n1\n",
+        "TDt1i1n1",
+        "tdt01i1n1",
+        "tdt1i1n-1",
+        "x",
+        f"tdt{10**15:x}i{10**9:x}n{10**9:x}",
+    ],
 )
 def test_a_strangers_id_is_not_ours(stranger: str) -> None:
     assert parse_client_id(stranger, "td") is None

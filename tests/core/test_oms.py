@@ -515,6 +515,15 @@ def test_a_breach_that_pulls_quotes_in_the_middle_of_a_quote_amends_nothing_afte
         assert core.alerts() == []
 
 
+def test_quotes_pulled_by_another_levels_refusal_are_not_amended_afterwards(tmp_path: Path) -> None:
+    with Core(tmp_path, risk={"node": {"max_order_qty": 1}}) as core:
+        core.quoted()
+        core.oms._on_breach = lambda refusal, name: core.oms.pull_quotes(name, refusal.reason, core.now_ns)
+        core.quote(both(98.0, 102.0), both(97.0, None, "2"))
+        assert kinds(core.sent()) == ["CancelOrder", "CancelOrder"]
+        assert core.state.anomalies == {}
+
+
 def test_cancelling_what_is_done_or_being_cancelled_asks_nothing(core: Core) -> None:
     order = core.rest()
     assert core.cancel(order.client_id)

@@ -339,6 +339,18 @@ def test_a_late_answer_from_an_earlier_doubt_changes_nothing(core: Core) -> None
     assert (bid.price, core.journal.last_lsn) == (D(98), before)
 
 
+def test_a_late_view_does_not_change_an_order_of_which_only_fills_are_missing(core: Core) -> None:
+    bid, _ = core.quoted()
+    core.now_ns += MS
+    late = view(bid, core.now_ns, S.PARTIALLY_FILLED, "0.3")
+    core.say(late)
+    core.quote(both(98.0, 101.0))
+    core.say(OrderAmended(bid.client_id, D(98), D(1), core.now_ns))
+    core.say(late)
+    assert (bid.status, bid.price) == (S.OPEN, D(98))
+    assert core.reconciler.is_asking
+
+
 def test_a_view_older_than_our_fills_is_not_believed(core: Core) -> None:
     order = core.rest()
     core.fill(order, "0.5")
@@ -432,7 +444,7 @@ def test_a_fill_of_an_unknown_order_is_counted_once_its_order_was_told(core: Cor
 
 def test_fills_of_an_order_that_the_venue_has_forgotten_are_counted_by_themselves(core: Core) -> None:
     fills = tuple(filled("tdt1i1nff", BUY, "0.5", "99", trade_id) for trade_id in ("t1", "t2"))
-    core.say(*fills, OrderNotFound("tdt1i1nff", core.now_ns))
+    core.say(*fills, fills[0], OrderNotFound("tdt1i1nff", core.now_ns))
     assert core.state.holding(INSTANCE, BTC).qty == 1
     assert core.alerts() == ["fill_adopted", "fill_adopted"]
     core.say(*fills, OrderNotFound("tdt1i1nff", core.now_ns))
@@ -691,6 +703,29 @@ def test_the_venues_rounding_of_derivative_profit_is_no_drift(tmp_path: Path) ->
         core.say(_snapshot(core, (rounded,), usdt="100000.00000001"))
         assert core.reconciler.is_ready(ACCOUNT)
         assert core.alerts() == []
+
+
+def test_fills_told_in_another_order_than_they_happened_are_no_drift(tmp_path: Path) -> None:
+    with Core(tmp_path, instruments=[instrument(), LINEAR]) as core:
+        core.get_ready()
+        told = [(SELL, "101"), (BUY, "99"), (BUY, "100")]  # the venue had bought at 100 first
+        for number, (side, price) in enumerate(told):
+            request = OrderRequest(symbol=PERP, side=side, qty=D(1), price=D(price))
+            client_id, trade_id = core.place(request), f"t{number}"
+            core.say(
+                OrderFilled(
+                    client_id, PERP, side, trade_id, D(price), D(1), D(0), "USDT", Liquidity.MAKER, START_NS
+                )
+            )
+        assert core.state.balances[ACCOUNT]["USDT"] == D(100_002)
+        core.reconciler.start(ACCOUNT, core.now_ns)
+        core.turn()
+        answer(core)
+        core.say(_snapshot(core, (VenuePosition(PERP, D(1), D(99)),), usdt="100001"))
+        assert core.reconciler.is_ready(ACCOUNT)
+        assert core.alerts() == []
+        assert core.state.balances[ACCOUNT]["USDT"] == D(100_001)
+        assert core.state.net_holdings[ACCOUNT][PERP].open_cost == D(99)
 
 
 def test_what_a_new_account_has_is_not_asked_while_its_orders_may_trade(tmp_path: Path) -> None:

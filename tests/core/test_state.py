@@ -195,6 +195,7 @@ def test_the_answer_to_an_earlier_amend_does_not_end_the_one_in_flight(core: Cor
     core.say(OrderAmended(bid.client_id, D("98.5"), D("1.5"), START_NS))
     assert (bid.status, bid.price, bid.qty) == (S.PENDING_AMEND, D("98.5"), D("1.5"))
     assert (bid.pending_price, bid.pending_qty) == (D(98), D(2))
+    assert len(core.sent()) == 2  # the two amends of the quote, and none because of that answer
     core.fill(bid, "1.8")
     assert bid.filled == D("1.8")
     assert core.alerts() == []
@@ -300,3 +301,19 @@ def test_a_digest_tells_different_states_apart(core: Core) -> None:
     before = core.state.digest()
     core.rest()
     assert core.state.digest() != before
+
+
+def test_a_fold_counts_a_fill_once_however_often_it_is_in_the_journal(core: Core) -> None:
+    order = core.rest()
+    entry = e.Reported(ACCOUNT, filled(order.client_id, BUY, "0.4", "99", "t1"))
+    for _ in range(2):
+        core.record(entry, START_NS)
+    assert order.filled == D("0.4")
+    assert core.state.holding(INSTANCE, BTC).qty == D("0.4")
+
+
+def test_a_view_with_less_quantity_than_was_filled_is_older_than_what_we_know(core: Core) -> None:
+    order = core.rest(qty="2")
+    core.fill(order, "1.5")
+    core.record(e.Reported(ACCOUNT, view(order, START_NS, S.OPEN, qty=D(1))), START_NS)
+    assert (order.status, order.qty) == (S.PARTIALLY_FILLED, D(2))
