@@ -10,7 +10,7 @@ import functools
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
@@ -163,7 +163,8 @@ class Reloader:
         self.reloads = 0
         self.on_report: Callable[[ReloadReport], None] = lambda report: None
         self._engine = engine
-        self._settings = settings
+        self.settings = settings
+        """Read anew by each reload, probation and rollback."""
         self._probe = probe
         self._keep = keep
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -306,7 +307,7 @@ class Reloader:
             log.detail = "; ".join([revision.build() for revision in revisions])
         with log.stage(Stage.WARM_UP):
             log.detail = "; ".join([await revision.warm_up() for revision in revisions])
-        if self._settings.mode == "stage" and not is_ordered:
+        if self.settings.mode == "stage" and not is_ordered:
             self._staged[plugin] = version
             with self._turn():
                 self._record_move(plugin, version.digest, VersionState.STAGED, "waits to be activated")
@@ -387,7 +388,7 @@ class Reloader:
                 functools.partial(self._make, catalog, instance.instance),
                 functools.partial(self._params, catalog, instance.instance),
                 version.digest,
-                self._settings.limits,
+                self.settings.limits,
                 self._on_fault,
             )
             for instance in self._users(plugin)
@@ -399,7 +400,7 @@ class Reloader:
                     instance,
                     place,
                     functools.partial(self._make_model, catalog, model_use, instance.instance),
-                    self._settings.limits,
+                    self.settings.limits,
                 )
             )
         # Last, because they take longest and are to be fresh at the swap.
@@ -409,7 +410,7 @@ class Reloader:
                     self._engine,
                     account,
                     functools.partial(self._make_adapter, catalog, adapter_use, account),
-                    self._settings.limits,
+                    self.settings.limits,
                 )
             )
         return revisions
@@ -459,6 +460,40 @@ class Reloader:
                 offer = self.catalog.exchange(adapter_use.offer.name)
                 self.adapter_uses[account] = AdapterUse(offer, adapter_use.params)
 
+    # -- edits of the configuration --------------------------------------------------------------
+
+    @property
+    def on_probation(self) -> frozenset[str]:
+        """Return the plugins with a version that may yet be taken back."""
+        return frozenset(self._live)
+
+    @contextlib.asynccontextmanager
+    async def holding(self, plugins: Iterable[str]) -> AsyncIterator[None]:
+        """Wait for the reloads of these plugins that are under way, and let no other begin."""
+        async with contextlib.AsyncExitStack() as stack:
+            for plugin in sorted(set(plugins)):
+                await stack.enter_async_context(self._turns[plugin])
+            yield
+
+    def take_on(self, instance: str, use: StrategyUse, model_uses: tuple[ModelUse, ...]) -> None:
+        """Reload what an instance runs, too, from here on; within a turn."""
+        self.uses[instance], self.model_uses[instance] = use, model_uses
+        for offer in (use.offer, *(model_use.offer for model_use in model_uses)):
+            if offer.version.digest and not self._engine.state.plugin(offer.version.name).permanent:
+                self.note_running(offer.version)
+
+    def forget(self, instance: Instance, now_ns: int) -> None:
+        """Let go of an instance that is removed, within a turn; neither reload nor rollback concern it."""
+        self.uses.pop(instance.instance, None)
+        self.model_uses.pop(instance.instance, None)
+        instance.probation = instance.fallback = None
+        for live in list(self._live.values()):
+            kept = [revision for revision in live.revisions if revision.name != instance.instance]
+            if len(kept) < len(live.revisions):
+                live.revisions[:] = kept
+                if not kept:
+                    self._promote(live, "nothing runs it", now_ns)
+
     # -- probation -------------------------------------------------------------------------------
 
     def promote(self, plugin: str) -> bool:
@@ -494,7 +529,7 @@ class Reloader:
         self._retirement.check(now_ns)
 
     def _is_over(self, live: _Live, now_ns: int) -> bool:
-        if now_ns - live.started_ns < self._settings.limits.seconds * 1e9:
+        if now_ns - live.started_ns < self.settings.limits.seconds * 1e9:
             return False
         instances = self._engine.roster.instances
         return all(
@@ -534,7 +569,7 @@ class Reloader:
         engine = self._engine
         classes = _classes(self.catalog, plugin)
         for revision in live.revisions:
-            revision.roll_back(reason, self._settings.rollback_policy, now_ns)
+            revision.roll_back(reason, self.settings.rollback_policy, now_ns)
         bad, self.catalog = self.catalog, self.catalog.with_version(live.before)
         bad.close()
         unload(live.before)
