@@ -133,7 +133,7 @@ class Overlap:
 
     def ahead(self) -> list[MarketEvent]:
         """Return, in order, what the other connection delivered and the live one never did."""
-        found = []
+        found: list[tuple[int, int, Any]] = []
         for stream in self._streams.values():
             if stream.is_shared:
                 found.extend(stream.ahead)
