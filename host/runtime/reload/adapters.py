@@ -247,7 +247,12 @@ class AdapterRevision:
 
     def _tap(self) -> None:
         """Hear what the live version delivers."""
-        link, overlap, reports, now_ns = self._old_link, self._overlap, self._reports, self._engine.clock.now_ns
+        link, overlap, reports, now_ns = (
+            self._old_link,
+            self._overlap,
+            self._reports,
+            self._engine.clock.now_ns,
+        )
         assert link is not None
         market, report = link.market, link.report
 
