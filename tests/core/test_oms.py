@@ -522,6 +522,7 @@ def test_quotes_pulled_by_another_levels_refusal_are_not_amended_afterwards(tmp_
         core.quote(both(98.0, 102.0), both(97.0, None, "2"))
         assert kinds(core.sent()) == ["CancelOrder", "CancelOrder"]
         assert core.state.anomalies == {}
+        assert core.oms.refused == 1
 
 
 def test_cancelling_what_is_done_or_being_cancelled_asks_nothing(core: Core) -> None:
