@@ -77,7 +77,7 @@ def _holder(retired: _Retired) -> str:
     for ident, frame in sys._current_frames().items():
         line = _own_line(retired.version, frame)
         if line:
-            return f"the thread {names.get(ident, ident)!r} runs its code at {line}"
+            return f"the thread {names.get(ident, ident)!r}, which runs {line}"
     frozen = gc.get_freeze_count()
     if frozen:
         gc.unfreeze()  # what was made before the node traded may be the holder
