@@ -148,13 +148,18 @@ class AccountFeed:
 
     async def close_link(self, link: AdapterLink) -> None:
         """Close an adapter, end its tasks, and give it no more turns."""
+        self.take_turns(link)
         await link.close()
         self.forget_link(link)
 
     def forget_link(self, link: AdapterLink) -> None:
-        """Give an adapter no more turns."""
+        """Have nothing to do with an adapter any more."""
+        self.take_turns(link)
         if link in self.links:
             self.links.remove(link)
+
+    def take_turns(self, link: AdapterLink) -> None:
+        """Have an adapter driven no more."""
         if link.adapter in self._engine.stepped:
             self._engine.stepped.remove(link.adapter)
 

@@ -302,6 +302,7 @@ class AdapterRevision:
         link, self._link = self._link, None
         if link is not None:
             link.mute()
+            self._feed.take_turns(link)
             self._feed.spawn(self._feed.close_link(link), "closing a refused adapter")
 
     # -- the swap --------------------------------------------------------------------------------
@@ -455,8 +456,9 @@ class AdapterRevision:
         link.mute()
         link.report, link.on_failed = self._late_report, _nobody_cares
         old_link.market, old_link.report, old_link.on_failed = feed.market, feed.report, feed.failed
-        for symbol in feed.symbols:
-            old_link.adapter.resync(symbol)  # what it delivered meanwhile is not in the book
+        for symbol, symbol_feed in feed.symbols.items():
+            if symbol_feed.book.seq or not was_settled:
+                old_link.adapter.resync(symbol)  # what it delivered meanwhile is not in the book
         if not was_settled:
             feed.reconnected(set(), now_ns)
         feed.spawn(self._let_go(link), "the version rolled back")
