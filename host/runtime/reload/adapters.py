@@ -124,6 +124,7 @@ class AdapterRevision:
         account: str,
         make: Callable[[], ExchangeAdapter[Any]],
         limits: ProbationLimits,
+        on_fault: Callable[["AdapterRevision", str], None],
     ) -> None:
         self.name: Final = f"account {account}"
         self.place: Final = "adapter"
@@ -133,6 +134,7 @@ class AdapterRevision:
         self._account = account
         self._make = make
         self._limits = limits
+        self._on_fault = on_fault
         old = self._feed.adapter
         self._make_before = functools.partial(type(old), old.params)
         self._old_link: AdapterLink | None = next(link for link in self._feed.links if link.adapter is old)
@@ -376,6 +378,16 @@ class AdapterRevision:
             probation.unanswered += isinstance(report, RequestUnanswered)
         if self._old_link is None or self._reports.is_new(report):
             self._feed.report(report)
+        if probation is not None and isinstance(report, ConnectionChanged | RequestUnanswered):
+            self._give_back_at(probation.fault())
+
+    def _give_back_at(self, fault: str) -> None:
+        """Have the version taken back at once, before more than the connections is lost."""
+        if fault:
+            engine = self._engine
+            engine.begin_turn(engine.clock.now_ns())
+            self._on_fault(self, fault)
+            engine.end_turn(engine.now_ns, 0)
 
     def _late_report(self, report: Report) -> None:
         """Take in what the old version still says: answers, but no word of its own connections."""
@@ -419,6 +431,7 @@ class AdapterRevision:
         engine.safety.market_data_lost(self._feed, why)
         engine.safety.out_of_touch(self._feed, why, engine.now_ns)
         engine.end_turn(engine.now_ns, 0)
+        self._give_back_at(why)
 
     def settle(self, now_ns: int) -> None:
         """End probation: from here on nothing is between the adapter and the account."""
@@ -469,7 +482,9 @@ class AdapterRevision:
             await asyncio.sleep(pause_s)
             if self._feed.adapter is not bad:
                 return  # somebody was quicker
-            back = AdapterRevision(self._engine, self._account, self._make_before, self._limits)
+            back = AdapterRevision(
+                self._engine, self._account, self._make_before, self._limits, self._on_fault
+            )
             try:
                 back.build()
                 await back.warm_up()

@@ -411,6 +411,7 @@ class Reloader:
                     account,
                     functools.partial(self._make_adapter, catalog, adapter_use, account),
                     self.settings.limits,
+                    self._on_adapter_fault,
                 )
             )
         return revisions
@@ -558,6 +559,13 @@ class Reloader:
                 self._engine.after_turn.append(functools.partial(self._roll_back, live, text))
                 return True
         return False
+
+    def _on_adapter_fault(self, revision: AdapterRevision, why: str) -> None:
+        """Have the version that an account runs taken back at the end of this turn."""
+        for live in self._live.values():
+            if any(one is revision for one in live.revisions):
+                text = f"{revision.name}: {why}"
+                self._engine.after_turn.append(functools.partial(self._roll_back, live, text))
 
     def _roll_back(self, live: _Live, reason: str, now_ns: int) -> None:
         """Go back, within a turn; no effect on a version that went already."""
