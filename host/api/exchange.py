@@ -376,7 +376,10 @@ class ExchangeAdapter(Generic[P]):
         raise NotImplementedError
 
     async def subscribe(self, symbols: Sequence[str]) -> None:
-        """Start the market data of `symbols` and the account's private reports."""
+        """Start the market data of `symbols` and the account's private reports.
+
+        Called once more, with further symbols alone, when an instance that trades them is added.
+        """
         raise NotImplementedError
 
     def send(self, command: Command, deadline_ns: int) -> None:

@@ -1,6 +1,13 @@
 """The configuration of a node: one TOML file, overlaid per environment and by variables, strict."""
 
-from host.config.load import ConfigError, LoadedConfig, default_config, load_config, replay_config
+from host.config.load import (
+    ConfigError,
+    ConfigSource,
+    LoadedConfig,
+    default_config,
+    load_config,
+    replay_config,
+)
 from host.config.plan import RESTART_REQUIRED, ConfigPlan, diff
 from host.config.schema import (
     AccountSection,
@@ -20,6 +27,7 @@ __all__ = [
     "AccountSection",
     "ConfigError",
     "ConfigPlan",
+    "ConfigSource",
     "InstanceSection",
     "LoadedConfig",
     "ModelRef",

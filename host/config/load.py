@@ -1,6 +1,6 @@
 """Reads a node's configuration: a file, its overlay for an environment, and variables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
@@ -10,7 +10,7 @@ from host.config.check import convert, find_mistakes
 from host.config.schema import NodeConfig
 from host.config.sources import KeyPath, Problem, Sources, show_path
 
-__all__ = ["ConfigError", "LoadedConfig", "default_config", "load_config", "replay_config"]
+__all__ = ["ConfigError", "ConfigSource", "LoadedConfig", "default_config", "load_config", "replay_config"]
 
 
 class ConfigError(TandemError):
@@ -43,16 +43,46 @@ def load_config(path: Path | None, env: str | None, environ: Mapping[str, str]) 
     for it. Raises `ConfigError` with every problem found.
     """
     sources = Sources()
-    env = env or environ.get("TANDEM_ENV")
     if path is None:
         sources.add_text(_default_text(), "built-in defaults")
-    else:
-        sources.add_file(path)
-    if env:
-        overlaid = path or Path("tandem.toml")
-        sources.add_file(overlaid.with_name(f"{overlaid.stem}.{env}{overlaid.suffix}"))
+    for file in _files(path, env, environ):
+        sources.add_file(file)
     sources.add_variables(environ)
     return LoadedConfig(_build(sources), sources)
+
+
+def _files(path: Path | None, env: str | None, environ: Mapping[str, str]) -> tuple[Path, ...]:
+    env = env or environ.get("TANDEM_ENV")
+    files = () if path is None else (path,)
+    if env:
+        overlaid = path or Path("tandem.toml")
+        files = (*files, overlaid.with_name(f"{overlaid.stem}.{env}{overlaid.suffix}"))
+    return files
+
+
+class ConfigSource:
+    """Where a node's configuration is written, so that a running node can read it again.
+
+    `adapt` is what the command line changed of it. `files` are the ones to watch, none for the
+    built-in defaults.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        env: str | None,
+        environ: Mapping[str, str],
+        adapt: Callable[[NodeConfig], NodeConfig] = lambda config: config,
+    ) -> None:
+        self.files = tuple(file.absolute() for file in _files(path, env, environ))
+        self._arguments = path, env, dict(environ)
+        self._adapt = adapt
+
+    def load(self) -> LoadedConfig:
+        """Read it as `load_config` does; raise `ConfigError`."""
+        loaded = load_config(*self._arguments)
+        loaded.config = self._adapt(loaded.config)
+        return loaded
 
 
 def default_config() -> NodeConfig:

@@ -139,9 +139,8 @@ def _limits(at: str, was: Limits, now: Limits) -> Iterator[str]:
 
 def _tables(at: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     for key in dict.fromkeys((*was, *now)):
-        before = _shown(was[key]) if key in was else "default"
-        after = _shown(now[key]) if key in now else "default"
-        if before != after:
+        if key not in was or key not in now or was[key] != now[key]:
+            before, after = (_shown(table[key]) if key in table else "default" for table in (was, now))
             yield f"{at}.{key}: {before} → {after}"
 
 

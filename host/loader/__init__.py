@@ -12,7 +12,7 @@ from host.loader.params import InstanceFailed, ParamsInvalid, decode_params, mak
 from host.loader.probe import ProbeResult, probe
 from host.loader.problem import PluginProblem, PluginRejected, UnknownPlugin
 from host.loader.scaffold import ScaffoldRefused, scaffold
-from host.loader.settle import NotStable, settle
+from host.loader.settle import NotStable, settle, settle_files
 from host.loader.stages import Outcome, Stage, StageReport
 from host.loader.watch import Notice, PluginWatcher, WatchFailed
 
@@ -51,5 +51,6 @@ __all__ = [
     "probe",
     "scaffold",
     "settle",
+    "settle_files",
     "unload",
 ]

@@ -8,6 +8,7 @@ import asyncio
 import fcntl
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -17,7 +18,7 @@ from host.loader.capture import Version, capture
 from host.loader.git_lock import git_lock
 from host.loader.problem import PluginRejected
 
-__all__ = ["NotStable", "settle"]
+__all__ = ["NotStable", "settle", "settle_files"]
 
 
 class NotStable(TandemError):  # noqa: N818 - the answer to "may this be loaded?"
@@ -54,6 +55,42 @@ async def settle(path: Path, *, apart_ms: float = 25.0, give_up_s: float = 10.0)
             raise NotStable(path, give_up_s, reason, next_step)
         before = look
         await asyncio.sleep(apart_ms / 1e3)
+
+
+async def settle_files(
+    paths: Sequence[Path], *, apart_ms: float = 25.0, gone_ms: float = 250.0, give_up_s: float = 10.0
+) -> None:
+    """Wait until plain files are at rest: twice the same, and open for writing nowhere.
+
+    A file that is missing is waited for during `gone_ms`, because editors and deploys delete and
+    create anew. Raises `NotStable` after `give_up_s` seconds. Reads files in a worker thread.
+    """
+    clock = asyncio.get_running_loop().time
+    started = clock()
+    before: dict[Path, bytes | None] | None = None
+    while True:
+        found, busy = await asyncio.to_thread(_read, paths)
+        waited = clock() - started
+        is_whole = None not in found.values() or waited >= gone_ms / 1e3
+        if found == before and busy is None and is_whole:
+            return
+        if waited >= give_up_s:
+            path = busy or paths[0]
+            reason = f"{busy} is open for writing" if busy else "its contents kept changing"
+            raise NotStable(path, give_up_s, reason, "save it again when it is complete")
+        before = found
+        await asyncio.sleep(apart_ms / 1e3)
+
+
+def _read(paths: Sequence[Path]) -> tuple[dict[Path, bytes | None], Path | None]:
+    """Return the contents of each file, None where there is none, and one that is being written."""
+    found: dict[Path, bytes | None] = {}
+    for path in paths:
+        try:
+            found[path] = path.read_bytes()
+        except OSError:
+            found[path] = None
+    return found, next((path for path in paths if _is_open_for_writing(path)), None)
 
 
 class _Look(Struct, frozen=True):

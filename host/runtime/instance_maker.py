@@ -87,15 +87,16 @@ class InstanceMaker:
         """Say in the journal which bytes an offer comes from."""
         self._engine.roster.plugin_loaded(version.name, version.root.name, version.digest, (offer,))
 
-    def start(self, instance: Instance, section: InstanceSection, *, paused: bool = False) -> None:
-        """Start an instance in the state that it was left in, or else that its section asks for."""
+    def start(self, instance: Instance, section: InstanceSection, *, paused: bool | None = None) -> None:
+        """Start an instance, paused or not; or, for None, as it was left, or else as its section says."""
         engine = self._engine
         record = engine.state.instances[instance.instance]
         is_same = not engine.roster.is_new_version(instance.instance)
         if record.state is InstanceState.QUARANTINED and is_same:
             engine.roster.keep_quarantined(instance, record.reason)
             return
-        paused = paused or record.state is InstanceState.PAUSED or section.start == "paused"
+        if paused is None:
+            paused = record.state is InstanceState.PAUSED or section.start == "paused"
         engine.roster.start(instance, paused=paused)
 
     def _make_model(self, instance: str, use: ModelUse) -> Any:

@@ -282,10 +282,12 @@ class PaperRemote(ExchangeAdapter[PaperRemoteParams]):
 
     async def subscribe(self, symbols: Sequence[str]) -> None:
         """Start the market data of `symbols` and hand over what arrives from now on."""
+        is_first = not self._symbols
         self._symbols = list(dict.fromkeys((*self._symbols, *symbols)))
         self._write(Subscribe(tuple(symbols)))
-        self._report_channels(True, "connected")
-        self.ctx.spawn(self._run(), f"paper_remote {self.ctx.account}")
+        if is_first:
+            self._report_channels(True, "connected")
+            self.ctx.spawn(self._run(), f"paper_remote {self.ctx.account}")
 
     def send(self, command: Command, deadline_ns: int) -> None:
         """Send one command; raise `ExchangeError` while there is no connection."""

@@ -1,0 +1,351 @@
+"""One edit of the configuration, on its way into a running node.
+
+Everything in here is synchronous: an edit is judged, everything it needs is made, and then it is
+applied in one turn, between two events. Only the last step touches what runs, and it cannot fail.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from msgspec import Struct
+
+from host.api import Params, TandemError
+from host.config import InstanceSection, LoadedConfig, NodeConfig, NodeSection, Problem
+from host.config.plan import RESTART_REQUIRED, diff
+from host.core import entries as e
+from host.core.entries import InstanceState
+from host.core.risk_limits import RiskConfig
+from host.journal import JournalError
+from host.loader import ParamsInvalid, UnknownPlugin, decode_params
+from host.runtime.instance import Instance, StateNotCarried, carry_state, encode_state
+from host.runtime.instance_maker import InstanceMaker, PreparedInstance
+from host.runtime.models import ModelStage
+from host.runtime.plugin_errors import describe_error
+from host.runtime.reload import ModelUse, Reloader, StrategyUse
+
+if TYPE_CHECKING:
+    from host.runtime.engine import Engine
+
+__all__ = ["ConfigEdit", "EditTools"]
+
+_RECEIVING: Final = (InstanceState.RUNNING, InstanceState.PAUSED)
+_REMOVED: Final = "removed from the configuration"
+_REPLACED: Final = "replaced by an edit of the configuration"
+
+
+class EditTools(Struct, frozen=True):
+    """What every edit works with.
+
+    `skipped` are the instances that could not be made, and why. `leaving` are those removed whose
+    orders are not done yet. `on_reload_settings` is told when the reload settings changed.
+    """
+
+    engine: "Engine"
+    reloader: Reloader
+    maker: InstanceMaker
+    skipped: dict[str, str]
+    leaving: set[str]
+    on_reload_settings: Callable[[NodeSection], None]
+
+    def let_go(self) -> None:
+        """Have removed instances leave the roster whose orders are done; within a turn."""
+        busy = {order.instance for order in self.engine.state.orders.values()}
+        for name in sorted(self.leaving - busy):
+            self.engine.roster.remove(self.engine.roster.instances[name])
+            self.leaving.discard(name)
+
+
+class _Chain(Struct, frozen=True):
+    """The models of one instance as an edit wants them; those that stay are the ones that run."""
+
+    instance: Instance
+    stages: tuple[ModelStage, ...]
+    uses: tuple[ModelUse, ...]
+
+
+class ConfigEdit:
+    """The way from the configuration in force (`before`) to one just loaded.
+
+    Call `faults`, then `prepare`, then `apply`; whatever the first two return is wrong with the edit,
+    and nothing has changed then. No event may come between `prepare` and `apply`.
+    """
+
+    def __init__(self, before: NodeConfig, loaded: LoadedConfig, tools: EditTools) -> None:
+        self.plan: Final = diff(before, loaded.config)
+        self._before = before
+        self._loaded = loaded
+        self._tools = tools
+        self._engine = tools.engine
+        self._reloader = tools.reloader
+        self._instances: list[PreparedInstance] = []
+        self._params: list[tuple[Instance, InstanceSection, Params]] = []
+        self._chains: list[_Chain] = []
+
+    # -- what an edit means here -----------------------------------------------------------------
+
+    def _to_make(self) -> dict[str, InstanceSection]:
+        """Return the sections of which an instance is to be made, those skipped so far included."""
+        running = self._engine.roster.instances
+        sections = (*self.plan.params, *self.plan.models, *self.plan.tolerances, *self.plan.starts)
+        missing = [section for section in sections if section.name not in running]
+        return {section.name: section for section in (*self.plan.added, *self.plan.replaced, *missing)}
+
+    def _of_running(self, sections: Sequence[InstanceSection]) -> Iterator[tuple[Instance, InstanceSection]]:
+        made = self._to_make()
+        for section in sections:
+            if section.name not in made:
+                yield self._engine.roster.instances[section.name], section
+
+    def plugins(self) -> frozenset[str]:
+        """Return the plugins of which an edit wants instances or models made, or replaced."""
+        names: set[str] = set()
+        for section in (*self._to_make().values(), *self.plan.models):
+            names.add(section.plugin.partition(".")[0])
+            names |= {ref.name.partition(".")[0] for ref in section.models}
+            names |= {use.offer.version.name for use in self._reloader.model_uses.get(section.name, ())}
+            if section.name in self._reloader.uses:
+                names.add(self._reloader.uses[section.name].offer.version.name)
+        return frozenset(names)
+
+    def new_symbols(self) -> dict[str, set[str]]:
+        """Return, by account, the symbols that nobody follows yet."""
+        wanted: dict[str, set[str]] = {}
+        for section in self._to_make().values():
+            new = set(section.symbols) - self._engine.feeds[section.account].symbols.keys()
+            if new:
+                wanted.setdefault(section.account, set()).update(new)
+        return wanted
+
+    # -- what is wrong with it -------------------------------------------------------------------
+
+    def faults(self) -> Iterator[Problem]:
+        """Find everything wrong that can be found without making anything."""
+        for need in self.plan.needs_restart:
+            yield self._loaded.problem(need.at, str(need))
+        made = self._to_make()
+        for index, section in enumerate(self._loaded.config.instance):
+            at = ("instance", index)
+            if section.name in made:
+                yield from self._misplaced(section, at)
+                yield from self._bad_params(section, at)
+                yield from self._bad_models(section, at)
+                continue
+            if section in self.plan.params:
+                yield from self._bad_params(section, at)
+            if section in self.plan.models:
+                yield from self._bad_models(section, at)
+
+    def _misplaced(self, section: InstanceSection, at: tuple[str, int]) -> Iterator[Problem]:
+        feed = self._engine.feeds.get(section.account)
+        if feed is None or feed.failure:
+            why = f"it failed: {feed.failure}" if feed is not None else "it was not connected at the start"
+            text = f"{RESTART_REQUIRED}: account {section.account} cannot be traded on: {why}"
+            yield self._loaded.problem((*at, "account"), text)
+            return
+        for place, symbol in enumerate(section.symbols):
+            if symbol not in feed.listed:
+                text = f"account {section.account} has no symbol {symbol}; it has {', '.join(feed.listed)}"
+                yield self._loaded.problem((*at, "symbols", place), text)
+        state = self._engine.state
+        known = state.instances.get(section.name)
+        if known is not None and known.account != section.account:
+            held = [s for s, holding in state.holdings.get(section.name, {}).items() if holding.qty]
+            if held:
+                text = (
+                    f"instance {section.name} holds {', '.join(held)} on account {known.account}; "
+                    "close that first, or give the new instance another name"
+                )
+                yield self._loaded.problem((*at, "account"), text)
+
+    def _bad_params(self, section: InstanceSection, at: tuple[str, int]) -> Iterator[Problem]:
+        try:
+            offer = self._reloader.catalog.strategy(section.plugin)
+            decode_params(offer, section.params, instance=section.name)
+        except ParamsInvalid as error:
+            yield self._loaded.problem((*at, *error.field.split(".")), error.detail)
+        except UnknownPlugin as error:
+            yield self._loaded.problem((*at, "plugin"), str(error))
+
+    def _bad_models(self, section: InstanceSection, at: tuple[str, int]) -> Iterator[Problem]:
+        for place, ref in enumerate(section.models):
+            here = (*at, "models", place)
+            try:
+                offer = self._reloader.catalog.model(ref.name)
+                decode_params(offer, ref.params, instance=section.name)
+            except ParamsInvalid as error:
+                yield self._loaded.problem((*here, *error.field.split(".")), error.detail)
+            except UnknownPlugin as error:
+                yield self._loaded.problem((*here, "name"), str(error))
+
+    def prepare(self) -> list[Problem]:
+        """Make everything that the edit needs; return what could not be made, and why."""
+        problems: list[Problem] = []
+        index_of = {section.name: index for index, section in enumerate(self._loaded.config.instance)}
+
+        @contextlib.contextmanager
+        def blamed_on(section: InstanceSection, key: str) -> Iterator[None]:
+            try:
+                yield
+            except TandemError as error:
+                at = ("instance", index_of[section.name], key)
+                problems.append(self._loaded.problem(at, str(error)))
+
+        for section in self._to_make().values():
+            with blamed_on(section, "plugin"):
+                one = self._tools.maker.prepare(section)
+                self._check_state(one)
+                self._instances.append(one)
+        for instance, section in self._of_running(self.plan.params):
+            with blamed_on(section, "params"):
+                offer = self._reloader.uses[section.name].offer
+                params = decode_params(offer, section.params, instance=section.name)
+                self._params.append((instance, section, params))
+        for instance, section in self._of_running(self.plan.models):
+            with blamed_on(section, "models"):
+                self._chains.append(self._chain(instance, section))
+        return problems
+
+    def _check_state(self, one: PreparedInstance) -> None:
+        """Prove that the state of the instance which goes fits: what is journaled may be older."""
+        old = self._engine.roster.instances.get(one.section.name)
+        if old is None or old.state not in _RECEIVING:
+            return
+        try:
+            data = encode_state(old.strategy)
+        except Exception as error:
+            raise TandemError(f"its present state cannot be saved: {describe_error(error)}") from error
+        state_type = type(one.instance.strategy).state_type
+        carry_state(state_type, type(old.strategy).state_type.state_version, data, one.section.name)
+
+    def _chain(self, instance: Instance, section: InstanceSection) -> _Chain:
+        running = list(zip(self._reloader.model_uses.get(section.name, ()), instance.models, strict=True))
+        stages: list[ModelStage] = []
+        uses: list[ModelUse] = []
+        for ref in section.models:
+            use = ModelUse(self._reloader.catalog.model(ref.name), ref.params)
+            place = next(
+                (i for i, (u, _) in enumerate(running) if (u.offer, u.params) == (use.offer, use.params)),
+                None,
+            )
+            if place is None:
+                stages.append(self._tools.maker.prepare_model(section.name, section.account, use))
+            else:
+                stages.append(running.pop(place)[1])
+            uses.append(use)
+        return _Chain(instance, tuple(stages), tuple(uses))
+
+    # -- following it ----------------------------------------------------------------------------
+
+    def apply(self) -> None:
+        """Do all of it within one turn: between two events, and in one write to the journal."""
+        engine = self._engine
+        now_ns = engine.clock.now_ns()
+        engine.begin_turn(now_ns)
+        try:
+            self._take_steps(now_ns)
+        except JournalError as error:
+            engine.abort_turn(error)
+            return
+        except BaseException:
+            engine.end_turn(now_ns, 0)
+            raise
+        engine.end_turn(now_ns, 0)
+
+    def _take_steps(self, now_ns: int) -> None:
+        engine, plan = self._engine, self.plan
+        engine.record(e.ConfigApplied(plan.changes), now_ns)
+        if plan.limits is not None:
+            self._set_limits(plan.limits, now_ns)
+        if plan.reload is not None:
+            self._tools.on_reload_settings(plan.reload)
+        for section in plan.removed:
+            self._remove(section.name, now_ns)
+        for instance, section, params in self._params:
+            self._set_params(instance, section, params, now_ns)
+        for instance, section in self._of_running(plan.tolerances):
+            engine.oms.set_tolerance(instance.instance, section.quote_tolerance_bps)
+        for chain in self._chains:
+            self._set_models(chain)
+        for instance, section in self._of_running(plan.starts):
+            self._move(instance, section)
+        # Looked up before the new ones are in the roster: from here on they are running ones.
+        starting = [(one, self._install(one, now_ns)) for one in self._instances]
+        for one, paused in starting:
+            if one.instance.state is InstanceState.LOADED:
+                self._tools.maker.start(one.instance, one.section, paused=paused)
+        self._tools.let_go()
+
+    def _set_limits(self, limits: RiskConfig, now_ns: int) -> None:
+        engine = self._engine
+        engine.risk.set_config(limits, engine.state.orders.values())
+        for refusal in engine.risk.monitor(now_ns, engine.top):
+            engine.safety.breach(refusal, refusal.instance)
+
+    def _remove(self, name: str, now_ns: int) -> None:
+        """Stop an instance; it leaves the roster once its orders are done."""
+        self._tools.skipped.pop(name, None)
+        instance = self._engine.roster.instances.get(name)
+        if instance is None:
+            return
+        roster = self._engine.roster
+        roster.stop(instance, _REMOVED)
+        if instance.state is InstanceState.QUARANTINED:
+            # Removed and added again by a person: it starts afresh.
+            instance.state = InstanceState.STOPPED
+            self._engine.record(e.InstanceChanged(name, InstanceState.STOPPED, _REMOVED), now_ns)
+        self._reloader.forget(instance, now_ns)
+        self._tools.leaving.add(name)
+
+    def _install(self, one: PreparedInstance, now_ns: int) -> bool | None:
+        """Put a new instance in the place of one that may be there; return whether it starts paused."""
+        engine, name = self._engine, one.section.name
+        old = engine.roster.instances.get(name)
+        paused: bool | None = None
+        if old is not None:
+            before = next((s for s in self._before.instance if s.name == name), None)
+            if before is not None and before.start == one.section.start and old.state in _RECEIVING:
+                paused = old.state is InstanceState.PAUSED
+            if name not in self._tools.leaving:
+                engine.roster.stop(old, _REPLACED)
+            self._reloader.forget(old, now_ns)
+            self._tools.leaving.discard(name)
+            engine.roster.remove(old)
+        self._tools.maker.install(one)
+        self._reloader.take_on(name, one.use, one.model_uses)
+        self._tools.skipped.pop(name, None)
+        record = engine.state.instances[name]
+        try:
+            one.instance.restore_state(record.state_version, record.strategy_state)
+        except StateNotCarried as error:  # it fitted when it was tried; `on_stop` changed it since
+            engine.roster.put_in_quarantine(one.instance, str(error))
+        return paused
+
+    def _set_params(self, instance: Instance, section: InstanceSection, params: Params, now_ns: int) -> None:
+        """Hand new parameters to a strategy; one that raises in `on_params` is quarantined."""
+        engine, name = self._engine, section.name
+        self._reloader.uses[name] = StrategyUse(self._reloader.uses[name].offer, section.params)
+        if params == instance.strategy.params:
+            return
+        engine.record(e.ParamsChanged(name, msgspec.json.encode(params), "config"), now_ns)
+        if instance.state in _RECEIVING:
+            engine.roster.call(instance, lambda _: instance.set_params(params), None, "on_params")
+        else:
+            instance.strategy.params = params
+
+    def _set_models(self, chain: _Chain) -> None:
+        before = chain.instance.models
+        self._engine.roster.set_models(chain.instance, chain.stages)
+        for use, stage in zip(chain.uses, chain.stages, strict=True):
+            if stage not in before:
+                self._tools.maker.note_loaded(use.offer.version, use.offer.name)
+        name = chain.instance.instance
+        self._reloader.take_on(name, self._reloader.uses[name], chain.uses)
+
+    def _move(self, instance: Instance, section: InstanceSection) -> None:
+        """Pause or resume an instance whose section says so now."""
+        if section.start == "paused" and instance.state is InstanceState.RUNNING:
+            self._engine.roster.pause(instance, "config")
+        elif section.start == "running" and instance.state is InstanceState.PAUSED:
+            self._engine.roster.resume(instance, "config")

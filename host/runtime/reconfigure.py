@@ -1,0 +1,181 @@
+"""Follows edits of the configuration file while the node trades: all of an edit, or nothing.
+
+An edit is read once its files are at rest, compared with what is in force, and checked whole: every
+object it needs is made before anything is touched. It is then applied in one turn, between two
+events. What only a restart can change is refused, and so is the rest of such an edit.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from host.api import ExchangeError, TandemError
+from host.config import ConfigError, ConfigSource, NodeConfig, NodeSection, Problem
+from host.loader import settle_files
+from host.runtime.config_edit import ConfigEdit, EditTools
+from host.runtime.instance_maker import InstanceMaker
+from host.runtime.plugin_errors import describe_error
+from host.runtime.reload import Reloader
+
+if TYPE_CHECKING:
+    from host.runtime.engine import Engine
+
+__all__ = ["ConfigReport", "Reconfigurer"]
+
+
+class ConfigReport(Struct, frozen=True):
+    """What one look at the configuration came to; all empty where nothing differs."""
+
+    changes: tuple[str, ...] = ()
+    """What is in force now: key, before → after."""
+    problems: tuple[Problem, ...] = ()
+    """Why nothing was changed."""
+    waits_for: frozenset[str] = frozenset()
+    """Plugins on probation, which this edit gives more to do: it is applied once that is over."""
+
+
+class Reconfigurer:
+    """Keeps a running node in line with its configuration; `config` is what is in force.
+
+    `skipped` are the instances that could not be made, and why: an edit may be what they need.
+    `on_reload_settings` is told when the settings of the reload transaction changed.
+    """
+
+    def __init__(
+        self,
+        engine: "Engine",
+        reloader: Reloader,
+        maker: InstanceMaker,
+        source: ConfigSource,
+        config: NodeConfig,
+        skipped: dict[str, str],
+        on_reload_settings: Callable[[NodeSection], None] = lambda _node: None,
+    ) -> None:
+        self.config = config
+        self._engine = engine
+        self._reloader = reloader
+        self._source = source
+        self._tools = EditTools(engine, reloader, maker, skipped, set(), on_reload_settings)
+        self._blocked: frozenset[str] = frozenset()
+        self._told: tuple[object, ...] = ()
+        self._is_dirty = False
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        engine.upkeep.duties.append(self._on_time)
+
+    # -- noticing --------------------------------------------------------------------------------
+
+    def on_config_changed(self) -> None:
+        """Look at the configuration soon: one of its files may have changed. Needs a running loop."""
+        self._is_dirty = True
+        self._wake.set()
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._follow(), name="configuration")
+            self._task.add_done_callback(self._ended)
+
+    async def close(self) -> None:
+        """Follow no other edit."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _follow(self) -> None:
+        while self._is_dirty or self._blocked:
+            self._is_dirty = False
+            self._wake.clear()
+            report = await self.look()
+            self._blocked = report.waits_for
+            if self._blocked and not self._is_dirty:
+                await self._wake.wait()
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            text = f"the configuration is no longer followed: {describe_error(error)}"
+            self._engine.alert("watch_failed", text)
+
+    def _on_time(self, _now_ns: int) -> None:
+        """Do, with the engine's housekeeping, what had to wait."""
+        if self._tools.leaving:
+            self._tools.let_go()
+        if self._blocked and not self._blocked & self._reloader.on_probation:
+            self._wake.set()
+
+    # -- one look --------------------------------------------------------------------------------
+
+    async def look(self) -> ConfigReport:
+        """Read the configuration and follow it, or say why not; what is refused changes nothing."""
+        if self._engine.halted:
+            return ConfigReport()
+        try:
+            await settle_files(self._source.files)
+            loaded = self._source.load()
+        except ConfigError as error:
+            return self._refuse(error.problems)
+        except TandemError as error:
+            return self._refuse((Problem("", "", str(error)),))
+        edit = ConfigEdit(self.config, loaded, self._tools)
+        if not edit.plan.changes and not edit.plan.needs_restart:
+            self._told = ()
+            return ConfigReport()
+        problems = list(edit.faults())
+        if problems:
+            return self._refuse(problems)
+        plugins, new_symbols = edit.plugins(), edit.new_symbols()
+        async with self._reloader.holding((*plugins, *self._adapters(new_symbols))):
+            if waits_for := self._reloader.on_probation & plugins:
+                return self._wait(waits_for)
+            try:
+                await self._listen_to(new_symbols)
+            except ExchangeError as error:
+                return self._refuse([Problem("", "instance", str(error))])
+            # Once more: time has passed. From here to the end there is no await.
+            problems = list(edit.faults()) or edit.prepare()
+            if problems:
+                return self._refuse(problems)
+            edit.apply()
+            self.config = loaded.config
+        self._told = ()
+        return ConfigReport(edit.plan.changes)
+
+    def _refuse(self, problems: Sequence[Problem]) -> ConfigReport:
+        """Say what is wrong with an edit; the same is not said again while it stays as it is."""
+        report = ConfigReport(problems=tuple(problems))
+        if self._told != report.problems:
+            self._told = report.problems
+            text = "; ".join(map(str, problems))
+            self._engine.alert("config_refused", f"the configuration stays as it was: {text}")
+        return report
+
+    def _wait(self, plugins: frozenset[str]) -> ConfigReport:
+        if self._told != (plugins,):
+            self._told = (plugins,)
+            names = ", ".join(sorted(plugins))
+            text = f"the edit of the configuration waits until the probation of {names} is over"
+            self._engine.alert("config_waits", text)
+        return ConfigReport(waits_for=plugins)
+
+    # -- more market data ---------------------------------------------------------------------------
+
+    def _adapters(self, accounts: Mapping[str, set[str]]) -> set[str]:
+        return {
+            section.exchange.partition(".")[0] for section in self.config.account if section.name in accounts
+        }
+
+    async def _listen_to(self, symbols: Mapping[str, set[str]]) -> None:
+        """Have market data of more symbols come in; raise `ExchangeError`."""
+        for account, names in symbols.items():
+            feed = self._engine.feeds[account]
+            self._engine.set_instruments(account, list(feed.listed.values()), names)
+            feed.follow(sorted(names))
+            try:
+                await feed.adapter.subscribe(sorted(names))
+            except Exception as error:
+                for name in names:
+                    del feed.symbols[name]
+                if isinstance(error, ExchangeError):
+                    raise
+                text = f"account {account}: its adapter raised {describe_error(error)}"
+                raise ExchangeError(text) from error
