@@ -228,6 +228,8 @@ class AdapterRevision:
         """Say what the new version still lacks; raise `RevisionFailed` where it broke."""
         if self._failure:
             raise RevisionFailed(f"{self.name}: {self._failure}")
+        if self._feed.symbols.keys() != self._books.keys():
+            raise RevisionFailed(f"{self.name}: symbols were added meanwhile; reload it again")
         for channel, is_up in self._channels.items():
             if not is_up:
                 return f"its {channel} connection is down"
