@@ -212,7 +212,8 @@ def _install(loaded: _Loaded) -> None:
 
 def _forget(version: Version) -> None:
     loaded = _FINDER.loaded.pop(version.namespace)
-    for name in [n for n in sys.modules if n == version.namespace or n.startswith(version.namespace + ".")]:
+    namespace = version.namespace
+    for name in [n for n in sys.modules if n == namespace or n.startswith(f"{namespace}.")]:
         del sys.modules[name]
     # The import system sets each module as an attribute of its parent, this one included.
     vars(sys.modules[NAMESPACE]).pop(version.namespace.rpartition(".")[2], None)

@@ -139,7 +139,9 @@ class ScriptedVenue(ExchangeAdapter[NoParams]):
             return [OrderCancelled(command.client_id, now_ns, "", order.filled)]
         if isinstance(command, QueryOrder):
             known = self.orders.get(command.client_id)
-            return [known or OrderNotFound(command.client_id, now_ns)]
+            if known is None:
+                return [OrderNotFound(command.client_id, now_ns)]
+            return [msgspec.structs.replace(known, ts_ns=now_ns)]
         if isinstance(command, QueryOpenOrders):
             return [OpenOrdersSnapshot(tuple(self.open()), now_ns)]
         if isinstance(command, QueryFills):

@@ -12,8 +12,9 @@ from desk_tools import ACCOUNT, BTC, Desk, ScriptedVenue
 
 from host.core import entries as e
 from host.core.entries import VersionState
-from host.loader import Catalog, Version, capture, make
+from host.loader import Catalog, Version, capture, make, unload
 from host.loader.capture import NAMESPACE
+from host.loader.importer import is_loaded
 from host.runtime.instance import Instance
 from host.runtime.reload import Reloader, ReloadReport, ReloadSettings, StrategyUse
 from host.runtime.reload.probation import ProbationLimits
@@ -173,6 +174,13 @@ class ReloadDesk:
         self.reloader.close()
         left = [name for name in sys.modules if name.startswith(f"{NAMESPACE}.")]
         assert left == [], "a version is still loaded"
+
+    def die(self) -> None:
+        """Leave nothing loaded, as when the process ends, whatever it was doing."""
+        logging.getLogger("tandem.strategy").removeHandler(self.stopwatch)
+        for version in [*self.kept.values(), *self.reloader.catalog.versions.values()]:
+            while is_loaded(version):
+                unload(version)
 
     # -- what can be seen ------------------------------------------------------------------------
 

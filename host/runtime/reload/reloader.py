@@ -170,6 +170,8 @@ class Reloader:
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._live: dict[str, _Live] = {}
         self._staged: dict[str, Version] = {}
+        self._closing: list[Catalog] = []
+        """Catalogs that are not in use any more: their modules are still to be given back."""
         self._retirement = Retirement(self._retired)
         engine.upkeep.duties.append(self._watch)
         engine.roster.on_probation_fault = self._on_fault
@@ -207,7 +209,8 @@ class Reloader:
         for live in self._live.values():
             unload(live.before)
         self._live.clear()
-        self.catalog.close()
+        self._closing.append(self.catalog)
+        self._close_catalogs()
 
     # -- the transaction -------------------------------------------------------------------------
 
@@ -242,7 +245,9 @@ class Reloader:
                     return await self._go_live(version, base, catalog, log, is_ordered)
                 finally:
                     if self.catalog is not catalog:
-                        catalog.close()
+                        self._closing.append(catalog)
+                    # Dropping modules takes longer than the swap: not on the loop.
+                    await asyncio.to_thread(self._close_catalogs)
             except ReloadRefused as refused:
                 if version is None:
                     version = Version(plugin, _NOWHERE, "", {})
@@ -275,6 +280,10 @@ class Reloader:
         if version.digest in record.refused:
             return f"these bytes were tried before: {record.refused[version.digest]}"
         return ""
+
+    def _close_catalogs(self) -> None:
+        while self._closing:
+            self._closing.pop().close()
 
     def _running(self, plugin: str) -> str:
         version = self.catalog.versions.get(plugin)
@@ -330,7 +339,7 @@ class Reloader:
         old, old_classes = self.catalog.versions.get(plugin), _classes(self.catalog, plugin)
         if old is not None and revisions and previous is None:
             import_version(old)  # held until the new version has earned its place
-        self.catalog.close()
+        self._closing.append(self.catalog)
         self.catalog = catalog
         self._staged.pop(plugin, None)
         if not revisions:
@@ -527,6 +536,7 @@ class Reloader:
                 self._roll_back(live, "; ".join(faults), now_ns)
             elif self._is_over(live, now_ns):
                 self._promote(live, "probation passed", now_ns)
+        self._close_catalogs()
         self._retirement.check(now_ns)
 
     def _is_over(self, live: _Live, now_ns: int) -> bool:
@@ -578,8 +588,8 @@ class Reloader:
         classes = _classes(self.catalog, plugin)
         for revision in live.revisions:
             revision.roll_back(reason, self.settings.rollback_policy, now_ns)
-        bad, self.catalog = self.catalog, self.catalog.with_version(live.before)
-        bad.close()
+        self._closing.append(self.catalog)
+        self.catalog = self.catalog.with_version(live.before)
         unload(live.before)
         self._rebind(plugin)
         self._follow_up(plugin, reason)
