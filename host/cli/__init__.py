@@ -9,6 +9,7 @@ from host.api import TandemError
 from host.cli._output import exit_code
 from host.cli.config import config
 from host.cli.journal import journal
+from host.cli.node import node
 from host.cli.plugin import plugin
 from host.cli.run import run
 from host.cli.store import store
@@ -54,5 +55,5 @@ def main(debug: bool) -> None:
     """Run trading plugins that never have to stop."""
 
 
-for _command in (run, config, plugin, journal, store, venue):
+for _command in (run, config, plugin, journal, store, node, venue):
     main.add_command(_command)
