@@ -110,6 +110,7 @@ class Assembly:
                 self.skipped[section.name] = str(error)
                 engine.alert("instance_skipped", f"instance {section.name}: {error}", section.name)
         engine.roster.cancel_strays("its instance does not run")
+        engine.safety.enforce_kill_switches()
         if self._config.instance and not added:
             reasons = "; ".join(f"{name}: {why}" for name, why in self.skipped.items())
             raise NodeNotStarted(f"node {self._config.node.name}: no instance could be started: {reasons}")

@@ -49,6 +49,16 @@ class Safety:
             orders = [order for order in self._engine.state.orders.values() if _in_scope(order, scope)]
             self._engine.oms.cancel_all(orders, f"kill switch: {reason}", now_ns)
 
+    def enforce_kill_switches(self) -> None:
+        """Cancel what is live in scopes that were switched off before this process started."""
+        engine = self._engine
+        now_ns = engine.clock.now_ns()
+        engine.begin_turn(now_ns)
+        for scope, reason in engine.state.kill_switches.items():
+            orders = [order for order in engine.state.orders.values() if _in_scope(order, scope)]
+            engine.oms.cancel_all(orders, f"kill switch: {reason}", now_ns)
+        engine.end_turn(now_ns, 0)
+
     def flatten(self, scope: str) -> None:
         """Close the positions of a scope, now and again with each housekeeping until they are flat."""
         self.flattening.add(scope)
@@ -99,7 +109,9 @@ class Safety:
         feed = engine.feeds[account]
         if feed.failure or engine.halted:
             return
-        feed.failure = str(error) if isinstance(error, TandemError) else f"its adapter raised {describe_error(error)}"
+        feed.failure = (
+            str(error) if isinstance(error, TandemError) else f"its adapter raised {describe_error(error)}"
+        )
         feed.is_settled = False
         text = f"account {account}: {feed.failure}"
         try:

@@ -507,3 +507,22 @@ def test_two_equal_days_have_equal_journals(tmp_path: Path) -> None:
         return desk.entries
 
     assert day(tmp_path / "one") == day(tmp_path / "two")
+
+
+def test_kill_switch_that_outlived_its_process_cancels_what_is_found_live(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.run("quoter", Quoter(NoParams()))
+    desk.top()
+    assert len(desk.venue.open(BTC)) == 2
+    # The process ends right after the switch was journaled: none of its cancels has left.
+    desk.engine.record(e.KillSwitchSet(f"account:{ACCOUNT}", True, "test"), desk.clock.now_ns())
+    desk.journal.flush()
+    after = desk.restart()
+    after.advance(1)
+    assert len(after.venue.open(BTC)) == 2
+
+    after.engine.safety.enforce_kill_switches()
+    after.settle()
+
+    assert after.venue.open(BTC) == []
+    assert not after.engine.state.orders
