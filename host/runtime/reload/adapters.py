@@ -356,7 +356,10 @@ class AdapterRevision:
         """Give the live book what only the new version's connection can tell it."""
         live, own = self._feed.symbols[symbol].book, self._books[symbol]
         bids, asks = own.levels(ALL_LEVELS)
-        is_continued = not live.depth_fault and self._overlap.is_shared(Depth, symbol)
+        is_continued = not live.depth_fault and (
+            self._overlap.is_shared(Depth, symbol)
+            or (own.seq == live.seq and live.levels(ALL_LEVELS) == (bids, asks))  # a quiet moment
+        )
         if bids and asks and not is_continued:
             self._feed.market(
                 Depth(
