@@ -23,7 +23,7 @@ from host.api import (
     TandemError,
     Trade,
 )
-from host.core.entries import InstanceState
+from host.core.entries import InstanceState, KillSwitchSet
 from host.core.risk_limits import Action, Limits, RiskConfig, RiskReason
 from host.runtime.roster import MAX_STATE_BYTES
 
@@ -511,11 +511,11 @@ def test_two_equal_days_have_equal_journals(tmp_path: Path) -> None:
 
 def test_kill_switch_that_outlived_its_process_cancels_what_is_found_live(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
-    desk.run("quoter", Quoter(NoParams()))
+    desk.run("quoter", Quoter())
     desk.top()
     assert len(desk.venue.open(BTC)) == 2
     # The process ends right after the switch was journaled: none of its cancels has left.
-    desk.engine.record(e.KillSwitchSet(f"account:{ACCOUNT}", True, "test"), desk.clock.now_ns())
+    desk.engine.record(KillSwitchSet(f"account:{ACCOUNT}", True, "test"), desk.clock.now_ns())
     desk.journal.flush()
     after = desk.restart()
     after.advance(1)
