@@ -10,7 +10,7 @@ import msgspec
 
 from host.config import LoadedConfig, NodeConfig, load_config
 
-__all__ = ["config_options", "data_dir_option", "load_or_default", "with_data_dir"]
+__all__ = ["config_options", "data_dir_option", "journal_folder", "load_or_default", "with_data_dir"]
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -44,3 +44,10 @@ def with_data_dir(config: NodeConfig, data_dir: Path | None) -> NodeConfig:
     if data_dir is None:
         return config
     return msgspec.structs.replace(config, node=msgspec.structs.replace(config.node, data_dir=data_dir))
+
+
+def journal_folder(path: Path | None, env: str | None, data_dir: Path | None) -> Path:
+    """Return where the journal is that these options name."""
+    if data_dir is not None and any(data_dir.glob("*.seg")):
+        return data_dir  # the journal's folder itself, perhaps a copy
+    return with_data_dir(load_or_default(path, env).config, data_dir).journal_dir

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 import msgspec
 
-from host.cli._options import config_options, data_dir_option, load_or_default, with_data_dir
+from host.cli._options import config_options, data_dir_option, journal_folder
 from host.cli._output import EXIT_FAILED, Refused, print_json, print_table
 
 if TYPE_CHECKING:
@@ -24,12 +24,6 @@ F = TypeVar("F", bound=Callable[..., object])
 
 def _where(command: F) -> F:
     return config_options(data_dir_option(command))
-
-
-def _folder(path: Path | None, env: str | None, data_dir: Path | None) -> Path:
-    if data_dir is not None and any(data_dir.glob("*.seg")):
-        return data_dir  # the journal's folder itself, perhaps a copy
-    return with_data_dir(load_or_default(path, env).config, data_dir).journal_dir
 
 
 @click.group(short_help="Look at, prove and export the journal.")
@@ -69,7 +63,7 @@ def dump(
     from host.journal import describe, render
 
     select = _Selection(first, last, kinds, instance)
-    for record in _records(_folder(path, env, data_dir), first if instance is None else None, follow):
+    for record in _records(journal_folder(path, env, data_dir), first if instance is None else None, follow):
         if last is not None and record.lsn > last:
             break
         if select.takes(record):
@@ -87,7 +81,7 @@ def verify(path: Path | None, env: str | None, data_dir: Path | None, as_json: b
     """
     from host.journal import verify as verify_journal
 
-    folder = _folder(path, env, data_dir)
+    folder = journal_folder(path, env, data_dir)
     report = verify_journal(folder)
     if as_json:
         print_json({"ok": report.is_sound, **msgspec.to_builtins(report)})
@@ -118,7 +112,7 @@ def export(path: Path | None, env: str | None, data_dir: Path | None, file: Path
     """Write all entries to FILE as JSON lines (- is standard output)."""
     from host.journal import describe
 
-    records = _records(_folder(path, env, data_dir), None, follow=False)
+    records = _records(journal_folder(path, env, data_dir), None, follow=False)
     to_stdout = str(file) == "-"
     if not to_stdout and file.exists() and not force:
         raise Refused(f"{file} exists; name another file, or replace it with --force")
@@ -141,7 +135,7 @@ def replay(
 
     Each state digest on the way is compared; exits with 1 where one differs.
     """
-    state, checked, differing = _fold(_folder(path, env, data_dir), last)
+    state, checked, differing = _fold(journal_folder(path, env, data_dir), last)
     if as_json:
         print_json(
             {
