@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["AccountView"]
 
 ASK_AGAIN_NS: Final = 500_000_000
+"""How long answers are waited for before the questions are put again."""
+COMPARE_AGAIN_NS: Final = 50_000_000
+"""The same where the answers differ, because something was in motion."""
 ANSWERS: Final = (OpenOrdersSnapshot, FillsSnapshot, AccountSnapshot)
 _RESTING: Final = (OrderStatus.OPEN, OrderStatus.PARTIALLY_FILLED)
 
@@ -66,7 +69,8 @@ class AccountView:
         """
         if self._has_agreed:
             return ""
-        if not self._asked_ns or now_ns - self._asked_ns >= ASK_AGAIN_NS:
+        pause_ns = COMPARE_AGAIN_NS if self._difference else ASK_AGAIN_NS
+        if not self._asked_ns or now_ns - self._asked_ns >= pause_ns:
             self._ask(now_ns)
         if self._difference:
             return self._difference
