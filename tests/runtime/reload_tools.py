@@ -76,6 +76,11 @@ class Stopwatch(logging.Handler):
             self.ns += round(float(str(record.args[0])) * 1e6)
 
 
+def loaded_modules() -> set[str]:
+    """Return the modules of all plugin versions that are loaded."""
+    return {name for name in sys.modules if name.startswith(f"{NAMESPACE}.")}
+
+
 class ReloadDesk:
     """A desk, a folder of plugins, and the reloader between them."""
 
@@ -88,6 +93,7 @@ class ReloadDesk:
         desk: Desk | None = None,
         **desk_settings: Any,
     ) -> None:
+        self._loaded_before = loaded_modules()
         self.folder = folder
         self.plugins = folder / "plugins"
         self.plugins.mkdir(parents=True, exist_ok=True)
@@ -172,8 +178,7 @@ class ReloadDesk:
         logging.getLogger("tandem.strategy").removeHandler(self.stopwatch)
         self.desk.journal.close()
         self.reloader.close()
-        left = [name for name in sys.modules if name.startswith(f"{NAMESPACE}.")]
-        assert left == [], "a version is still loaded"
+        assert self.loaded() == set(), "a version is still loaded"
 
     def die(self) -> None:
         """Leave nothing loaded, as when the process ends, whatever it was doing."""
@@ -183,6 +188,10 @@ class ReloadDesk:
                 unload(version)
 
     # -- what can be seen ------------------------------------------------------------------------
+
+    def loaded(self) -> set[str]:
+        """Return the modules of the versions loaded since this desk was made."""
+        return loaded_modules() - self._loaded_before
 
     def offsets(self, symbol: str = BTC) -> set[float]:
         """Return how far from the latest best prices the venue's open orders rest."""

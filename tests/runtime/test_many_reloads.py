@@ -6,7 +6,6 @@
 import asyncio
 import gc
 import os
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,6 @@ from reload_tools import ReloadDesk, maker
 
 from host.api import BookTop, MarketEvent
 from host.core.entries import VersionState
-from host.loader.capture import NAMESPACE
 from host.runtime.latency import Histogram
 from host.runtime.reload import ProbationLimits, ReloadSettings
 from venue.recording import Recording
@@ -124,7 +122,7 @@ def test_reloads_of_a_live_quoting_strategy_lose_and_leave_nothing(tmp_path: Pat
     assert rig.desk.engine.state.orders.keys() == quoted
     assert rig.desk.alerts("plugin_stuck") == []
     assert rig.desk.engine.state.anomalies == {}
-    assert len([name for name in sys.modules if name.startswith(f"{NAMESPACE}.")]) == 2
+    assert len(rig.loaded()) == 2
     assert [type(i.strategy).__name__ for i in rig.desk.engine.roster.instances.values()] == [
         "Maker",
         "Witness",

@@ -11,6 +11,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from host.loader import Version
+from host.runtime.reload.stages import StageOutcome
 
 __all__ = ["Retirement"]
 
@@ -38,10 +39,10 @@ class _Retired(Struct):
 class Retirement:
     """Remembers retired versions until they are gone, or something turns out to hold them.
 
-    `on_end(version, took_ns, holder)` tells which it was; the holder is empty for one that is gone.
+    `on_end(version, took_ns, outcome, text)` tells which it was, and for a failure what holds it.
     """
 
-    def __init__(self, on_end: Callable[[Version, int, str], None]) -> None:
+    def __init__(self, on_end: Callable[[Version, int, StageOutcome, str], None]) -> None:
         self._waiting: list[_Retired] = []
         self._on_end = on_end
 
@@ -63,21 +64,40 @@ class Retirement:
             gc.collect()
         self._waiting = []
         for retired in waiting:
+            took_ns = now_ns - retired.since_ns
             if retired.is_gone:
-                self._on_end(retired.version, now_ns - retired.since_ns, "")
-            elif now_ns - retired.since_ns >= PATIENCE_NS:
-                self._on_end(retired.version, now_ns - retired.since_ns, _holder(retired))
-            else:
+                self._on_end(retired.version, took_ns, StageOutcome.PASSED, "")
+            elif took_ns < PATIENCE_NS:
                 self._waiting.append(retired)
+            elif thread := _thread_of(retired.version):
+                self._on_end(retired.version, took_ns, StageOutcome.FAILED, f"held by {thread}")
+            elif _is_frozen(retired):
+                text = "made before the node traded, it stays in memory until the node ends"
+                self._on_end(retired.version, took_ns, StageOutcome.SKIPPED, text)
+            else:
+                self._on_end(retired.version, took_ns, StageOutcome.FAILED, f"held by {_holder(retired)}")
+
+
+def _thread_of(version: Version) -> str:
+    """Name a thread that runs a version's code, or return an empty text."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    for ident, frame in sys._current_frames().items():
+        line = _own_line(version, frame)
+        if line:
+            return f"the thread {names.get(ident, ident)!r}, which runs {line}"
+    return ""
+
+
+def _is_frozen(retired: _Retired) -> bool:
+    """Return whether the collector was told to look at these classes no more (`gc.freeze`)."""
+    if not gc.get_freeze_count():
+        return False
+    looked_at = {id(one) for one in gc.get_objects()}
+    return not any(id(ref()) in looked_at for ref in retired.classes)
 
 
 def _holder(retired: _Retired) -> str:
     """Say what holds a version's code, as far as that can be found."""
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-    for ident, frame in sys._current_frames().items():
-        line = _own_line(retired.version, frame)
-        if line:
-            return f"the thread {names.get(ident, ident)!r}, which runs {line}"
     frozen = gc.get_freeze_count()
     if frozen:
         gc.unfreeze()  # what was made before the node traded may be the holder

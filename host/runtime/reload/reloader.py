@@ -650,11 +650,9 @@ class Reloader:
         self._retirement.add(version, classes, self._engine.now_ns)
         classes.clear()
 
-    def _retired(self, version: Version, took_ns: int, holder: str) -> None:
-        outcome = StageOutcome.FAILED if holder else StageOutcome.PASSED
-        text = f"held by {holder}" if holder else ""
+    def _retired(self, version: Version, took_ns: int, outcome: StageOutcome, text: str) -> None:
         self._record_stage(version, StageResult(Stage.RETIRE, outcome, took_ns // 1000, text))
-        if holder:
+        if outcome is StageOutcome.FAILED:
             self._record_move(version.name, version.digest, VersionState.STUCK, text)
             self._engine.record_alert("plugin_stuck", f"plugin {version.name} {version.short_digest}: {text}")
 
