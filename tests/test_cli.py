@@ -6,6 +6,7 @@ import subprocess
 import sys
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -135,8 +136,8 @@ def test_help_needs_no_heavy_library() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "config check", "plugin new", "plugin check", "journal dump", "journal verify", "journal export",
-                "journal replay", "store rebuild", "venue"],
+    "command", ["run", "config check", "plugin new", "plugin check", "plugin history", "journal dump",
+                "journal verify", "journal export", "journal replay", "store rebuild", "venue"],
 )  # fmt: skip
 def test_every_command_explains_itself(command: str) -> None:
     result = tandem(*command.split(), "--help")
@@ -279,6 +280,142 @@ def test_broken_plugin_fails_its_check_with_file_and_line(tmp_path: Path) -> Non
 
     assert result.exit_code == 1
     assert "broken.py:4" in result.stderr
+
+
+RECORDED_STRATEGY = """
+from host.api import BookTop, NoParams, State, Strategy, Trade
+
+class Counts(State):
+    books: int = 0
+
+class Fragile(Strategy[NoParams]):
+    state: Counts
+
+    def on_book(self, book: BookTop) -> None:
+        self.state.books += 1
+        if self.state.books == 3:
+            raise ValueError("the third book")
+"""
+
+
+def recording() -> Path:
+    market = Path(__file__).parents[1] / os.environ.get("TANDEM_MARKETDATA", "../shared/marketdata")
+    folder = market / "binance_spot_BTCUSDT_20240808-09"
+    if not folder.is_dir():
+        pytest.skip(f"no recorded market data at {market}; set TANDEM_MARKETDATA")
+    return folder
+
+
+def check_over_recording(path: Path, *options: str) -> tuple[int, dict[str, Any]]:
+    result = tandem("plugin", "check", path, "--replay", recording(), "--minutes", "0.1", "--json", *options)
+    [rehearsal] = json.loads(result.stdout)["rehearsals"]
+    return result.exit_code, rehearsal
+
+
+@pytest.mark.parametrize(
+    "name", ["strategies/two_sided.py", "models/inventory_skew.py", "models/onnx_adjust"]
+)
+def test_bundled_plugins_pass_a_muted_run_over_a_recording(name: str) -> None:
+    exit_code, rehearsal = check_over_recording(Path(__file__).parents[1] / "plugins" / name)
+
+    assert exit_code == 0
+    assert rehearsal["refusal"] == ""
+    assert rehearsal["events"] > rehearsal["intents"] > 100
+    assert 0 < rehearsal["mean_us"] <= rehearsal["slowest_us"] >= rehearsal["p99_us"] > 0
+
+
+def test_strategy_that_raises_during_a_recording_is_refused_with_event_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "fragile.py"
+    path.write_text(RECORDED_STRATEGY)
+
+    exit_code, rehearsal = check_over_recording(path)
+
+    assert exit_code == 1
+    assert rehearsal["refusal"].startswith(f"event {rehearsal['events']}: raised ValueError: the third book")
+    assert "fragile.py@" in rehearsal["refusal"]
+    assert rehearsal["refusal"].endswith(", line 13)")
+    assert rehearsal["callbacks"] == 2
+
+
+def test_strategy_that_holds_the_loop_or_cannot_save_its_state_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "fragile.py"
+    path.write_text(
+        "import time\n" + RECORDED_STRATEGY.replace('raise ValueError("the third book")', "time.sleep(0.15)")
+    )
+    _, slow = check_over_recording(path)
+    path.write_text(RECORDED_STRATEGY.replace("self.state.books += 1", "self.state.books = object()"))
+    _, unsaved = check_over_recording(path)
+
+    assert "a callback took" in slow["refusal"]
+    assert "the limit is 100 ms" in slow["refusal"]
+    assert "its state at the end cannot be taken over" in unsaved["refusal"]
+
+
+def test_parameters_of_a_check_are_those_given(tmp_path: Path) -> None:
+    two_sided = Path(__file__).parents[1] / "plugins" / "strategies" / "two_sided.py"
+
+    _, bad = check_over_recording(two_sided, "--param", "half_spread_bps=-1")
+    result = tandem("plugin", "check", two_sided, "--param", "half_spread_bps")
+
+    assert "params.half_spread_bps must be > 0, was -1" in bad["refusal"]
+    assert result.exit_code == 2
+    assert "expected KEY=VALUE" in result.stderr
+
+
+def reload_story() -> list[e.Entry]:
+    """One version runs, one is refused, one goes live and is rolled back."""
+    first, refused, bad = "aa" * 32, "bb" * 32, "cc" * 32
+    return [
+        e.PluginLoaded("two_sided", "two_sided.py", first, ("two_sided",)),
+        e.PluginLoaded("other", "other.py", first, ("other",)),
+        e.InstanceAdded("mm-btc", 1, "two_sided", first, "paper", ("BTC-USDT",), b"{}"),
+        e.VersionMoved("two_sided", first, e.VersionState.PERMANENT, "the first version"),
+        e.StageReported("two_sided", refused, "validate", "failed", 81_500, "two_sided.py:4: no such name"),
+        e.VersionMoved("two_sided", refused, e.VersionState.REFUSED, "validate: no such name"),
+        e.StageReported("two_sided", bad, "swap", "passed", 250, ""),
+        e.InstanceRevised("mm-btc", bad, "reload"),
+        e.VersionMoved("two_sided", bad, e.VersionState.ACTIVE, "swapped in"),
+        e.VersionMoved("two_sided", bad, e.VersionState.ROLLED_BACK, "on_book raised"),
+        e.InstanceRevised("mm-btc", first, "rolled back: on_book raised"),
+        e.AutoReloadSet("two_sided", False, "3 rollbacks within 300 s"),
+        e.StageReported("other", first, "swap", "passed", 1, "not ours"),
+    ]
+
+
+def write_reload_story(folder: Path) -> None:
+    with Journal.open(folder / "journal", node="a") as journal:
+        for number, entry in enumerate(reload_story()):
+            journal.append(entry, START_NS + number)
+
+
+def test_history_tells_of_each_version_and_what_became_of_it(tmp_path: Path) -> None:
+    write_reload_story(tmp_path)
+
+    story = json.loads(tandem("plugin", "history", "two_sided", "--data-dir", tmp_path, "--json").stdout)
+
+    assert [(v["digest"][:2], v["state"], v["instances"]) for v in story["versions"]] == [
+        ("aa", "permanent", ["mm-btc"]),
+        ("bb", "refused", []),
+        ("cc", "rolled_back", ["mm-btc"]),
+    ]
+    assert not story["is_auto"]
+    assert story["versions"][2]["reason"] == "on_book raised"
+    assert [event["what"] for event in story["events"]] == [
+        "loaded", "runs in mm-btc", "permanent", "validate failed", "refused", "swap passed",
+        "runs in mm-btc", "active", "rolled_back", "runs in mm-btc", "automatic reload off",
+    ]  # fmt: skip
+    assert story["events"][3]["duration_us"] == 81_500
+    table = tandem("plugin", "history", "two_sided", "--data-dir", tmp_path).stdout
+    assert all(word in table for word in ("81.5", "two_sided.py:4: no such name", "2025-08-08", "is off"))
+
+
+def test_history_of_an_unknown_plugin_names_those_there_are(tmp_path: Path) -> None:
+    write_reload_story(tmp_path)
+
+    result = tandem("plugin", "history", "two_side", "--data-dir", tmp_path)
+
+    assert result.exit_code == 2
+    assert "it speaks of other, two_sided" in result.stderr
 
 
 # -- journal -------------------------------------------------------------------------------------
