@@ -27,6 +27,7 @@ __all__ = [
     "InstanceRow",
     "MarketRow",
     "NodeView",
+    "ReloadLine",
     "TerminalView",
     "render",
     "render_svg",
@@ -52,6 +53,7 @@ _STATE_STYLE: Final = {
     "halted": "bold red",
 }
 _LEVEL_STYLE: Final = {"info": "", "warning": "yellow", "error": "bold red"}
+_RELOAD_STYLE: Final = _LEVEL_STYLE | {"info": "cyan"}
 
 
 class InstanceRow(Struct, frozen=True, kw_only=True):
@@ -105,6 +107,16 @@ class EventLine(Struct, frozen=True):
     text: str
 
 
+class ReloadLine(Struct, frozen=True, kw_only=True):
+    """What the latest reload of a plugin is doing or came to. `level` is that of an `EventLine`."""
+
+    plugin: str
+    digest: str
+    text: str
+    """Such as `warm_up passed`, `probation 12 s` or `rolled back: …`."""
+    level: str = "info"
+
+
 class NodeView(Struct, frozen=True, kw_only=True):
     """Everything the view shows, at one moment. Durations in the units that the names say."""
 
@@ -127,6 +139,8 @@ class NodeView(Struct, frozen=True, kw_only=True):
     """Journal entries that the store has yet to take; None where it is off."""
     instances: tuple[InstanceRow, ...] = ()
     markets: tuple[MarketRow, ...] = ()
+    reloads: tuple[ReloadLine, ...] = ()
+    """Newest first; as many are shown as fit below the instances."""
     log: tuple[EventLine, ...] = ()
     """Oldest first."""
 
@@ -350,7 +364,7 @@ def _instances(view: NodeView, lines: int, width: int) -> RenderableType:
         _Column("pnl", [_signed(row.pnl) for row in rows], is_number=True),
         _Column("fills", [Text(f"{row.fills:,}") for row in rows], is_number=True, optional=1),
     ]
-    return _framed(_table(columns, lines, width - 2, "no instance"), "instances")
+    return _framed(_table(columns, lines, width - 2, "no instance"), "instances", _reloads(view))
 
 
 def _markets(view: NodeView, lines: int, width: int) -> RenderableType:
@@ -371,8 +385,32 @@ def _markets(view: NodeView, lines: int, width: int) -> RenderableType:
     return _framed(_table(columns, lines, width - 2, "no market data"), "markets")
 
 
-def _framed(body: RenderableType, title: str) -> Panel:
-    return Panel(body, box=box.ROUNDED, title=title, title_align="left", border_style="dim", padding=0)
+def _framed(body: RenderableType, title: str, below: Text | None = None) -> Panel:
+    return Panel(
+        body,
+        box=box.ROUNDED,
+        title=title,
+        title_align="left",
+        subtitle=below,
+        subtitle_align="left",
+        border_style="dim",
+        padding=0,
+    )
+
+
+def _reloads(view: NodeView) -> Text | None:
+    """Return the reloads as one line, which the frame cuts where it ends."""
+    if not view.reloads:
+        return None
+    parts = [
+        Text.assemble(
+            (line.plugin, "bold"), " ", (line.digest[:6], "dim"), " ", (line.text, _RELOAD_STYLE[line.level])
+        )
+        for line in view.reloads
+    ]
+    text = Text("  ·  ").join(parts)
+    text.overflow = "ellipsis"
+    return text
 
 
 def _named(row: InstanceRow) -> Text:

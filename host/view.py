@@ -8,6 +8,7 @@ from host.api import OrderFilled
 from host.core import entries as e
 from host.core.accounting import total, unrealised
 from host.journal import Follower
+from host.reload_lines import ReloadLines
 from host.runtime.engine import Engine
 from host.runtime.instance import Instance
 from host.store import StoreWriter
@@ -30,6 +31,7 @@ class ViewMaker:
         self._mode = mode
         self._store = store
         self._log: deque[EventLine] = deque(maxlen=LOG_LINES)
+        self._reloads = ReloadLines()
         self._follower = Follower(engine.journal, max(engine.journal.flushed_lsn, 1))
         self._started_s = self._last_s = time.monotonic()
         self._last_events = 0
@@ -49,6 +51,7 @@ class ViewMaker:
             self._follower.close()
             self._follower = Follower(journal, journal.flushed_lsn)
         for record in self._follower.poll(ENTRIES_PER_LOOK):
+            self._reloads.take(record)
             line = _line(record.entry)
             if line is not None:
                 self._add(record.ts_ns, *line)
@@ -84,6 +87,7 @@ class ViewMaker:
                 for symbol in instance.symbols
             ),
             markets=self._market_rows(now_ns),
+            reloads=self._reloads.lines(now_ns),
             log=tuple(self._log),
         )
 

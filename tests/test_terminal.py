@@ -10,11 +10,15 @@ from msgspec import structs
 from rich.cells import cell_len
 from rich.console import Console
 
+from host.core import entries as e
+from host.core.entries import VersionState
+from host.reload_lines import ReloadLines
 from host.terminal import (
     EventLine,
     InstanceRow,
     MarketRow,
     NodeView,
+    ReloadLine,
     TerminalView,
     render,
     render_svg,
@@ -99,6 +103,72 @@ def test_long_names_give_way_to_numbers(width: int) -> None:
     assert text.count("+1,234.51 ") == 2
     assert text.count(" 1,234 ") == (2 if width > 80 else 0)  # fills are left out before a name is unreadable
     assert "a-very-l" in text
+
+
+RELOAD = ReloadLine(plugin="two_sided", digest="c0ffee1234", text="probation 12 s")
+
+
+def test_reload_shows_version_and_stage_without_taking_a_line() -> None:
+    before = screen(VIEW, 80, 24)
+    after = screen(structs.replace(VIEW, reloads=(RELOAD,)), 80, 24)
+
+    changed = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
+    assert len(changed) == 1
+    assert "two_sided c0ffee probation 12 s" in changed[0][1]
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (100, 30), (150, 40)])
+def test_long_outcome_is_cut_at_the_frame_and_the_newest_comes_first(width: int, height: int) -> None:
+    bad = ReloadLine(plugin="momentum", digest="badbad", text="rolled back:\n" + "why " * 99, level="error")
+    lines = screen(structs.replace(VIEW, reloads=(bad, RELOAD)), width, height)
+
+    assert len(lines) == height
+    assert {cell_len(line) for line in lines} == {width}
+    [shown] = [line for line in lines if "momentum" in line]
+    assert "momentum badbad rolled back: why" in shown
+    assert "…" in shown
+    assert "c0ffee" not in shown
+
+
+DIGEST = "c0ffee" + "0" * 58
+
+
+def story(*entries: e.Entry) -> ReloadLines:
+    """Return the lines after these entries, one second apart from second 0 on."""
+    lines = ReloadLines()
+    for second, entry in enumerate(entries):
+        lines.take(e.Record(second + 1, second * 1_000_000_000, entry))
+    return lines
+
+
+def at(lines: ReloadLines, second: float) -> list[tuple[str, str]]:
+    return [(line.text, line.level) for line in lines.lines(int(second * 1e9))]
+
+
+def moved(state: VersionState, reason: str = "") -> e.VersionMoved:
+    return e.VersionMoved("two_sided", DIGEST, state, reason)
+
+
+def test_reload_is_told_from_its_first_stage_to_its_end() -> None:
+    validated = e.StageReported("two_sided", DIGEST, "validate", "passed", 80_000, "")
+
+    assert at(story(validated), 0) == [("validate passed", "info")]
+    live = story(validated, moved(VersionState.ACTIVE))
+    assert at(live, 13.5) == [("probation 12 s", "info")]
+    permanent = story(validated, moved(VersionState.ACTIVE), moved(VersionState.PERMANENT))
+    assert at(permanent, 3) == [("permanent", "info")]
+    assert at(permanent, 40) == []
+
+
+def test_bad_end_is_shown_longer_and_a_node_start_not_at_all() -> None:
+    back = story(moved(VersionState.ACTIVE), moved(VersionState.ROLLED_BACK, "on_book raised"))
+
+    assert at(back, 100) == [("rolled back: on_book raised", "error")]
+    assert at(back, 1000) == []
+    assert at(story(moved(VersionState.REFUSED, "no such name")), 1) == [("refused: no such name", "warning")]
+    staged = story(moved(VersionState.STAGED, "waits to be activated"))
+    assert at(staged, 100_000) == [("staged: waits to be activated", "info")]
+    assert at(story(moved(VersionState.PERMANENT, "the first version")), 0) == []
 
 
 def test_instances_that_do_not_fit_are_counted() -> None:
