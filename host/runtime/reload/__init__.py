@@ -4,10 +4,12 @@ from host.runtime.reload.adapters import AdapterUse
 from host.runtime.reload.models import ModelUse
 from host.runtime.reload.probation import ProbationLimits
 from host.runtime.reload.reloader import Reloader, ReloadReport, ReloadSettings, StrategyUse
+from host.runtime.reload.restart import Choice, choose_version
 from host.runtime.reload.stages import Stage, StageOutcome, StageResult
 
 __all__ = [
     "AdapterUse",
+    "Choice",
     "ModelUse",
     "ProbationLimits",
     "ReloadReport",
@@ -17,4 +19,5 @@ __all__ = [
     "StageOutcome",
     "StageResult",
     "StrategyUse",
+    "choose_version",
 ]

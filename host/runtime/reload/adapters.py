@@ -44,7 +44,7 @@ CONNECT_DEADLINE_S: Final = 10.0
 """For `connect`, and again for `subscribe`."""
 READY_DEADLINE_S: Final = 20.0
 """For good books and an account that agrees, once it is connected."""
-MATCH_PATIENCE_NS: Final = 3_000_000_000
+MATCH_PATIENCE_S: Final = 3.0
 """How long an event that both connections deliver is waited for; venues may number each by itself."""
 LOOK_AGAIN_S: Final = 0.01
 DRAIN_NS: Final = 5_000_000_000
@@ -210,14 +210,13 @@ class AdapterRevision:
                 )
 
     async def _until_ready(self) -> None:
-        """Wait until `_waiting_for` says nothing; by the host's clock and by the real one."""
-        now_ns = self._engine.clock.now_ns
-        give_up_ns, give_up_s = now_ns() + int(READY_DEADLINE_S * 1e9), time.monotonic() + READY_DEADLINE_S
-        match_by_ns = now_ns() + MATCH_PATIENCE_NS
-        while why := self._waiting_for(now_ns()):
-            if now_ns() >= give_up_ns or time.monotonic() >= give_up_s:
+        """Wait until `_waiting_for` says nothing; in real time, which a replay may outrun."""
+        started_s = time.monotonic()
+        while why := self._waiting_for(self._engine.clock.now_ns()):
+            waited_s = time.monotonic() - started_s
+            if waited_s >= READY_DEADLINE_S:
                 raise RevisionFailed(f"{self.name}: not ready after {READY_DEADLINE_S:g} s: {why}")
-            if now_ns() >= match_by_ns:
+            if waited_s >= MATCH_PATIENCE_S:
                 self._overlap.give_up_matching()
             # With each message: a replay at full speed covers much time between two looks at the clock.
             self._stirred.clear()
