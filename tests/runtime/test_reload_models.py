@@ -6,7 +6,7 @@ import importlib.util
 import shutil
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,15 +103,16 @@ async def _no_probe(version: Version) -> None: ...
 
 
 def run(desk: ModelDesk, story: Callable[[], Any]) -> None:
-    asyncio.run(story())
-    desk.journal.close()
+    try:
+        asyncio.run(story())
+    finally:
+        desk.reloader.close()
+        desk.journal.close()
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[ModelDesk]:
-    desk = ModelDesk(tmp_path, SHIFT.format(answer=1.0), {"scale": 2.0})
-    yield desk
-    desk.reloader.close()
+def desk(tmp_path: Path) -> ModelDesk:
+    return ModelDesk(tmp_path, SHIFT.format(answer=1.0), {"scale": 2.0})
 
 
 def test_new_version_adjusts_the_next_quote_with_the_configured_parameters(desk: ModelDesk) -> None:

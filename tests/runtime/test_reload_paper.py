@@ -28,7 +28,6 @@ from host.runtime.roster import InstanceSpec
 
 PAPER = Path(__file__).parents[2] / "plugins" / "exchanges" / "paper.py"
 SECOND = 1_000_000_000
-LIMITS = ProbationLimits(seconds=10.0, events=1)
 
 
 class Listener(Strategy[NoParams]):
@@ -60,7 +59,7 @@ class Listener(Strategy[NoParams]):
 class PaperDesk:
     """An engine in simulated time that trades at the paper venue, whose file a test edits."""
 
-    def __init__(self, folder: Path, **params: object) -> None:
+    def __init__(self, folder: Path, *, probation_s: float = 10.0, **params: object) -> None:
         self.folder = folder
         self.params: dict[str, object] = {"seed": 3, "persistent": False, "symbols": [BTC], **params}
         self.file = folder / "plugins" / "paper.py"
@@ -78,9 +77,8 @@ class PaperDesk:
             settings=EngineSettings(snapshot_in_thread=False),
         )
         self.engine.start_epoch("desk", self.journal.cell, 1, "test")
-        self.reloader = Reloader(
-            self.engine, catalog, ReloadSettings(limits=LIMITS), _nothing, lambda version: None
-        )
+        settings = ReloadSettings(limits=ProbationLimits(seconds=probation_s, events=1))
+        self.reloader = Reloader(self.engine, catalog, settings, _nothing, lambda version: None)
         self.strategy = Listener()
         self.driver = ReplayDriver(self.engine, self.clock, self.engine.stepped, None)
 
@@ -151,8 +149,10 @@ async def _nothing(version: Version) -> None: ...
 def play(desk: PaperDesk, story: Callable[[], Coroutine[Any, Any, None]]) -> None:
     async def whole() -> None:
         await desk.start()
-        await story()
-        await desk.close()
+        try:
+            await story()
+        finally:
+            await desk.close()
 
     asyncio.run(whole())
 
@@ -220,7 +220,7 @@ def test_many_reloads_in_a_row_lose_nothing(tmp_path: Path) -> None:
 
 
 def test_changed_default_takes_effect_with_the_first_order(tmp_path: Path) -> None:
-    desk = PaperDesk(tmp_path)
+    desk = PaperDesk(tmp_path, probation_s=36_000.0)
 
     async def story() -> None:
         await desk.run(5)
@@ -232,7 +232,7 @@ def test_changed_default_takes_effect_with_the_first_order(tmp_path: Path) -> No
         assert delivery.latency.base_ns == 4_000_000
         await desk.until(lambda: len(desk.feed.links) == 1)
         adapter = desk.feed.adapter
-        desk.reloader.roll_back("paper", "said the operator")
+        assert desk.reloader.roll_back("paper", "said the operator")
         assert desk.feed.adapter is adapter, "until the version before is connected again"
         await desk.until(lambda: desk.feed.adapter is not adapter)
         await desk.run(5)
