@@ -9,7 +9,7 @@ from host.loader import Catalog, make
 from host.runtime.engine import Engine
 from host.runtime.instance import Instance
 from host.runtime.instance_maker import InstanceMaker
-from host.runtime.reload import ModelUse, StrategyUse
+from host.runtime.reload import AdapterUse, ModelUse, StrategyUse
 
 __all__ = ["Assembly", "NodeNotStarted"]
 
@@ -22,7 +22,8 @@ class Assembly:
     """Puts accounts and instances into an engine, from the offers of the catalog in use.
 
     `catalog()` is asked each time: a reload changes it. `skipped` says which instances could not be
-    made, and why; `uses` and `model_uses` which offers the others run.
+    made, and why; `uses`, `model_uses` and
+    `adapter_uses` which offers the others run.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class Assembly:
         self.skipped: dict[str, str] = {}
         self.uses: dict[str, StrategyUse] = {}
         self.model_uses: dict[str, tuple[ModelUse, ...]] = {}
+        self.adapter_uses: dict[str, AdapterUse] = {}
         self._config = config
         self._options = options
         self.maker = InstanceMaker(engine, catalog)
@@ -62,7 +64,8 @@ class Assembly:
     async def _connect_account(self, section: AccountSection, wanted: set[str]) -> None:
         engine = self._engine
         offer = self._catalog().exchange(section.exchange)
-        adapter = make(offer, self._adapter_params(section, offer.cls), instance=f"account {section.name}")
+        params = self._adapter_params(section, offer.cls)
+        adapter = make(offer, params, instance=f"account {section.name}")
         feed = engine.add_account(section.name, adapter, str(self._config.node.data_dir))
         try:
             instruments = await adapter.connect()
@@ -75,6 +78,7 @@ class Assembly:
             raise
         version_ = offer.version
         engine.roster.plugin_loaded(version_.name, version_.root.name, version_.digest, (offer.name,))
+        self.adapter_uses[section.name] = AdapterUse(offer, params)
         engine.start_reconciling(section.name)
 
     def _adapter_params(self, section: AccountSection, cls: type[Any]) -> dict[str, object]:

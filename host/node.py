@@ -17,7 +17,7 @@ from typing import Final
 import uvloop
 
 from host.assembly import Assembly, NodeNotStarted
-from host.config import NodeConfig, RunOptions
+from host.config import ConfigSource, NodeConfig, RunOptions
 from host.journal import Journal, JournalError
 from host.loader import Catalog
 from host.reloading import Reloading, load_catalog
@@ -43,20 +43,21 @@ VIEW_EVERY_S: Final = 0.25
 SAY_WAITING_EVERY_S: Final = 5.0
 
 
-def run(config: NodeConfig, options: RunOptions) -> RunReport:
+def run(config: NodeConfig, options: RunOptions, source: ConfigSource | None = None) -> RunReport:
     """Run one node until it is told to stop, the time is up or the recording ends.
 
     Stops cleanly on SIGINT and SIGTERM: no order is left open; a second signal ends at once. Raises
-    `TandemError` for whatever keeps the node from starting.
+    `TandemError` for whatever keeps the node from starting. Edits of `source` are followed while it runs.
     """
     _set_up_logging(config, options)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_Node(config, options).run())
+        return runner.run(_Node(config, options, source).run())
 
 
 class _Node:
-    def __init__(self, config: NodeConfig, options: RunOptions) -> None:
+    def __init__(self, config: NodeConfig, options: RunOptions, source: ConfigSource | None) -> None:
         self._config = config
+        self._source = source
         self._options = options
         self._stop_reason = ""
         self._said_waiting_s = 0.0
@@ -145,7 +146,7 @@ class _Node:
             engine.alert("plugin_refused", str(problem))
         for note in catalog.notes:
             engine.alert("plugin_shadowed", note)
-        reloading = Reloading(self._config, engine, catalog)
+        reloading = Reloading(self._config, engine, catalog, self._source)
         assembly = Assembly(self._config, options, engine, lambda: reloading.catalog)
         await assembly.connect()
         driver = self._make_driver(engine, clock)

@@ -8,7 +8,7 @@ from typing import Final
 
 from host.api import TandemError
 from host.assembly import Assembly
-from host.config import NodeConfig
+from host.config import ConfigSource, NodeConfig, NodeSection
 from host.core.entries import InstanceState
 from host.loader import (
     Catalog,
@@ -22,7 +22,9 @@ from host.loader import (
     settle,
 )
 from host.runtime.engine import Engine
+from host.runtime.reconfigure import Reconfigurer
 from host.runtime.reload import ProbationLimits, Reloader, ReloadReport, ReloadSettings
+from host.runtime.reload.restart import choose_version
 
 __all__ = ["Reloading", "load_catalog"]
 
@@ -45,19 +47,20 @@ def load_catalog(config: NodeConfig, engine: Engine) -> Catalog:
     archive = archive_of(config)
     for name, record in engine.state.plugins.items():
         on_disk = catalog.versions.get(name)
-        if not record.permanent or (on_disk is not None and on_disk.digest == record.permanent):
+        found = on_disk.digest if on_disk is not None else ""
+        choice = choose_version(record, found)
+        if choice.digest == found:
             continue
-        if on_disk is not None and _is_quarantined(engine, record.permanent):
+        if found and _is_quarantined(engine, choice.digest):
             continue  # what did not hold is no version to come back to
         try:
-            with_permanent = catalog.with_version(archive.get(name, record.permanent))
+            with_permanent = catalog.with_version(archive.get(name, choice.digest))
         except TandemError as error:
             engine.alert("permanent_version_lost", f"plugin {name}: {error}")
             continue
         catalog.close()
         catalog = with_permanent
-        found = "is gone or broken" if on_disk is None else f"is {on_disk.digest[:12]}"
-        text = f"plugin {name} runs its permanent version {record.permanent[:12]}; the file on disk {found}"
+        text = f"plugin {name} runs version {choice.digest[:12]}, which earned its place: {choice.reason}"
         engine.alert("permanent_version", text)
     return catalog
 
@@ -69,29 +72,29 @@ def _is_quarantined(engine: Engine, digest: str) -> bool:
     )
 
 
+def _settings(node: NodeSection) -> ReloadSettings:
+    return ReloadSettings(
+        mode="auto" if node.reload == "auto" else "stage",
+        rollback_policy=node.rollback_policy,
+        limits=ProbationLimits(seconds=node.probation_s, events=node.probation_events),
+    )
+
+
 class Reloading:
     """Watches plugin folders while a node trades; owns the child processes that prove new bytes."""
 
-    def __init__(self, config: NodeConfig, engine: Engine, catalog: Catalog) -> None:
+    def __init__(
+        self, config: NodeConfig, engine: Engine, catalog: Catalog, source: ConfigSource | None
+    ) -> None:
         self._config = config
+        self._source = source
+        self._reconfigurer: Reconfigurer | None = None
         self._engine = engine
         self._fork_server = ForkServer()
         self._archive = archive_of(config)
         self._task: asyncio.Task[None] | None = None
         self._assembly: Assembly | None = None
-        node = config.node
-        limits = ProbationLimits(seconds=node.probation_s, events=node.probation_events)
-        self._reloader = Reloader(
-            engine,
-            catalog,
-            ReloadSettings(
-                mode="auto" if node.reload == "auto" else "stage",
-                rollback_policy=node.rollback_policy,
-                limits=limits,
-            ),
-            self._probe,
-            self._archive.put,
-        )
+        self._reloader = Reloader(engine, catalog, _settings(config.node), self._probe, self._archive.put)
 
     @property
     def catalog(self) -> Catalog:
@@ -108,10 +111,22 @@ class Reloading:
         self._assembly = assembly
         self._reloader.uses = assembly.uses
         self._reloader.model_uses = assembly.model_uses
+        self._reloader.adapter_uses = assembly.adapter_uses
         used = [use.offer.version for use in assembly.uses.values()]
         used += [use.offer.version for uses in assembly.model_uses.values() for use in uses]
+        used += [use.offer.version for use in assembly.adapter_uses.values()]
         for version in {version.name: version for version in used if version.digest}.values():
             self._reloader.note_running(version)
+        if self._source is not None:
+            self._reconfigurer = Reconfigurer(
+                self._engine,
+                self._reloader,
+                assembly.maker,
+                self._source,
+                self._config,
+                assembly.skipped,
+                self._take_settings,
+            )
         if self._config.node.reload != "off":
             self._task = asyncio.get_running_loop().create_task(self._watch(), name="plugin watch")
             self._task.add_done_callback(self._watch_ended)
@@ -121,6 +136,8 @@ class Reloading:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        if self._reconfigurer is not None:
+            await self._reconfigurer.close()
         await self._fork_server.close()
         self._reloader.catalog.close()
 
@@ -134,10 +151,13 @@ class Reloading:
 
     async def _watch(self) -> None:
         await self._fork_server.start()
-        async for notice in PluginWatcher(self._config.plugin_dirs):
+        files = () if self._source is None else self._source.files
+        async for notice in PluginWatcher(self._config.plugin_dirs, files):
             await self._look(notice)
 
     async def _look(self, notice: Notice) -> None:
+        if notice.files and self._reconfigurer is not None:
+            self._reconfigurer.on_config_changed()
         for name in notice.removed:
             text = f"plugin {name}: its files are gone; what runs keeps the version it has"
             self._engine.alert("plugin_removed", text)
@@ -160,6 +180,9 @@ class Reloading:
         _log.info("plugin %s %s: %s", report.plugin, report.digest[:12], report.reason)
         if report.state is not None and self._assembly is not None and self._assembly.skipped:
             self._assembly.start_skipped(report.plugin)
+
+    def _take_settings(self, node: NodeSection) -> None:
+        self._reloader.settings = _settings(node)
 
     async def _probe(self, version: Version) -> None:
         result = await self._fork_server.probe(version, PROBE_DEADLINE_S)

@@ -33,10 +33,15 @@ def config_options(command: F) -> F:
     )(command)
 
 
+def given_or_here(path: Path | None) -> Path | None:
+    """Return the file given, or `tandem.toml` here, or None where there is none."""
+    here = Path("tandem.toml")
+    return path or (here if here.exists() else None)
+
+
 def load_or_default(path: Path | None, env: str | None) -> LoadedConfig:
     """Load the configuration given, or `tandem.toml` here, or the built-in defaults."""
-    here = Path("tandem.toml")
-    return load_config(path or (here if here.exists() else None), env, os.environ)
+    return load_config(given_or_here(path), env, os.environ)
 
 
 def with_data_dir(config: NodeConfig, data_dir: Path | None) -> NodeConfig:

@@ -11,9 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import msgspec
 
-from host.cli._options import config_options, data_dir_option, load_or_default, with_data_dir
+from host.cli._options import (
+    config_options,
+    data_dir_option,
+    given_or_here,
+    load_or_default,
+    with_data_dir,
+)
 from host.cli._output import EXIT_FAILED, Refused, print_json, print_table
-from host.config import NodeConfig, RunOptions, replay_config
+from host.config import ConfigSource, NodeConfig, RunOptions, replay_config
 
 if TYPE_CHECKING:
     from host.runtime.report import RunReport
@@ -108,7 +114,10 @@ def run(
         config = (
             _isolated(config, data_dir, stack) if options.is_simulated else with_data_dir(config, data_dir)
         )
-        result = node.run(config, options)
+        source = None
+        if not options.is_simulated:
+            source = ConfigSource(given_or_here(path), env, os.environ, lambda c: with_data_dir(c, data_dir))
+        result = node.run(config, options, source)
     if report == "json":
         print_json(result)
     else:
