@@ -18,7 +18,7 @@ from host.core import entries as e
 from host.core.entries import InstanceState
 from host.core.risk_limits import RiskConfig
 from host.journal import JournalError
-from host.loader import ParamsInvalid, UnknownPlugin, decode_params
+from host.loader import Offer, ParamsInvalid, UnknownPlugin, decode_params
 from host.runtime.instance import Instance, StateNotCarried, carry_state, encode_state
 from host.runtime.instance_maker import InstanceMaker, PreparedInstance
 from host.runtime.models import ModelStage
@@ -97,6 +97,14 @@ class ConfigEdit:
         for section in sections:
             if section.name not in made:
                 yield self._engine.roster.instances[section.name], section
+
+    def offers(self) -> list[Offer]:
+        """Return what instances and models are made of; call it when `faults` found none."""
+        catalog = self._reloader.catalog
+        made = list(self._to_make().values())
+        found = [catalog.strategy(section.plugin) for section in made]
+        found += [catalog.model(ref.name) for section in (*made, *self.plan.models) for ref in section.models]
+        return found
 
     def plugins(self) -> frozenset[str]:
         """Return the plugins of which an edit wants instances or models made, or replaced."""

@@ -128,8 +128,9 @@ class Reconfigurer:
             if waits_for := self._reloader.on_probation & plugins:
                 return self._wait(waits_for)
             try:
+                await self._reloader.keep(edit.offers())
                 await self._listen_to(new_symbols)
-            except ExchangeError as error:
+            except (ExchangeError, OSError) as error:
                 return self._refuse([Problem("", "instance", str(error))])
             # Once more: time has passed. From here to the end there is no await.
             problems = list(edit.faults()) or edit.prepare()

@@ -99,9 +99,9 @@ class ConfigDesk(Desk):
             self.file.write_text(FIRST)
         catalog = Catalog.load([plugins], entry_points=False)
         assert not catalog.problems
-        self.reloader = Reloader(
-            self.engine, catalog, ReloadSettings(limits=LIMITS), _no_probe, lambda version: None
-        )
+        self.kept: list[str] = []
+        self.is_full = False
+        self.reloader = Reloader(self.engine, catalog, ReloadSettings(limits=LIMITS), _no_probe, self._keep)
         self.maker = InstanceMaker(self.engine, lambda: self.reloader.catalog)
         source = ConfigSource(self.file, None, {})
         config = source.load().config
@@ -115,6 +115,11 @@ class ConfigDesk(Desk):
         self.reconfigurer = Reconfigurer(
             self.engine, self.reloader, self.maker, source, config, self.skipped, self.node_sections.append
         )
+
+    def _keep(self, version: Version) -> None:
+        if self.is_full:
+            raise OSError("no space left on device")
+        self.kept.append(version.name)
 
     async def edit(self, text: str) -> ConfigReport:
         """Save another text of the file and look at it."""
@@ -318,6 +323,7 @@ def test_instance_with_other_symbols_is_replaced_and_keeps_its_state(desk: Confi
 
         assert report.changes == ('instance[mm].symbols: ["BTC-USDT"] → ["ETH-USDT"]',)
         assert not desk.venue.open(BTC)
+        assert ("mm", BTC) not in desk.engine.oms._channels
         desk.tick()
         assert desk.bids(ETH) == [Decimal(98)]
         assert desk.instance().strategy.state.books == 3
@@ -417,6 +423,21 @@ def test_venue_that_refuses_a_symbol_leaves_everything_as_it_was(desk: ConfigDes
         assert "the venue is closed" in report.problems[0].text
         assert desk.instance().strategy.params.away == 2.0
         assert "SOL-USDT" not in desk.feed.symbols
+
+    play(story)
+
+
+def test_bytes_of_a_plugin_are_kept_for_restarts_before_it_runs(desk: ConfigDesk) -> None:
+    async def story() -> None:
+        desk.is_full = True
+        with_model = FIRST + 'models = ["shift"]\n'
+        report = await desk.edit(with_model)
+        assert "no space left" in report.problems[0].text
+        assert desk.instance().models == ()
+        desk.is_full = False
+        await desk.edit(with_model + "# again\n")
+        assert "shift" in desk.kept
+        assert desk.engine.state.plugin("shift").permanent
 
     play(story)
 

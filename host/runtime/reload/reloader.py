@@ -485,6 +485,12 @@ class Reloader:
                 await stack.enter_async_context(self._turns[plugin])
             yield
 
+    async def keep(self, offers: Iterable[Offer]) -> None:
+        """Store the bytes of what is about to be taken on, where restarts find them; raise `OSError`."""
+        for version in {offer.version.digest: offer.version for offer in offers}.values():
+            if version.digest:
+                await asyncio.to_thread(self._keep, version)
+
     def take_on(self, instance: str, use: StrategyUse, model_uses: tuple[ModelUse, ...]) -> None:
         """Reload what an instance runs, too, from here on; within a turn."""
         self.uses[instance], self.model_uses[instance] = use, model_uses
