@@ -171,6 +171,8 @@ class _Node:
                 )
                 why = await driver.run(lambda: bool(self._why_stop(engine)), until_ns)
                 why = self._why_stop(engine) or why
+                if not engine.halted:
+                    reloading.stop(why)
                 await self._stop(engine, driver, clock, why)
             finally:
                 await reloading.close()

@@ -131,6 +131,10 @@ class Reloading:
             self._task = asyncio.get_running_loop().create_task(self._watch(), name="plugin watch")
             self._task.add_done_callback(self._watch_ended)
 
+    def stop(self, reason: str) -> None:
+        """Say what becomes of versions on probation: a clean stop is no fault of theirs."""
+        self._reloader.stop(reason)
+
     async def close(self) -> None:
         """Stop watching and end the child processes; the catalog's modules are given back."""
         if self._task is not None:
@@ -139,7 +143,7 @@ class Reloading:
         if self._reconfigurer is not None:
             await self._reconfigurer.close()
         await self._fork_server.close()
-        self._reloader.catalog.close()
+        self._reloader.close()
 
     # -- inside ----------------------------------------------------------------------------------
 

@@ -67,6 +67,13 @@ def test_tick_to_order_compares_with_its_floor() -> None:
     assert found["stages"]["journal"] > 0.0
 
 
+def test_reload_times_a_saved_file_until_its_first_event() -> None:
+    found = result("bench/reload.py", "--runs", "3")
+    assert 0 < found["save_to_live_ms"]["p50"] <= found["save_to_live_ms"]["p99"]
+    assert found["loop_held_ms"]["p99"] > 0
+    assert list(found["stages"]) == ["capture", "validate", "restore", "warm_up", "swap"]
+
+
 def test_replay_compares_with_reading_the_recording_alone(marketdata: Path) -> None:
     found = result("bench/replay.py", "--runs", "1", marketdata=marketdata)
     assert found.keys() >= {"events_per_s", "rss_mb"}
