@@ -382,6 +382,7 @@ def test_answer_to_a_request_in_flight_comes_through_the_old_connection(desk: Wi
         ("return self.wire.instruments", "await asyncio.sleep(60)", "connect did not end within 0.05 s"),
         ("return self.wire.instruments", "return []", f"it does not list {BTC}, which is in use"),
         ("self.wire.attach(self)", "raise ValueError('no')", "subscribe raised ValueError: no"),
+        ("self.wire.attach(self)", "__import__('sys').exit(3)", "subscribe raised RuntimeError: it called sys.exit(3)"),
         ("self.wire.attach(self)", "pass", f"not ready after 0.2 s: {BTC}: no data"),
         ("self.wire.take(self, command)", "1 / 0", "send raised ZeroDivisionError"),
         ("self.wire.take(self, command)", "pass", "no answer yet about open orders, fills, balances"),
@@ -392,8 +393,8 @@ def test_answer_to_a_request_in_flight_comes_through_the_old_connection(desk: Wi
 def test_version_that_cannot_serve_is_refused_and_the_old_one_never_noticed(
     desk: WireDesk, monkeypatch: pytest.MonkeyPatch, old: str, new: str, reason: str
 ) -> None:
-    monkeypatch.setattr("host.runtime.reload.adapters.CONNECT_DEADLINE_S", 0.05)
-    monkeypatch.setattr("host.runtime.reload.adapters.READY_DEADLINE_S", 0.2)
+    monkeypatch.setattr("host.runtime.reload.candidate.CONNECT_DEADLINE_S", 0.05)
+    monkeypatch.setattr("host.runtime.reload.candidate.READY_DEADLINE_S", 0.2)
 
     async def story() -> None:
         adapter, resting = desk.feed.adapter, desk.resting
@@ -423,7 +424,7 @@ def test_version_that_cannot_serve_is_refused_and_the_old_one_never_noticed(
 def test_version_that_sees_another_account_is_refused(
     desk: WireDesk, monkeypatch: pytest.MonkeyPatch, orders: str, fills: str, balances: str, reason: str
 ) -> None:
-    monkeypatch.setattr("host.runtime.reload.adapters.READY_DEADLINE_S", 0.2)
+    monkeypatch.setattr("host.runtime.reload.candidate.READY_DEADLINE_S", 0.2)
 
     async def story() -> None:
         other = f"""
