@@ -79,7 +79,7 @@ class RejectReason(StrEnum):
     OTHER = "other"
 
 
-class _Message(Struct, frozen=True, array_like=True, tag_field="message"):
+class _Message(Struct, frozen=True, array_like=True, tag_field="message", gc=False):
     """Base of commands and reports: encoded as [tag, field, ...], so fields are only ever appended."""
 
 

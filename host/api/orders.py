@@ -144,7 +144,7 @@ class Fill(Struct, frozen=True):
     ts_ns: int
 
 
-class Quote(Struct, frozen=True):
+class Quote(Struct, frozen=True, gc=False):
     """The bid and the ask that a strategy wants in the market; None leaves that side empty.
 
     Prices are floats: the OMS rounds a bid down and an ask up to the tick.

@@ -92,7 +92,11 @@ class Book:
         seq = top.seq
         if 0 < seq < self._top_seq:
             return False
-        if not (0.0 < top.bid < top.ask < inf and 0.0 <= top.bid_size < inf and 0.0 <= top.ask_size < inf):
+        bid_size, ask_size = top.bid_size, top.ask_size
+        # The sum is finite only if each of them is.
+        if not (
+            0.0 < top.bid < top.ask and bid_size >= 0.0 <= ask_size and top.ask + bid_size + ask_size < inf
+        ):
             self.top_fault = (
                 f"bad quote: expected 0 < bid < ask and sizes of at least 0 in seq {seq}, "
                 f"was bid {top.bid!r} × {top.bid_size!r}, ask {top.ask!r} × {top.ask_size!r}"

@@ -71,7 +71,7 @@ __all__ = [
 ]
 
 
-class _Entry(Struct, frozen=True, array_like=True, tag_field="entry"):
+class _Entry(Struct, frozen=True, array_like=True, tag_field="entry", gc=False):
     pass
 
 

@@ -8,6 +8,7 @@ last. All of it is synchronous and deterministic: time comes in as an argument.
 
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
+from math import ceil, floor
 from typing import Any, Final
 
 from host.api import (
@@ -37,7 +38,7 @@ from host.api import (
 from host.core import entries as e
 from host.core.client_id import ClientIdMaker
 from host.core.gate import Gate
-from host.core.quoting import QuoteLane, Slot, Step
+from host.core.quoting import TICK_NOISE, QuoteLane, Slot, Step
 from host.core.risk import Lane, Refusal, RiskEngine
 from host.core.state import Outcome, TradingState
 
@@ -48,9 +49,12 @@ _NOTHING: Final = Step.NOTHING
 _AMEND: Final = Step.AMEND
 _RESTING: Final = (OrderStatus.OPEN, OrderStatus.PARTIALLY_FILLED)
 _OPEN: Final = OrderStatus.OPEN
+_Change, _AmendSent = e.Change, e.AmendSent
 _BUY: Final = Side.BUY
 _SELL: Final = Side.SELL
 _NEVER: Final = (0, "")
+_FAR: Final = 1e15
+"""A price that no straight line is needed for."""
 REFUSAL_REPEAT_NS: Final = 1_000_000_000
 """The same refusal, tick after tick, is journaled at most once in this time."""
 
@@ -61,8 +65,8 @@ CANCEL_AGAIN_NS: Final = 500_000_000
 """An order that still rests so long after its cancel was sent is cancelled again."""
 
 
-Outgoing = tuple[int, int, ExchangeAdapter[Any], Command, str, str, str]
-"""A command on its way out: LSN and time of its intent, adapter, command, action, instance, account."""
+Outgoing = tuple[int, int, str, Command]
+"""A command on its way out: LSN and time of its intent (LSN 0: a query, which has none), account."""
 
 
 class Channel:
@@ -188,22 +192,21 @@ class Oms:
             if channel.account == account:
                 channel.adapter = adapter
                 channel.can_amend = adapter.amend_support is AmendSupport.NATIVE
-        self.outbox = [(*out[:2], adapter, *out[3:]) if out[-1] == account else out for out in self.outbox]
 
     # -- what strategies want --------------------------------------------------------------------
 
     def set_quotes(self, channel: Channel, quotes: Sequence[Quote], top: BookTop | None, now_ns: int) -> None:
         """Work towards exactly these quotes, best level first; none pulls them all."""
-        lane = channel.quoting
         levels = len(quotes)
+        if levels == 1 and top is not None and self._requote(channel, quotes[0], top, now_ns):
+            return
+        lane = channel.quoting
         if levels > len(lane.bids):
             lane.grow(levels)
         for level, quote in enumerate(quotes):
             fault = lane.want(level, quote, top)
             if fault:
                 self._refuse(channel, "quote", "BAD_QUOTE", fault, now_ns)
-        if levels == 1 == len(lane.bids) and top is not None and self._move_pair(channel, top, now_ns):
-            return
         amends: list[Slot] = []
         for bid, ask in zip(lane.bids[:levels], lane.asks, strict=False):
             # The side that retreats goes first, so that our own two quotes never meet on the way.
@@ -345,29 +348,32 @@ class Oms:
         that the venue does not know when that time is over never was and never will be.
         """
         outbox, self.outbox = self.outbox, []
-        gate = self.gate
-        for index, out in enumerate(outbox):
-            lsn, intent_ns, adapter, command, action, _, _ = out
+        gate, ports, window_ns = self.gate, self.ports, self.gate.order_window_ns
+        for out in outbox:
+            lsn, intent_ns, account, command = out
             if lsn > durable_lsn:
-                self.outbox = outbox[index:] + self.outbox
+                self.outbox = outbox[outbox.index(out) :] + self.outbox
                 return
-            deadline_ns = gate.deadline_ns(intent_ns)
-            if now_ns >= deadline_ns and action != "query":
+            # `Gate.deadline_ns`, without its call; asked for each, for sending may close the gate.
+            deadline_ns = intent_ns + window_ns
+            if deadline_ns > gate.valid_until_ns:
+                deadline_ns = gate.valid_until_ns
+            if now_ns >= deadline_ns and lsn:
                 reason = "TOO_LATE" if gate.permit(now_ns) else "GATE_CLOSED"
-                self._not_sent(out, reason, f"the right to send ended at {deadline_ns}", now_ns)
+                self._not_sent(command, reason, f"the right to send ended at {deadline_ns}", now_ns)
                 continue
             try:
-                adapter.send(command, deadline_ns)
+                ports[account].send(command, deadline_ns)
             except ExchangeError as error:
-                self._not_sent(out, "NOT_SENT", str(error), now_ns)
+                self._not_sent(command, "NOT_SENT", str(error), now_ns)
             except TandemError:
                 raise
             except Exception as error:  # noqa: BLE001 - plugin boundary: the order's fate is asked for
-                self._send_failed(out, error, now_ns)
+                self._send_failed(account, command, error, now_ns)
 
     def ask(self, account: str, command: Command, now_ns: int) -> None:
         """Queue a query; it needs no journal entry, for it changes nothing, and passes a closed gate."""
-        self.outbox.append((0, now_ns, self.ports[account], command, "query", "", account))
+        self.outbox.append((0, now_ns, account, command))
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -419,54 +425,65 @@ class Oms:
             now_ns,
         )
 
-    def _move_pair(self, channel: Channel, top: BookTop, now_ns: int) -> bool:
-        """Move both orders of a one-level quote, if they rest unfilled and all else stays as it is.
+    def _requote(self, channel: Channel, quote: Quote, top: BookTop, now_ns: int) -> bool:
+        """Take a quote whose two orders rest unfilled in its size, where both are to move or both stay.
 
         This is what a market maker asks most, so it is written as one straight line: it comes to
-        exactly what `set_quotes` and `_amend_quotes` do for it, as tests/core/test_oms_pair.py holds
-        it to. False means that nothing was done and that they have to look.
+        exactly what the rest of `set_quotes` does for it, as tests/core/test_oms_requote.py holds it
+        to. False means that nothing was done.
         """
         lane = channel.quoting
         bid, ask = lane.bids[0], lane.asks[0]
         buy, sell = bid.order, ask.order
-        if buy is None or sell is None or buy.status is not _OPEN or sell.status is not _OPEN:
-            return False  # an OPEN order has no fill: see the table in host/core/lifecycle.py
-        bid_ticks, ask_ticks = bid.wanted_ticks, ask.wanted_ticks
-        bid_move, ask_move = bid_ticks - bid.sent_ticks, ask_ticks - ask.sent_ticks
-        buy_qty, sell_qty = bid.wanted_qty, ask.wanted_qty
-        tolerance, estimate = lane.tolerance(ask_ticks), lane.tick_estimate
-        if not (
-            0 < bid_ticks < ask_ticks  # so the ask's tolerance is the wider one
-            and (bid_move > tolerance or -bid_move > tolerance)
-            and (ask_move > tolerance or -ask_move > tolerance)
-            and now_ns >= bid.backoff_until_ns
-            and now_ns >= ask.backoff_until_ns
-            and not bid.refusals_in_a_row
-            and not ask.refusals_in_a_row
-            and buy_qty == buy.qty
-            and sell_qty == sell.qty
-            and channel.can_amend
-            and channel.risk.pass_repriced_pair(
-                buy, bid_ticks * estimate, sell, ask_ticks * estimate, top, now_ns
-            )
+        bid_price, ask_price, tick, qty = quote.bid, quote.ask, lane.tick_estimate, lane.lot_qty
+        if (
+            buy is None
+            or sell is None
+            or buy.status is not _OPEN  # and so without a fill: see the table in host/core/lifecycle.py
+            or sell.status is not _OPEN
+            or bid_price is None
+            or ask_price is None
+            or not tick <= bid_price < ask_price < _FAR  # NaN fails it too
+            or bid_price + tick > top.ask  # nearer it would have to be kept from crossing
+            or ask_price - tick < top.bid
+            or quote.bid_qty is not lane.raw_qty  # strategies quote the same size object again and again
+            or quote.ask_qty is not lane.raw_qty
+            or buy.qty != qty
+            or sell.qty != qty
+            or len(lane.bids) != 1
         ):
             return False
-        bid.sent_ticks, ask.sent_ticks = bid_ticks, ask_ticks
-        buy_id, sell_id, tick = buy.client_id, sell.client_id, lane.tick
-        buy_price, sell_price = bid_ticks * tick, ask_ticks * tick
-        changes = (e.Change(buy_id, buy_price, buy_qty), e.Change(sell_id, sell_price, sell_qty))
-        symbol, adapter = channel.symbol, channel.adapter
-        commands = (
-            AmendOrder(buy_id, symbol, _BUY, buy_price, buy_qty, buy.venue_id),
-            AmendOrder(sell_id, symbol, _SELL, sell_price, sell_qty, sell.venue_id),
+        bid_ticks = floor(bid_price * lane.inverse_tick + TICK_NOISE)
+        ask_ticks = ceil(ask_price * lane.inverse_tick - TICK_NOISE)
+        bid_move, ask_move = bid_ticks - bid.sent_ticks, ask_ticks - ask.sent_ticks
+        bid_tolerance, ask_tolerance = lane.tolerances(bid_ticks, ask_ticks)
+        bid_stays = -bid_tolerance <= bid_move <= bid_tolerance
+        ask_stays = -ask_tolerance <= ask_move <= ask_tolerance
+        if bid_stays and ask_stays:
+            bid.wanted_ticks, ask.wanted_ticks, bid.wanted_qty, ask.wanted_qty = (
+                bid_ticks,
+                ask_ticks,
+                qty,
+                qty,
+            )
+            return True
+        if (
+            bid_stays
+            or ask_stays
+            or now_ns < bid.backoff_until_ns
+            or now_ns < ask.backoff_until_ns
+            or bid.refusals_in_a_row
+            or ask.refusals_in_a_row
+            or not channel.can_amend
+            or not channel.risk.pass_repriced_pair(bid_ticks * tick, ask_ticks * tick, qty, top, now_ns)
+        ):
+            return False
+        bid.wanted_qty = ask.wanted_qty = qty
+        bid.wanted_ticks = bid.sent_ticks = bid_ticks
+        ask.wanted_ticks = ask.sent_ticks = ask_ticks
+        self._send_pair(
+            channel, buy, bid_ticks * lane.tick, sell, ask_ticks * lane.tick, qty, bid_move > 0, now_ns
         )
-        if bid_move > 0:  # the side that retreats goes first
-            changes, commands = changes[::-1], commands[::-1]
-        self._record(e.AmendSent(changes), now_ns)
-        self.amends_sent += 2
-        lsn, outbox, instance, account = self.state.lsn, self.outbox, channel.instance, channel.account
-        outbox.append((lsn, now_ns, adapter, commands[0], "amend", instance, account))
-        outbox.append((lsn, now_ns, adapter, commands[1], "amend", instance, account))
         return True
 
     def _amend_quotes(
@@ -516,8 +533,8 @@ class Oms:
         if not changes:
             return
         self._record(e.AmendSent(tuple(changes)), now_ns)
-        risk, lsn, outbox, adapter = channel.risk, self.state.lsn, self.outbox, channel.adapter
-        instance, account, symbol = channel.instance, channel.account, channel.symbol
+        risk, lsn, outbox = channel.risk, self.state.lsn, self.outbox
+        account, symbol = channel.account, channel.symbol
         self.amends_sent += len(changes)
         channel.commands += len(changes)
         for order, change in zip(orders, changes, strict=True):
@@ -525,7 +542,30 @@ class Oms:
             if qty != order.qty:
                 risk.order_changed(order)
             command = AmendOrder(order.client_id, symbol, order.side, price, qty, order.venue_id)
-            outbox.append((lsn, now_ns, adapter, command, "amend", instance, account))
+            outbox.append((lsn, now_ns, account, command))
+
+    def _send_pair(
+        self,
+        channel: Channel,
+        buy: Order,
+        buy_price: Decimal,
+        sell: Order,
+        sell_price: Decimal,
+        qty: Decimal,
+        is_rising: bool,
+        now_ns: int,
+    ) -> None:
+        buy_id, sell_id, symbol, account = buy.client_id, sell.client_id, channel.symbol, channel.account
+        first, second = _Change(buy_id, buy_price, qty), _Change(sell_id, sell_price, qty)
+        if is_rising:  # the side that retreats goes first, as in `set_quotes`
+            first, second = second, first
+        self._record(_AmendSent((first, second)), now_ns)
+        self.amends_sent += 2
+        channel.commands += 2
+        lsn = self.state.lsn
+        move_buy = (lsn, now_ns, account, AmendOrder(buy_id, symbol, _BUY, buy_price, qty, buy.venue_id))
+        move_sell = (lsn, now_ns, account, AmendOrder(sell_id, symbol, _SELL, sell_price, qty, sell.venue_id))
+        self.outbox += (move_sell, move_buy) if is_rising else (move_buy, move_sell)
 
     def _send_place(
         self,
@@ -567,11 +607,8 @@ class Oms:
             (
                 self.state.lsn,
                 now_ns,
-                channel.adapter,
-                PlaceOrder(client_id, symbol, side, type_, time_in_force, price, qty, post_only, reduce_only),
-                "place",
-                channel.instance,
                 account,
+                PlaceOrder(client_id, symbol, side, type_, time_in_force, price, qty, post_only, reduce_only),
             )
         )
         return order
@@ -584,31 +621,30 @@ class Oms:
             (
                 self.state.lsn,
                 now_ns,
-                self.ports[order.account],
-                CancelOrder(order.client_id, order.symbol, order.venue_id),
-                "cancel",
-                order.instance,
                 order.account,
+                CancelOrder(order.client_id, order.symbol, order.venue_id),
             )
         )
 
-    def _not_sent(self, out: Outgoing, reason: str, detail: str, now_ns: int) -> None:
+    def _not_sent(self, command: Command, reason: str, detail: str, now_ns: int) -> None:
         self.refused += 1
-        _, _, _, command, action, instance, account = out
         if not isinstance(command, PlaceOrder | AmendOrder | CancelOrder):
             return  # a query is asked again by whoever needs its answer
-        self.commit(
-            e.CommandRefused(instance, account, command.symbol, action, reason, detail, command.client_id),
-            now_ns,
-        )
+        action, client_id = _ACTIONS[type(command)], command.client_id
+        order = self.state.orders.get(client_id) or self.state.retired.get(client_id)
+        if order is not None:
+            instance, account, symbol = order.instance, order.account, order.symbol
+            refused = e.CommandRefused(instance, account, symbol, action, reason, detail, client_id)
+            self.commit(refused, now_ns)
 
-    def _send_failed(self, out: Outgoing, error: Exception, now_ns: int) -> None:
+    def _send_failed(self, account: str, command: Command, error: Exception, now_ns: int) -> None:
         """Note that an adapter broke while sending: the command may have left or not."""
-        _, _, _, command, action, instance, account = out
+        action, client_id = _ACTIONS.get(type(command), "query"), getattr(command, "client_id", "")
+        order = self.state.orders.get(client_id)
         text = f"adapter of {account} raised {type(error).__name__} when it sent a {action}: {error}"
-        self._record(e.Alert("adapter_failed", text, instance), now_ns)
-        if isinstance(command, PlaceOrder | AmendOrder | CancelOrder):
-            self.commit(e.Reported(account, RequestUnanswered(command.client_id, text, now_ns)), now_ns)
+        self._record(e.Alert("adapter_failed", text, "" if order is None else order.instance), now_ns)
+        if action != "query":
+            self.commit(e.Reported(account, RequestUnanswered(client_id, text, now_ns)), now_ns)
 
     def _risk_refused(self, channel: Channel, action: str, refusal: Refusal, now_ns: int) -> None:
         self._refuse(channel, action, refusal.reason, refusal.detail, now_ns)
@@ -663,6 +699,9 @@ class Oms:
 
 def _least_ticks(tolerance_bps: float) -> int:
     return 1 if tolerance_bps else 0
+
+
+_ACTIONS: Final[dict[type[Any], str]] = {PlaceOrder: "place", AmendOrder: "amend", CancelOrder: "cancel"}
 
 
 def _order_of(slot: Slot) -> Order:

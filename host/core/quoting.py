@@ -13,10 +13,10 @@ from typing import Final
 
 from host.api import BookTop, Instrument, Order, OrderStatus, Quote, Side
 
-__all__ = ["QuoteLane", "Slot", "Step"]
+__all__ = ["TICK_NOISE", "QuoteLane", "Slot", "Step"]
 
 _ZERO: Final = Decimal(0)
-_HALF_TICK: Final = 1e-6
+TICK_NOISE: Final = 1e-6
 """Float noise, in ticks, that must not push a price to the next tick."""
 
 MAX_BACKOFF_NS: Final = 5_000_000_000
@@ -111,15 +111,15 @@ class QuoteLane:
     """
 
     __slots__ = (
-        "_inverse_tick",
-        "_last_lot_qty",
-        "_last_raw_qty",
-        "_tolerance_rate",
         "asks",
         "bids",
         "instrument",
+        "inverse_tick",
+        "lot_qty",
+        "raw_qty",
         "tick",
         "tick_estimate",
+        "tolerance_rate",
         "tolerance_ticks",
     )
 
@@ -130,13 +130,13 @@ class QuoteLane:
         self.asks: list[Slot] = [Slot(Side.SELL, 0)]
         self.tick = instrument.tick_size
         self.tick_estimate = float(instrument.tick_size)
-        self._inverse_tick = 1.0 / float(instrument.tick_size)
-        self._last_raw_qty = _ZERO
-        self._last_lot_qty = _ZERO
+        self.inverse_tick = 1.0 / float(instrument.tick_size)
+        self.raw_qty = _ZERO
+        self.lot_qty = _ZERO
 
     def set_tolerance(self, bps: float, ticks: int) -> None:
         """Let wanted prices move so far, from the next one on, before their orders follow."""
-        self._tolerance_rate = bps * 1e-4
+        self.tolerance_rate = bps * 1e-4
         self.tolerance_ticks = ticks
 
     def slots(self) -> list[Slot]:
@@ -169,19 +169,19 @@ class QuoteLane:
         Returns what is wrong with a price that is no positive number or a quantity that is none at
         all; nothing is wanted there then.
         """
-        inverse_tick, tick = self._inverse_tick, self.tick_estimate
+        inverse_tick, tick = self.inverse_tick, self.tick_estimate
         fault = ""
         slot, price = self.bids[level], quote.bid
         slot.wanted_ticks = 0
         if price is not None:
             if 0.0 < price * inverse_tick < inf:
                 qty = quote.bid_qty
-                slot.wanted_qty = qty = self._last_lot_qty if qty is self._last_raw_qty else self._lots(qty)
+                slot.wanted_qty = qty = self.lot_qty if qty is self.raw_qty else self._lots(qty)
                 if qty:
-                    ticks = floor(price * inverse_tick + _HALF_TICK)
+                    ticks = floor(price * inverse_tick + TICK_NOISE)
                     # Nearer than a tick to the other side? Further away the bound cannot matter.
                     if top is not None and price + tick > top.ask:
-                        highest = ceil(top.ask * inverse_tick - _HALF_TICK) - 1
+                        highest = ceil(top.ask * inverse_tick - TICK_NOISE) - 1
                         if ticks > highest:
                             ticks = highest
                     if ticks > 0:
@@ -195,11 +195,11 @@ class QuoteLane:
         if price is not None:
             if 0.0 < price * inverse_tick < inf:
                 qty = quote.ask_qty
-                slot.wanted_qty = qty = self._last_lot_qty if qty is self._last_raw_qty else self._lots(qty)
+                slot.wanted_qty = qty = self.lot_qty if qty is self.raw_qty else self._lots(qty)
                 if qty:
-                    ticks = ceil(price * inverse_tick - _HALF_TICK)
+                    ticks = ceil(price * inverse_tick - TICK_NOISE)
                     if top is not None and price - tick < top.bid:
-                        lowest = floor(top.bid * inverse_tick + _HALF_TICK) + 1
+                        lowest = floor(top.bid * inverse_tick + TICK_NOISE) + 1
                         if ticks < lowest:
                             ticks = lowest
                     slot.wanted_ticks = ticks
@@ -211,11 +211,17 @@ class QuoteLane:
 
     def tolerance(self, ticks: int) -> int:
         """Return the tolerated move, in ticks, of a price of so many ticks."""
-        by_bps = int(ticks * self._tolerance_rate)
+        by_bps = int(ticks * self.tolerance_rate)
         return by_bps if by_bps > self.tolerance_ticks else self.tolerance_ticks
+
+    def tolerances(self, bid_ticks: int, ask_ticks: int) -> tuple[int, int]:
+        """Return `tolerance` of both."""
+        least, rate = self.tolerance_ticks, self.tolerance_rate
+        of_bid, of_ask = int(bid_ticks * rate), int(ask_ticks * rate)
+        return of_bid if of_bid > least else least, of_ask if of_ask > least else least
 
     def _lots(self, qty: Decimal) -> Decimal:
         # Strategies quote the same size object again and again: `want` divides it only once.
-        self._last_lot_qty = self.instrument.qty_floor(qty) if qty.is_finite() and qty > _ZERO else _ZERO
-        self._last_raw_qty = qty
-        return self._last_lot_qty
+        self.lot_qty = self.instrument.qty_floor(qty) if qty.is_finite() and qty > _ZERO else _ZERO
+        self.raw_qty = qty
+        return self.lot_qty

@@ -4,6 +4,7 @@ Everything here follows from the live orders and holdings alone, so that a rebui
 that was fed step by step; the order rate, which looks back one second, is the one exception.
 """
 
+from collections import deque
 from decimal import Decimal
 from math import fsum
 
@@ -48,46 +49,38 @@ class Market:
 class RateWindow:
     """Allows at most `limit` events in any window of one second: it keeps the last `limit` times."""
 
-    __slots__ = ("_next", "_times", "limit")
+    __slots__ = ("_times", "limit")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._times = [-_SECOND_NS] * limit
-        self._next = 0
+        self._times = deque([-_SECOND_NS] * limit, maxlen=limit)
 
     def take(self, now_ns: int) -> bool:
         """Note one event and return True, or return False where it would be one too many."""
-        index = self._next
         times = self._times
-        if now_ns - times[index] < _SECOND_NS:
+        if now_ns - times[0] < _SECOND_NS:
             return False
-        times[index] = now_ns
-        index += 1
-        self._next = index if index < self.limit else 0
+        times.append(now_ns)
         return True
 
     def take_two(self, now_ns: int) -> bool:
         """Note two events and return True, or note none and return False where there is no room for both."""
-        limit, times, first = self.limit, self._times, self._next
-        second = first + 1 if first + 1 < limit else 0
-        # Times rise from `first` on, so that the second slot is the younger one of the two.
-        if limit < 2 or now_ns - times[second] < _SECOND_NS:
+        times = self._times
+        if self.limit < 2 or now_ns - times[1] < _SECOND_NS:
             return False
-        times[first] = times[second] = now_ns
-        self._next = second + 1 if second + 1 < limit else 0
+        times.append(now_ns)
+        times.append(now_ns)
         return True
 
     def give_back(self) -> None:
         """Forget the event noted last: it was not sent after all."""
-        self._next = (self._next or self.limit) - 1
-        self._times[self._next] = -_SECOND_NS
+        self._times.pop()
+        self._times.appendleft(-_SECOND_NS)
 
     def with_limit(self, limit: int) -> "RateWindow":
         """Return a window that allows another number, and counts what this one counted."""
         other = RateWindow(limit)
-        latest = [*self._times[self._next :], *self._times[: self._next]][-limit:]
-        # The oldest comes next: it is the first to be a second ago.
-        other._times[limit - len(latest) :] = latest
+        other._times.extend(self._times)
         return other
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from host.api import BookTop, Instrument, InstrumentKind, Order, Side
 from host.core.accounting import EXACT, Holding
-from host.core.risk_exposure import Market, OwnOrders, Scope, exposed_qty
+from host.core.risk_exposure import Market, OwnOrders, RateWindow, Scope, exposed_qty
 from host.core.risk_limits import Action, Refusal, RiskReason, SelfTrade
 
 __all__ = ["Lane"]
@@ -233,7 +233,7 @@ class Lane:
         return self._count_rate(now_ns)
 
     def pass_repriced_pair(
-        self, buy: Order, buy_estimate: float, sell: Order, sell_estimate: float, top: BookTop, now_ns: int
+        self, buy_estimate: float, sell_estimate: float, qty: Decimal, top: BookTop, now_ns: int
     ) -> bool:
         """Let a resting post-only buy and sell move to new prices, their quantities unchanged.
 
@@ -243,28 +243,32 @@ class Lane:
         a Decimal as a float would cost more than all else here.
         """
         self.market.top = top
-        bid, ask, passed_qty = top.bid, top.ask, self._passed_qty
+        bid, ask = top.bid, top.ask
         mid = (bid + ask) * 0.5
         reach = mid * self._pair_collar
-        higher = buy_estimate if buy_estimate > sell_estimate else sell_estimate
         if (
             self.killed is not None
-            or not (0.0 < bid < _INFINITY and 0.0 < ask < _INFINITY)
+            or not 0.0 < bid < ask < _INFINITY
             or now_ns - top.ts_recv > self._max_age_ns
             or buy_estimate > mid + reach
             or sell_estimate < mid - reach
-            or higher * self._passed_estimate > self._pair_notional
-            or buy.qty != passed_qty
-            or sell.qty != passed_qty
+            or sell_estimate * self._passed_estimate > self._pair_notional
+            or buy_estimate > sell_estimate
+            or qty != self._passed_qty
         ):
             return False
-        for index, (rate, _) in enumerate(self._rates):
+        for rate, _ in self._rates:
             if not rate.take_two(now_ns):
-                for taken, _ in self._rates[:index]:
-                    taken.give_back()
-                    taken.give_back()
+                self._give_back_two(rate)
                 return False
         return True
+
+    def _give_back_two(self, full: RateWindow) -> None:
+        for rate, _ in self._rates:
+            if rate is full:
+                return
+            rate.give_back()
+            rate.give_back()
 
     def _count_rate(self, now_ns: int) -> Refusal | None:
         """Count one order against every rate, or against none and say which is used up."""

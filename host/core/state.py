@@ -316,9 +316,9 @@ class TradingState(Struct):
         return Outcome(order)
 
     def _amend_sent(self, entry: e.AmendSent) -> Outcome | None:
-        ts_ns = self.ts_ns
+        ts_ns, orders = self.ts_ns, self.orders
         for change in entry.changes:
-            order = self.orders[change.client_id]
+            order = orders[change.client_id]
             after = _AFTER_AMEND_SENT.get(order.status)
             if after is None:
                 return self._move(order, OrderEvent.AMEND_SENT)  # says which move is illegal

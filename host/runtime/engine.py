@@ -99,7 +99,8 @@ class Engine:
         """Told what the journal has no room for; all other alerts are read from the journal."""
         self.after_turn: list[Callable[[int], None]] = []
         """What is to be done once, between this event and the next, before the turn's entries are written."""
-        self._depth = 0
+        self.depth = 0
+        """How many turns are open: they nest when an adapter answers at once."""
         self._sent_before = 0
         journal.on_trouble(self.safety.journal_trouble)
 
@@ -132,24 +133,32 @@ class Engine:
 
     def begin_turn(self, now_ns: int) -> None:
         """Enter a turn; turns may nest when an adapter answers at once."""
-        self._depth += 1
+        self.depth += 1
         self.now_ns = now_ns
 
     def end_turn(self, now_ns: int, started_ns: int) -> None:
         """Write what the turn journaled, then let its commands out."""
-        self._depth -= 1
-        if self._depth:
+        self.depth -= 1
+        if self.depth:
             return
         oms, journal = self.oms, self.journal
         if journal.last_lsn == journal.flushed_lsn and not oms.outbox and not self.after_turn:
             return
-        self._depth = 1  # answers that come while we send belong to this turn
+        self.depth = 1  # answers that come while we send belong to this turn
         try:
-            self._run_after_turn(now_ns)
-            self._write_and_send(now_ns)
-            if self.after_turn:  # those answers were too much for somebody
-                self._run_after_turn(now_ns)
-                self._write_and_send(now_ns)
+            while True:  # write first, send second; once more for what sending itself led to
+                if self.after_turn:
+                    self._run_after_turn(now_ns)
+                if self.roster.touched:
+                    # In the same write as what the strategies heard: neither is ever there alone.
+                    self.roster.save_touched(now_ns)
+                journal.flush()
+                waiting = len(oms.outbox)
+                if waiting:
+                    oms.flush(now_ns, journal.durable_lsn)
+                is_written = journal.last_lsn == journal.flushed_lsn
+                if is_written and not self.after_turn and len(oms.outbox) in (0, waiting):
+                    break  # what is left waits for the disk
             sent = oms.orders_sent + oms.amends_sent
             if sent != self._sent_before:
                 self._sent_before = sent
@@ -158,7 +167,7 @@ class Engine:
         except JournalError as error:
             self.abort_turn(error)
         finally:
-            self._depth = 0
+            self.depth = 0
 
     def _run_after_turn(self, now_ns: int) -> None:
         while self.after_turn:
@@ -166,25 +175,11 @@ class Engine:
 
     def abort_turn(self, error: JournalError) -> None:
         """End a turn whose entries cannot be written: nothing of it is sent, and nothing ever after."""
-        self._depth = 0
+        self.depth = 0
         self.oms.outbox.clear()
         self.after_turn.clear()
         self.roster.touched.clear()
         self.halt(f"the journal cannot be written: {error}")
-
-    def _write_and_send(self, now_ns: int) -> None:
-        """Write first, send second; once more for what sending itself led to."""
-        oms, journal = self.oms, self.journal
-        while True:
-            if self.roster.touched:
-                # In the same write as what the strategies heard: neither is ever there alone.
-                self.roster.save_touched(now_ns)
-            journal.flush()
-            waiting = len(oms.outbox)
-            if waiting:
-                oms.flush(now_ns, journal.durable_lsn)
-            if journal.last_lsn == journal.flushed_lsn and (not oms.outbox or len(oms.outbox) == waiting):
-                return  # what is left waits for the disk
 
     def record(self, entry: e.Entry, now_ns: int) -> Outcome | None:
         """Append an entry and apply it: the only way in which trading state changes."""

@@ -197,11 +197,16 @@ class AccountFeed:
         engine.events += 1
         if feed is None or engine.halted:
             return
-        now_ns = self.now_ns()
-        engine.begin_turn(now_ns)
+        # Most events are quotes, and each call costs: so the turn begins and the quote is taken in here.
+        engine.depth += 1
+        engine.now_ns = now_ns = self.now_ns()
         try:
-            if type(event) is BookTop:  # told apart here and not one call further down: most events are
-                self._on_top(feed, event)
+            if type(event) is BookTop:
+                feed.quotes.append(event)
+                if feed.book.apply_top(event):
+                    self._new_top(feed, event)
+                elif feed.book.top_fault:
+                    engine.safety.book_fault(feed, feed.book.top_fault)
             else:
                 self._take_in(feed, event, now_ns)
         except JournalError as error:
@@ -228,19 +233,19 @@ class AccountFeed:
             except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary: quarantined
                 self._engine.roster.misbehaved(instance, error, handle)
 
-    def _on_top(self, feed: SymbolFeed, top: BookTop) -> None:
-        feed.quotes.append(top)
-        if feed.book.apply_top(top):
-            self._new_top(feed, top)
-        elif feed.book.top_fault:
-            self._engine.safety.book_fault(feed, feed.book.top_fault)
-
     def _new_top(self, feed: SymbolFeed, top: BookTop) -> None:
         if feed.fault:
             feed.fault = ""
         if feed.features is not None:
             feed.features.on_book(top)
-        self._hand_out(feed.on_book, top)
+        self.history.add(top)
+        for instance, handle in feed.on_book:  # `_hand_out` without its call: every order starts here
+            try:
+                handle(top)
+            except JournalError:
+                raise
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary: quarantined
+                self._engine.roster.misbehaved(instance, error, handle)
 
     def _on_depth(self, feed: SymbolFeed, depth: Depth) -> None:
         book, engine = feed.book, self._engine

@@ -138,20 +138,17 @@ class Instance:
             channel = self._channel(symbol)
         feed = self.feeds[symbol]
         if self.models and quotes:
-            quotes = self._adjusted(quotes, feed, channel.risk.inventory_ratio)
+            assert feed.features is not None  # made together with the models' instance
+            features = feed.features.features(channel.risk.inventory_ratio)
+            adjusted = []
+            for quote in quotes:
+                for model in self.models:
+                    quote = model.adjust(features, quote)  # noqa: PLW2901 - each model sees the last one's
+                adjusted.append(quote)
+            quotes = adjusted
         book = feed.book
         engine = self._engine
         engine.oms.set_quotes(channel, quotes, None if book.top_fault else book.top, engine.now_ns)
-
-    def _adjusted(self, quotes: Sequence[Quote], feed: SymbolFeed, inventory_ratio: float) -> list[Quote]:
-        assert feed.features is not None  # made together with the models' instance
-        features = feed.features.features(inventory_ratio)
-        adjusted = []
-        for quote in quotes:
-            for model in self.models:
-                quote = model.adjust(features, quote)  # noqa: PLW2901 - each model sees the last one's
-            adjusted.append(quote)
-        return adjusted
 
     def place(self, request: OrderRequest) -> str:
         """Send one order and return its client order id; raise `OrderRefused` if it may not go."""

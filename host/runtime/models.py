@@ -19,6 +19,10 @@ Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 SAMPLES_KEPT: Final = 128
 """Some seconds of quoting, and more calls than it takes to know what a model costs."""
 
+SAMPLE_EVERY: Final = 16
+"""Once there are so many, one quote in 16 is kept: what is kept long enough to leave the processor's
+caches costs more to let go of again than all else here."""
+
 Sample = tuple[Features, Quote, Adjustment | None]
 """What a model was asked, and what it said (None: nothing that could be used)."""
 
@@ -71,7 +75,9 @@ class ModelStage:
             self.recent.append((features, quote, None))
             return self._skip(quote, f"{type(error).__name__}: {error}")
         taken_ns = stopwatch_ns() - started_ns
-        self.recent.append((features, quote, adjustment))
+        recent = self.recent
+        if len(recent) < SAMPLES_KEPT or not self.used % SAMPLE_EVERY:
+            recent.append((features, quote, adjustment))
         if taken_ns > self._budget_ns:
             self.slowest_ns = max(self.slowest_ns, taken_ns)
             return self._skip(quote, f"needed longer than its budget of {self.model.budget_us:g} µs")
