@@ -1,5 +1,6 @@
 """Splits the time of one tick among the stages that it passes through."""
 
+import statistics
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -45,10 +46,10 @@ class StageClock:
         ]
         self._rig = rig
         self._originals: list[tuple[Any, str, Any]] = []
-        self._total: dict[str, int] = dict.fromkeys(["dispatch", *(name for name, _, _ in self._targets)], 0)
+        self._spent: dict[str, int] = dict.fromkeys(["dispatch", *(name for name, _, _ in self._targets)], 0)
+        self._by_tick: dict[str, list[int]] = {name: [] for name in self._spent}
         self._inner = [0]
         self._is_on = False
-        self._ticks = 0
 
     def __enter__(self) -> Self:
         for name, owner, attribute in self._targets:
@@ -67,20 +68,23 @@ class StageClock:
     def tick(self, frame: bytes) -> None:
         """Time one tick; what is between the stages counts as dispatch."""
         self._is_on = True
-        self._ticks += 1
+        for name in self._spent:
+            self._spent[name] = 0
         self._inner.append(0)
         started = time.perf_counter_ns()
         self._rig.tick(frame)
         spent = time.perf_counter_ns() - started
-        self._total["dispatch"] += spent - self._inner.pop()
+        self._spent["dispatch"] += spent - self._inner.pop()
         self._is_on = False
+        for name, taken in self._spent.items():
+            self._by_tick[name].append(taken)
 
     def result(self) -> dict[str, float]:
-        """Return µs per tick, by stage."""
-        return {name: round(total / self._ticks / 1e3, 2) for name, total in self._total.items()}
+        """Return the median µs per tick, by stage."""
+        return {name: round(statistics.median(taken) / 1e3, 2) for name, taken in self._by_tick.items()}
 
     def _timed(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-        now, inner, total = time.perf_counter_ns, self._inner, self._total
+        now, inner, total = time.perf_counter_ns, self._inner, self._spent
 
         def timed(*args: Any, **kwargs: Any) -> Any:
             if not self._is_on:
