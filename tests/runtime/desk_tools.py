@@ -210,7 +210,7 @@ class Desk:
         self.settings = settings
         self.venue = venue or ScriptedVenue()
         self.clock = VirtualClock(now_ns)
-        self.journal = Journal.open(folder, node="desk")
+        self.journal = Journal.open(folder, node="desk", segment_bytes=1 << 20)
         recovered = recover(self.journal)
         self.engine = Engine(
             clock=self.clock,

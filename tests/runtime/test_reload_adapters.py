@@ -189,7 +189,7 @@ class WireDesk:
         self.file.parent.mkdir(parents=True)
         self.file.write_text(PLUGIN)
         self.clock = VirtualClock(START_NS)
-        self.journal = Journal.open(folder / "journal", node="desk")
+        self.journal = Journal.open(folder / "journal", node="desk", segment_bytes=1 << 20)
         self.engine = Engine(
             clock=self.clock,
             journal=self.journal,

@@ -68,7 +68,7 @@ class PaperDesk:
         catalog = Catalog.load([self.file.parent], entry_points=False)
         assert not catalog.problems
         self.clock = VirtualClock(START_NS)
-        self.journal = Journal.open(folder / "journal", node="desk")
+        self.journal = Journal.open(folder / "journal", node="desk", segment_bytes=1 << 20)
         self.engine = Engine(
             clock=self.clock,
             journal=self.journal,
