@@ -49,6 +49,8 @@ class ModelStage:
         self.used = 0
         self.skipped = 0
         self.last_error = ""
+        self.overran = 0
+        """How many of the skipped needed too long; the machine has bad moments too."""
         self.slowest_ns = 0
         """The longest call among those that overran the budget."""
         self.recent: deque[Sample] = deque(maxlen=SAMPLES_KEPT)
@@ -79,6 +81,7 @@ class ModelStage:
         if len(recent) < SAMPLES_KEPT or not self.used % SAMPLE_EVERY:
             recent.append((features, quote, adjustment))
         if taken_ns > self._budget_ns:
+            self.overran += 1
             self.slowest_ns = max(self.slowest_ns, taken_ns)
             return self._skip(quote, f"needed longer than its budget of {self.model.budget_us:g} µs")
         if adjusted is None:

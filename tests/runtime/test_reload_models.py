@@ -275,6 +275,39 @@ def test_version_that_is_slow_after_the_swap_is_taken_back(tmp_path: Path) -> No
     run(desk, story)
 
 
+@pytest.mark.parametrize(("slow_in", "goes_back"), [(40, False), (4, True)])
+def test_version_is_taken_back_for_being_slow_often_not_for_a_bad_moment(
+    tmp_path: Path, slow_in: int, goes_back: bool
+) -> None:
+    desk = ModelDesk(tmp_path, SHIFT.format(answer=1.0))
+    taken_ns = 0
+    desk.clock.stopwatch_ns = lambda: taken_ns
+
+    async def story() -> None:
+        nonlocal taken_ns
+        stage = desk.start().models[0]
+        desk.tick(20)
+        assert (await desk.edit(SHIFT.format(answer=1.5))).state is VersionState.ACTIVE
+        inner = stage._adjust
+        calls = 0
+
+        def adjust(features: Features, quote: Any) -> Any:
+            nonlocal taken_ns, calls
+            calls += 1
+            taken_ns += 300_000 if calls % slow_in == 0 else 1_000
+            return inner(features, quote)
+
+        stage._adjust = adjust
+        desk.tick(500)
+        desk.advance(1.0)
+
+        assert bool(desk.alerts("rolled_back")) == goes_back
+        if goes_back:
+            assert "model shift needed longer than its budget of 200 µs for" in desk.alerts("rolled_back")[0]
+
+    run(desk, story)
+
+
 def features_with(**changed: float) -> Features:
     values = dict.fromkeys(Features.__struct_fields__, 0.0) | changed
     return Features(**values)

@@ -32,7 +32,8 @@ ASYNC_SAMPLES: Final = 3
 SLOW_SHARE: Final = 0.1
 """A model may overrun its budget in this share of its calls: the machine has bad moments too."""
 MOST_SKIPS: Final = 10
-"""Quotes on probation that may go out without the model, whatever the version before it did."""
+"""Quotes on probation that may go out without the model, whatever the version before it did. Of calls
+that overran, this holds once they are more than `SLOW_SHARE`."""
 
 
 class ModelUse(Struct, frozen=True):
@@ -42,6 +43,18 @@ class ModelUse(Struct, frozen=True):
     params: Mapping[str, object]
 
 
+class _Calls(Struct, frozen=True):
+    """How often a model was asked, needed too long, and gave nothing that could be used."""
+
+    calls: int
+    overran: int
+    broken: int
+
+    @classmethod
+    def of(cls, stage: ModelStage) -> "_Calls":
+        return cls(stage.used + stage.skipped, stage.overran, stage.skipped - stage.overran)
+
+
 class ModelProbation:
     """Compares how often a new version is skipped with how often the one before it was."""
 
@@ -49,7 +62,7 @@ class ModelProbation:
         self._stage = stage
         self._limits = limits
         self._started_ns = started_ns
-        self._used_before, self._skipped_before = stage.used, stage.skipped
+        self._before = _Calls.of(stage)
 
     def fault(self) -> str:
         """Return why the version must go back, or an empty text."""
@@ -59,20 +72,26 @@ class ModelProbation:
             return (
                 f"model {stage.name} held the loop for {held_ms:.1f} ms, the limit is {limits.hang_ms:g} ms"
             )
-        used, skipped = self._counted()
-        calls, calls_before = used + skipped, self._used_before + self._skipped_before
+        before, now = self._before, self._counted()
+        is_slow = now.overran > max(MOST_SKIPS, SLOW_SHARE * now.calls)
         # Compared as products: the version before may never have been asked.
-        if skipped > MOST_SKIPS and skipped * calls_before >= 2 * self._skipped_before * calls:
-            return f"model {stage.name} was skipped for {skipped} of {calls} quotes: {stage.last_error}"
+        if is_slow and now.overran * before.calls >= 2 * before.overran * now.calls:
+            budget = f"its budget of {stage.model.budget_us:g} µs"
+            return f"model {stage.name} needed longer than {budget} for {now.overran} of {now.calls} quotes"
+        if now.broken > MOST_SKIPS and now.broken * before.calls >= 2 * before.broken * now.calls:
+            return (
+                f"model {stage.name} was skipped for {now.broken} of {now.calls} quotes: {stage.last_error}"
+            )
         return ""
 
     def is_over(self, now_ns: int) -> bool:
         """Return whether it has been watched for long enough."""
         is_time_up = now_ns - self._started_ns >= self._limits.seconds * 1e9
-        return is_time_up and sum(self._counted()) >= self._limits.events
+        return is_time_up and self._counted().calls >= self._limits.events
 
-    def _counted(self) -> tuple[int, int]:
-        return self._stage.used - self._used_before, self._stage.skipped - self._skipped_before
+    def _counted(self) -> "_Calls":
+        now, before = _Calls.of(self._stage), self._before
+        return _Calls(now.calls - before.calls, now.overran - before.overran, now.broken - before.broken)
 
 
 class ModelRevision:
