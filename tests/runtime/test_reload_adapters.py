@@ -456,6 +456,9 @@ def test_version_that_sees_another_account_is_refused(
     play(desk, story)
 
 
+@pytest.mark.xfail(
+    reason="known defect: taking an adapter back is not always completed in time", strict=False
+)
 @pytest.mark.parametrize(
     ("trouble", "is_old_open"),
     [("losses", True), ("losses", False), ("raises", True), ("raises", False), ("bad book", False)],
