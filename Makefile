@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint types bench clean
+.PHONY: help setup run test lint types proto bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -36,6 +36,9 @@ lint: setup ## check style, formatting and the direction of imports
 
 types: setup ## check types
 	@$(BIN)/mypy
+
+proto: setup ## generate the Python stubs of proto/; with ARGS=--check only say whether they are up to date
+	@scripts/make-protos $(BIN)/python $(ARGS)
 
 bench: setup ## run every benchmark; ARGS are passed to each, for example --json
 	@for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file $(ARGS); done

@@ -1,0 +1,1 @@
+"""Generated from the `.proto` files beside it; `tandem.v1` is the control API."""
