@@ -13,6 +13,7 @@ from host.loader.probe import ProbeResult, probe
 from host.loader.problem import PluginProblem, PluginRejected, UnknownPlugin
 from host.loader.scaffold import ScaffoldRefused, scaffold
 from host.loader.settle import NotStable, settle, settle_files
+from host.loader.source import CompiledVersion
 from host.loader.stages import Outcome, Stage, StageReport
 from host.loader.watch import Notice, PluginWatcher, WatchFailed
 
@@ -21,6 +22,7 @@ __all__ = [
     "ArchivedVersionMissing",
     "Catalog",
     "CheckReport",
+    "CompiledVersion",
     "Discovery",
     "ForkServer",
     "ForkServerFailed",

@@ -1,4 +1,7 @@
-"""The child process of `probe`: reads a version on stdin, writes one JSON line per stage passed."""
+"""The child process of `probe`: reads a version on stdin, writes what it compiles to, then its stages.
+
+Each answer is one line of JSON.
+"""
 
 import faulthandler
 import os
@@ -15,6 +18,7 @@ from host.loader.capture import Version
 from host.loader.importer import import_version, problem_of
 from host.loader.offers import Offer, collect_offers, new_manager
 from host.loader.problem import PluginProblem, PluginRejected
+from host.loader.source import CompiledVersion
 from host.loader.stages import OFFER_CHECKS, Outcome, Stage, StageReport
 
 
@@ -38,12 +42,14 @@ def probe_stdin(deadline_s: float) -> None:
 
 
 def run_stages(version: Version, answers: IO[bytes]) -> None:
-    """Write a report per stage; stop after the first that fails."""
+    """Write what the version compiles to and a report per stage; stop after the first that fails."""
     offers: list[Offer] = []
     process_id = os.getpid()
 
     def import_it() -> str:
-        module = import_version(version)
+        compiled = CompiledVersion.of(version)
+        answers.write(msgspec.json.encode(compiled) + b"\n")  # before the plugin's code can write anything
+        module = import_version(version, compiled)
         if os.getpid() != process_id:
             os._exit(0)  # a copy that the plugin forked: one answers
         others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]

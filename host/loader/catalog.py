@@ -3,7 +3,7 @@
 import functools
 import importlib.metadata
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +16,7 @@ from host.loader.importer import import_version, problem_of, unload
 from host.loader.offers import Kind, Offer, collect_offers, new_manager
 from host.loader.problem import PluginProblem, PluginRejected, UnknownPlugin
 from host.loader.schema import check_params, check_state
+from host.loader.source import CompiledVersion
 
 __all__ = ["ENTRY_POINT_GROUP", "Catalog"]
 
@@ -53,38 +54,75 @@ class Catalog:
                 catalog._try(functools.partial(catalog._add_installed, entry_point))
         return catalog
 
-    def add(self, version: Version) -> list[Offer]:
-        """Import one version and offer what it provides; raise `PluginRejected` and change nothing."""
-        module = import_version(version)
+    def add(self, version: Version, compiled: CompiledVersion | None = None) -> list[Offer]:
+        """Import one version and offer what it provides; raise `PluginRejected` and change nothing.
+
+        `compiled` is what a probe that passed made of this version: its checks are not repeated then.
+        """
+        module = import_version(version, compiled)
         try:
-            offers = self._admit(module, version)
+            offers = self._admit(module, version, is_proved=compiled is not None)
         except PluginRejected:
             unload(version)
             raise
         self._imported.append(version)
         return offers
 
-    def with_version(self, version: Version) -> "Catalog":
+    def with_version(self, version: Version, compiled: CompiledVersion | None = None) -> "Catalog":
         """Return a catalog like this one in which the plugin of that name is `version`.
 
-        This one is left as it is. Raises `PluginRejected`.
+        `compiled` is as for `add`. This one is left as it is. Raises `PluginRejected`, for a plugin of an
+        installed package too.
         """
-        other = Catalog()
+        other = self._without(version.name)
         try:
-            for name, kept in self.versions.items():
-                if name != version.name and kept.digest:
-                    import_version(kept)
-                    other._imported.append(kept)
-                if name != version.name:
-                    other.versions[name] = kept
-            other._offers = {
-                key: offer for key, offer in self._offers.items() if offer.version.name != version.name
-            }
-            other.problems = [problem for problem in self.problems if problem.plugin != version.name]
-            other.add(version)
+            other.add(version, compiled)
         except PluginRejected:
             other.close()
             raise
+        return other
+
+    def with_offers(self, version: Version, offers: Sequence[Offer]) -> "Catalog":
+        """Return a catalog like this one in which `version`, which is loaded, offers what it did before.
+
+        Nothing is imported or checked again, so it does not hold up what runs. Raises `PluginRejected`
+        where another plugin offers something of that name by now.
+        """
+        other = self._without(version.name)
+        problems = other._conflicts(version, offers)
+        if problems:
+            other.close()
+            raise PluginRejected(problems)
+        import_version(version)
+        other._imported.append(version)
+        other._take(version, offers)
+        return other
+
+    def is_installed(self, plugin: str) -> bool:
+        """Return whether the plugin came with an installed package, by its entry point."""
+        version = self.versions.get(plugin)
+        return version is not None and version not in self._imported
+
+    def check_reloadable(self, plugin: str) -> None:
+        """Raise `PluginRejected` for a plugin whose code only a restart can change."""
+        if self.is_installed(plugin):
+            cause = "RESTART_REQUIRED: it comes with an installed package, whose code is never reloaded"
+            next_step = (
+                "restart the node to run what is installed, or give the file in its place another name"
+            )
+            raise PluginRejected([self.versions[plugin].problem(cause, next_step=next_step)])
+
+    def _without(self, plugin: str) -> "Catalog":
+        self.check_reloadable(plugin)
+        other = Catalog()
+        for name, kept in self.versions.items():
+            if name != plugin:
+                if kept in self._imported:  # else an installed package's: its modules are not ours
+                    import_version(kept)
+                    other._imported.append(kept)
+                other.versions[name] = kept
+        other._offers = {key: offer for key, offer in self._offers.items() if offer.version.name != plugin}
+        other.problems = [problem for problem in self.problems if problem.plugin != plugin]
         return other
 
     def close(self) -> None:
@@ -101,6 +139,10 @@ class Catalog:
     def offers(self) -> Mapping[tuple[Kind, str], Offer]:
         """Return everything on offer, by kind and name."""
         return self._offers
+
+    def offers_of(self, plugin: str) -> list[Offer]:
+        """Return what one plugin offers; nothing where there is none of that name."""
+        return [offer for offer in self._offers.values() if offer.version.name == plugin]
 
     def strategy(self, name: str) -> Offer:
         """Return a strategy by the name that configurations use; raise `UnknownPlugin`."""
@@ -136,29 +178,34 @@ class Catalog:
     def _add_file(self, path: Path) -> None:
         self.add(capture(path))
 
-    def _admit(self, module: ModuleType, version: Version) -> list[Offer]:
+    def _admit(self, module: ModuleType, version: Version, *, is_proved: bool = False) -> list[Offer]:
         offers = collect_offers(self.manager, module, version)
-        problems: list[PluginProblem] = []
-        for offer in offers:
+        problems = self._conflicts(version, offers)
+        for offer in () if is_proved else offers:
             for check in (check_signatures, check_params, check_state):
                 try:
                     check(offer)
                 except PluginRejected as rejected:
                     problems.extend(rejected.problems)
-            taken = self._offers.get((offer.kind, offer.name))
-            if taken is not None:
-                problems.append(
-                    version.problem(
-                        f'offers {offer.kind} "{offer.name}", which {taken.version.root} offers too',
-                        next_step="rename one of them",
-                    )
-                )
         if problems:
             self.manager.unregister(module)
             raise PluginRejected(problems)
+        self._take(version, offers)
+        return offers
+
+    def _conflicts(self, version: Version, offers: Sequence[Offer]) -> list[PluginProblem]:
+        return [
+            version.problem(
+                f'offers {offer.kind} "{offer.name}", which {taken.version.root} offers too',
+                next_step="rename one of them",
+            )
+            for offer in offers
+            if (taken := self._offers.get((offer.kind, offer.name))) is not None
+        ]
+
+    def _take(self, version: Version, offers: Sequence[Offer]) -> None:
         self._offers.update({(offer.kind, offer.name): offer for offer in offers})
         self.versions[version.name] = version
-        return offers
 
     def _add_installed(self, entry_point: importlib.metadata.EntryPoint) -> None:
         """Offer what an installed package's entry point names: a module, imported the ordinary way.

@@ -22,7 +22,7 @@ from types import CodeType, ModuleType
 from host.loader.capture import NAMESPACE, Version
 from host.loader.problem import PluginProblem, PluginRejected
 from host.loader.resources import CapturedResources
-from host.loader.source import compile_files
+from host.loader.source import CompiledVersion, compile_files
 
 __all__ = ["import_version", "is_loaded", "problem_of", "unload"]
 
@@ -70,10 +70,10 @@ _NOTHING = compile("", "<a folder without __init__.py>", "exec")
 class _Loaded:
     """A version that is in place: how to load each of its modules."""
 
-    def __init__(self, version: Version) -> None:
+    def __init__(self, version: Version, compiled: CompiledVersion | None) -> None:
         self.version = version
         self.holders = 0
-        self.codes = compile_files(version)
+        self.codes = compile_files(version) if compiled is None else compiled.codes_of(version)
         self._loaders: dict[str, _VersionLoader] = {}
         # Packages first: they win over a module of their name, as they do on disk.
         for file in sorted(self.codes, key=lambda file: not file.endswith("__init__.py")):
@@ -121,18 +121,21 @@ _FINDER = _VersionFinder()
 _LOCK = threading.RLock()  # imports run in worker threads during a reload
 
 
-def import_version(version: Version) -> ModuleType:
+def import_version(version: Version, compiled: CompiledVersion | None = None) -> ModuleType:
     """Import a version's top module, or return it when this very version is loaded already.
 
-    Each successful call is paired with one `unload`. Raises `PluginRejected` for whatever goes
-    wrong, naming file and line, and leaves nothing behind then. Not proof against an import that
-    never returns or kills the process: `probe` is.
+    `compiled` spares compiling it here. Each successful call is paired with one `unload`. Raises
+    `PluginRejected` for whatever goes wrong, naming file and line, and leaves nothing behind then.
+    Not proof against an import that never returns or kills the process: `probe` is.
     """
     with _LOCK:
         loaded = _FINDER.loaded.get(version.namespace)
         if loaded is None:
-            loaded = _Loaded(version)
+            loaded = _Loaded(version, compiled)
             _install(loaded)
+        elif loaded.holders:
+            loaded.holders += 1
+            return sys.modules[version.package]
         try:
             module = importlib.import_module(version.package)
         except BaseException as error:

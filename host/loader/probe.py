@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from host.loader.capture import Version
 from host.loader.problem import PluginProblem
+from host.loader.source import CompiledVersion
 from host.loader.stages import Outcome, Stage, StageReport
 
 __all__ = ["PROBE_STAGES", "ProbeResult", "conclude", "probe"]
@@ -31,9 +32,11 @@ _FRAME = re.compile(r'^\s*File "(?P<file>.*)", line (?P<line>\d+) in ', re.MULTI
 
 
 class ProbeResult(Struct, frozen=True):
-    """What the child found: one report per stage of `PROBE_STAGES`."""
+    """What the child found: one report per stage of `PROBE_STAGES`, and what the version compiles to."""
 
     stages: tuple[StageReport, ...]
+    compiled: CompiledVersion | None = None
+    """None where it does not compile, or the child ended before it could say."""
 
     @property
     def is_ok(self) -> bool:
@@ -67,7 +70,9 @@ def conclude(
 ) -> ProbeResult:
     """Make a result of what a child left: its exit code (negative: a signal), stdout and stderr."""
     reports: list[StageReport] = []
-    for line in answers.splitlines()[: len(PROBE_STAGES)]:
+    lines = answers.splitlines()
+    compiled = _compiled(lines[0]) if lines else None
+    for line in lines[compiled is not None :][: len(PROBE_STAGES)]:
         try:
             reports.append(_REPORT.decode(line))
         except msgspec.DecodeError:  # the plugin wrote where it should not, or died while writing
@@ -77,7 +82,14 @@ def conclude(
         problem = _death(version, exit_code, deadline_s, last_words)
         reports.append(StageReport(PROBE_STAGES[len(reports)], Outcome.FAILED, problems=(problem,)))
     skipped = [StageReport(stage, Outcome.SKIPPED) for stage in PROBE_STAGES[len(reports) :]]
-    return ProbeResult((*reports, *skipped))
+    return ProbeResult((*reports, *skipped), compiled)
+
+
+def _compiled(line: bytes) -> CompiledVersion | None:
+    try:
+        return _COMPILED.decode(line)
+    except msgspec.DecodeError:  # a report: it does not compile
+        return None
 
 
 def _run(deadline_s: float, request: IO[bytes], answers: IO[bytes], errors: IO[bytes]) -> int:
@@ -118,4 +130,5 @@ def _death(version: Version, exit_code: int, deadline_s: float, last_words: str)
     return version.problem(cause, **place, next_step=next_step)
 
 
+_COMPILED = msgspec.json.Decoder(CompiledVersion)
 _REPORT = msgspec.json.Decoder(StageReport, dec_hook=lambda _type, value: Path(value))

@@ -2,13 +2,44 @@
 
 import ast
 import importlib.util
+import marshal
 import sys
+from collections.abc import Mapping
 from types import CodeType
+
+from msgspec import Struct
 
 from host.loader.capture import Version
 from host.loader.problem import PluginProblem, PluginRejected
 
-__all__ = ["compile_files"]
+__all__ = ["CompiledVersion", "compile_files"]
+
+
+class CompiledVersion(Struct, frozen=True):
+    """What a version compiles to, as one process of an interpreter hands it to another.
+
+    Compiling is one long call that no other thread can interrupt: a process that trades leaves it to
+    a child. `digest` says of which bytes, `magic` by which interpreter, `codes` are marshalled code
+    objects by file.
+    """
+
+    digest: str
+    magic: bytes
+    codes: Mapping[str, bytes]
+
+    @classmethod
+    def of(cls, version: Version) -> "CompiledVersion":
+        """Compile a version here; raise `PluginRejected` as `compile_files` does."""
+        codes = {file: marshal.dumps(code) for file, code in compile_files(version).items()}
+        return cls(version.digest, importlib.util.MAGIC_NUMBER, codes)
+
+    def codes_of(self, version: Version) -> dict[str, CodeType]:
+        """Return the code objects; those of other bytes, another place or interpreter are made anew."""
+        if (self.digest, self.magic) == (version.digest, importlib.util.MAGIC_NUMBER):
+            codes: dict[str, CodeType] = {file: marshal.loads(code) for file, code in self.codes.items()}
+            if all(code.co_filename == version.code_filename(file) for file, code in codes.items()):
+                return codes
+        return compile_files(version)
 
 
 def compile_files(version: Version) -> dict[str, CodeType]:

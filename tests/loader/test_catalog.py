@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from host.api import Strategy
-from host.loader import Catalog, Kind, UnknownPlugin, capture
+from host.loader import Catalog, Kind, Offer, PluginRejected, UnknownPlugin, Version, capture
 from host.loader.importer import is_loaded
 from tests.loader.conftest import STRATEGY, WritePlugin
 
@@ -215,6 +215,51 @@ def test_installed_packages_offer_through_entry_points(
     assert offer.version.digest == capture(tmp_path / "gamma_package.py").digest
     assert "plugin broken: " in str(catalog.problems[0])
     assert 'no module named "nopackage"' in str(catalog.problems[0])
+
+
+def test_installed_plugin_stays_as_it_is_whatever_is_reloaded_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: WritePlugin
+) -> None:
+    source = "import delta_package\nfrom host.api import Strategy\nclass Delta(Strategy): ...\n"
+    install(tmp_path, "delta_package", source, "delta = delta_package")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    path = write("edited.py")
+    catalog = Catalog.load([path.parent])
+    installed = catalog.strategy("delta")
+
+    write("edited.py", STRATEGY.replace("5.0", "6.0"))
+    other = catalog.with_version(capture(path))
+
+    assert other.strategy("delta") is installed
+    assert not is_loaded(installed.version), "no second copy of the package's module"
+    for version in (capture(tmp_path / "delta_package.py"), capture(write("delta.py"))):
+        named = Version("delta", version.root, version.digest, version.files)
+        with pytest.raises(PluginRejected, match="RESTART_REQUIRED: it comes with an installed package"):
+            other.with_version(named)
+    assert other.strategy("delta") is installed
+    other.close()
+    catalog.close()
+
+
+def test_version_that_is_loaded_is_offered_again_as_it_was(write: WritePlugin) -> None:
+    path = write("edited.py")
+    old = Catalog.load([path.parent], entry_points=False)
+    before, offers = old.versions["edited"], old.offers_of("edited")
+    write("edited.py", STRATEGY.replace("5.0", "6.0"))
+    new = old.with_version(capture(path))
+
+    again = new.with_offers(before, offers)
+    old.close()
+
+    assert again.strategy("edited") is offers[0]
+    assert again.versions["edited"] is before and is_loaded(before)
+    new.close()
+    taken = Offer("edited", Kind.STRATEGY, offers[0].cls, before)
+    with pytest.raises(PluginRejected, match=r'offers strategy "edited", which .* offers too'):
+        again.with_offers(Version("other", path, "0" * 64, {"other.py": b""}), [taken])
+    again.close()
+    assert not is_loaded(before)
 
 
 def test_bundled_plugins_load_without_a_problem() -> None:

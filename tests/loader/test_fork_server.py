@@ -6,13 +6,14 @@ import select
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from host.loader import ForkServer, Outcome, ProbeResult, Stage, Version, capture, probe
+from host.loader import CompiledVersion, ForkServer, Outcome, ProbeResult, Stage, Version, capture, probe
 from tests.loader.conftest import STRATEGY, WritePlugin
 
 DEADLINE_S = 30.0
@@ -90,6 +91,17 @@ def test_every_kind_of_plugin_is_judged_as_by_a_process_of_its_own(write: WriteP
         verdict(probe(version, DEADLINE_S)) for version in versions
     ]
     assert [result.is_ok for result in warm] == [name == "good" for name in sources]
+
+
+def test_what_a_version_compiles_to_comes_back_with_the_verdict(write: WritePlugin) -> None:
+    source = f"{textwrap.dedent(STRATEGY)}\nimport sys\nprint('noise')\nsys.stdout.flush()\n"
+    good, broken = capture(write("good.py", source)), capture(write("broken.py", "def f(:\n"))
+    results = [*probe_all(good, broken), probe(good, DEADLINE_S)]
+
+    for result in (results[0], results[2]):
+        assert result.is_ok and result.compiled is not None
+        assert result.compiled == CompiledVersion.of(good)
+    assert results[1].compiled is None and not results[1].is_ok
 
 
 def test_endless_loop_is_ended_at_the_deadline_and_its_line_named(write: WritePlugin) -> None:
@@ -256,7 +268,7 @@ def test_server_and_its_children_end_when_the_host_is_killed(write: WritePlugin,
     program = f"""
 import asyncio
 from pathlib import Path
-from host.loader import ForkServer, capture
+from host.loader import CompiledVersion, ForkServer, capture
 
 async def main():
     async with ForkServer() as server:

@@ -10,9 +10,10 @@ import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from host.loader import PluginRejected, Version, capture, import_version, unload
+from host.loader import CompiledVersion, PluginRejected, Version, capture, import_version, unload
 from host.loader.importer import is_loaded
 from tests.loader.conftest import WritePlugin
 
@@ -117,6 +118,40 @@ def test_tracebacks_and_getsource_show_the_code_that_ran(write: WritePlugin) -> 
         assert line in "".join(traceback.format_exception(caught.value))
         assert line in inspect.getsource(module.fail)
         assert line in inspect.getsource(module)
+
+
+def test_code_compiled_elsewhere_shows_where_it_came_from(write: WritePlugin) -> None:
+    write("alpha/__init__.py", "from . import helper\n")
+    root = write("alpha/helper.py", "def fail():\n    return 1 / 0  # the line\n").parent
+    version = capture(root)
+    sent = msgspec.json.encode(CompiledVersion.of(version))
+    module = import_version(version, msgspec.json.decode(sent, type=CompiledVersion))
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        module.helper.fail()
+
+    assert "return 1 / 0  # the line" in "".join(traceback.format_exception(caught.value))
+    assert inspect.getsource(module.helper.fail).endswith("# the line\n")
+    assert version.locate(module.helper.fail.__code__.co_filename) == "helper.py"
+
+
+def test_code_compiled_of_other_bytes_elsewhere_or_by_another_interpreter_is_compiled_anew(
+    write: WritePlugin, tmp_path: Path
+) -> None:
+    path = write("alpha.py", "x = 1\n")
+    old = CompiledVersion.of(capture(path))
+    moved = tmp_path / "moved" / "alpha.py"
+    moved.parent.mkdir()
+    moved.write_bytes(path.read_bytes())
+    elsewhere = capture(moved)
+    write("alpha.py", "x = 2\n")
+    edited = capture(path)
+    foreign = CompiledVersion(edited.digest, b"other", {"alpha.py": b"no code at all"})
+
+    assert elsewhere.digest == old.digest
+    assert old.codes_of(elsewhere)["alpha.py"].co_filename == elsewhere.code_filename("alpha.py")
+    assert import_version(edited, old).x == 2
+    assert foreign.codes_of(edited).keys() == {"alpha.py"}
 
 
 def test_classes_have_source_too(write: WritePlugin) -> None:
