@@ -119,7 +119,6 @@ class _Node:
             risk_config=self._config.risk.limits,
             settings=settings,
         )
-        engine.roster.take_over_missed(recovered.missed)
         epoch = state.epoch + 1 if state.epoch else max(clock.now_ns() // 1_000_000_000 - EPOCH_ZERO_S, 1)
         engine.start_epoch(node.name, journal.cell, epoch, version("tandem"))
         if node.durability == "disk":

@@ -49,7 +49,15 @@ from host.core.accounting import (
 )
 from host.core.lifecycle import TRANSITIONS, OrderEvent, next_status
 
-__all__ = ["RETIRED_LIMIT", "InstanceRecord", "Outcome", "PluginRecord", "TradingState", "fill_of"]
+__all__ = [
+    "RETIRED_LIMIT",
+    "InstanceRecord",
+    "News",
+    "Outcome",
+    "PluginRecord",
+    "TradingState",
+    "fill_of",
+]
 
 RETIRED_LIMIT: Final = 4096
 """How many finished orders are kept for late reports; older ones live on in the store."""
@@ -123,6 +131,13 @@ class Outcome(Struct, frozen=True):
     before: OrderStatus | None = None
 
 
+class News(Struct, frozen=True):
+    """That an order changed, and the fill that changed it, if one did."""
+
+    client_id: str
+    fill: Fill | None = None
+
+
 class TradingState(Struct):
     """Everything that must survive: what a node knows when it has read its whole journal."""
 
@@ -154,6 +169,11 @@ class TradingState(Struct):
     last_fill_ns: dict[str, int] = {}
     """Venue time of the newest fill known, by account."""
     plugins: dict[str, PluginRecord] = {}
+    unheard: dict[str, list[News]] = {}
+    """What happened to each instance's orders since its strategy's state was saved, oldest first.
+
+    Whoever restores that state hands this over. It is part of the state, and so of a snapshot: the
+    journal before a snapshot is not read again, and an instance out of service saves nothing."""
     anomalies: dict[str, int] = {}
     next_instance_number: int = 1
 
@@ -288,6 +308,7 @@ class TradingState(Struct):
         record.strategy_state = entry.data
         record.state_version = entry.state_version
         record.state_lsn = self.lsn
+        self.unheard.pop(entry.instance, None)
 
     def _instrument_set(self, entry: e.InstrumentSet) -> None:
         self.instruments.setdefault(entry.account, {})[entry.instrument.symbol] = entry.instrument
@@ -334,11 +355,12 @@ class TradingState(Struct):
         order = self.orders.get(entry.client_id)
         if order is None:
             return None
+        reason = f"{entry.reason}: {entry.detail}"
         if entry.action == "place":
-            return self._move(order, OrderEvent.REJECTED, f"{entry.reason}: {entry.detail}")
+            return self._noted(self._move(order, OrderEvent.REJECTED, reason))
         if entry.action == "amend":
-            return self._amend_refused(order, f"{entry.reason}: {entry.detail}")
-        return self._move(order, OrderEvent.CANCEL_REFUSED, f"{entry.reason}: {entry.detail}")
+            return self._noted(self._amend_refused(order, reason))
+        return self._noted(self._move(order, OrderEvent.CANCEL_REFUSED, reason))
 
     def _order_resolved(self, entry: e.OrderResolved) -> Outcome | None:
         order = self.orders.get(entry.client_id)
@@ -346,14 +368,14 @@ class TradingState(Struct):
             return None
         before = order.status
         self._set_status(order, entry.status, entry.proof)
-        return Outcome(order, before=before)
+        return self._noted(Outcome(order, before=before))
 
     def _order_adopted(self, entry: e.OrderAdopted) -> Outcome:
         # A copy: the journal's record must not change with the live order.
         order = msgspec.structs.replace(entry.order, trade_ids=list(entry.order.trade_ids))
         self.retired.pop(order.client_id, None)
         self.orders[order.client_id] = order
-        return Outcome(order)
+        return self._noted(Outcome(order))
 
     def _fill_adopted(self, entry: e.FillAdopted) -> Outcome:
         fill = entry.fill
@@ -366,7 +388,7 @@ class TradingState(Struct):
             return Outcome(anomaly=fault)
         known.append(name)
         del known[:-ADOPTED_LIMIT]
-        return Outcome(fill=fill)
+        return self._noted(Outcome(fill=fill))
 
     def _reported(self, entry: e.Reported) -> Outcome:
         report = entry.report
@@ -375,7 +397,20 @@ class TradingState(Struct):
             order = self.retired.get(report.client_id)
             if order is None:
                 return Outcome(anomaly=f"unknown_order: {report.client_id} is in no journal entry")
-        return _REPORTED[type(report)](self, order, report)
+        return self._noted(_REPORTED[type(report)](self, order, report))
+
+    def _noted(self, outcome: Outcome) -> Outcome:
+        """Keep what a strategy is to hear until its saved state has taken it in."""
+        order, fill = outcome.order, outcome.fill
+        if fill is not None:
+            owner, client_id = fill.instance, fill.client_id
+        elif order is not None and outcome.anomaly is None:
+            owner, client_id = order.instance, order.client_id
+        else:
+            return outcome
+        if owner:
+            self.unheard.setdefault(owner, []).append(News(client_id, fill))
+        return outcome
 
     def _accepted(self, order: Order, report: OrderAccepted) -> Outcome:
         if report.venue_id:

@@ -222,15 +222,6 @@ class Instance:
         """Return whether the present strategy asks for candles of this length."""
         return self.overrides("on_candle") and candle.interval_ns == self.strategy.candle_seconds * SECOND_NS
 
-    @property
-    def has_memory(self) -> bool:
-        """Return whether it matters up to where it has heard of its orders and fills."""
-        return (
-            bool(self.strategy.state_type.__struct_fields__)
-            or self.overrides("on_fill")
-            or self.overrides("on_order")
-        )
-
     def encode_state(self) -> bytes:
         """Return the strategy's state as msgpack of plain data."""
         return encode_state(self.strategy)

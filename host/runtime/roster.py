@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -13,7 +13,6 @@ from host.core import entries as e
 from host.core.client_id import ClientIdMaker
 from host.core.entries import InstanceState
 from host.core.features import FeatureMaker
-from host.core.state import Outcome
 from host.journal import JournalError
 from host.runtime.candles import CandleMaker
 from host.runtime.feed import AccountFeed
@@ -50,24 +49,20 @@ class Roster:
     """Every instance of a node, by name.
 
     A strategy hears of each change of its orders and of each fill exactly once, over restarts too:
-    what it has not seen when its state was last saved is handed over before it may trade.
+    its state is saved in the same write as what it heard, and what a saved state has not taken in
+    (`TradingState.unheard`) is handed over to whoever goes on from that state.
     """
 
     def __init__(self, engine: "Engine") -> None:
         self.instances: dict[str, Instance] = {}
-        self.touched: dict[str, list[Outcome]] = {}
-        """What instances heard of their orders in this turn: their states are saved with it."""
+        self.touched: set[str] = set()
+        """The instances that heard of their orders in this turn: their states are saved with it."""
         self._engine = engine
-        self._missed: dict[str, list[Outcome]] = {}
         self._ids: dict[str, ClientIdMaker] = {}
         self._new_versions: set[str] = set()
         self._paused_before: set[str] = set()
         self.on_probation_fault: Callable[[Instance, str], bool] = lambda _instance, _why: False
         """Takes back a version that raised on probation; returns whether it did."""
-
-    def take_over_missed(self, missed: Mapping[str, list[Outcome]]) -> None:
-        """Keep what happened to each instance's orders after its state was last saved."""
-        self._missed = dict(missed)
 
     def plugin_loaded(self, name: str, path: str, digest: str, offers: tuple[str, ...]) -> None:
         """Say in the journal which bytes run under a plugin's name."""
@@ -137,12 +132,12 @@ class Roster:
         engine.end_turn(now_ns, 0)
 
     def remove(self, instance: Instance) -> None:
-        """Forget a stopped instance; what its orders still do is kept for one that takes its name."""
+        """Forget a stopped instance; one that takes its name hears what its orders still do."""
         name = instance.instance
         for stage in instance.models:
             stage.close()
         self._engine.oms.close_channels(name)
-        self._missed[name] = self.touched.pop(name, []) + self._missed.get(name, [])
+        self.touched.discard(name)
         del self.instances[name]
         self.rewire()
 
@@ -165,13 +160,16 @@ class Roster:
             if paused:
                 # A process that died while it paused may have left quotes behind.
                 self._engine.oms.pull_quotes(instance.instance, "paused", now_ns)
-            self._tell_missed(instance)
+            self._tell_unheard(instance)
         self.rewire()
         self._engine.end_turn(now_ns, 0)
 
-    def _tell_missed(self, instance: Instance) -> None:
-        for outcome in self._missed.pop(instance.instance, []):
-            self._tell(instance, outcome.order, outcome.fill)
+    def _tell_unheard(self, instance: Instance) -> None:
+        state = self._engine.state
+        # A copy: an adapter that answers at once adds to it, and tells that by itself.
+        for news in list(state.unheard.get(instance.instance, ())):
+            order = state.orders.get(news.client_id) or state.retired.get(news.client_id)
+            self._tell(instance, order, news.fill)
 
     def is_new_version(self, instance: str) -> bool:
         """Return whether the instance runs other plugin bytes than when the node last ran."""
@@ -259,18 +257,19 @@ class Roster:
         self.quarantine(instance, error, _name_of(handle))
 
     def order_changed(self, order: Order | None, fill: Fill | None) -> None:
-        """Tell the strategy concerned, now or when it starts, what the venue did to its order."""
+        """Tell the strategy concerned what the venue did to its order.
+
+        One that does not receive hears of it when it starts, in this process or the next.
+        """
         if fill is not None:
             self._engine.fills += 1
         name = order.instance if order is not None else fill.instance if fill is not None else ""
         instance = self.instances.get(name)
         if instance is not None and instance.state in _RECEIVING:
             self._tell(instance, order, fill)
-        elif name:  # it hears of this when it starts, in this process or the next
-            self._missed.setdefault(name, []).append(Outcome(order, fill))
 
     def _tell(self, instance: Instance, order: Order | None, fill: Fill | None) -> None:
-        self.touched.setdefault(instance.instance, []).append(Outcome(order, fill))
+        self.touched.add(instance.instance)
         history = instance.account_history
         if fill is not None and instance.state in _RECEIVING:
             history.add(OwnEvent(instance.instance, fill, self._engine.now_ns))
@@ -331,7 +330,7 @@ class Roster:
         self._paused_before.discard(instance.instance)
         self._set_state(instance, InstanceState.PAUSED if was_paused else InstanceState.RUNNING, reason)
         self.rewire()
-        self._tell_missed(instance)
+        self._tell_unheard(instance)
 
     def rewire(self) -> None:
         """Rebuild who hears of what, from the instances that receive."""
@@ -396,21 +395,17 @@ class Roster:
     def save_touched(self, now_ns: int) -> None:
         """Save the states of the strategies that heard of their orders in this turn."""
         for name in sorted(self.touched):
-            instance = self.instances[name]
-            self.save_state(instance, now_ns, force=True)
-            if instance.state not in _RECEIVING:
-                # Its saved state has not seen them: whatever runs it next hears of them again.
-                self._missed[name] = self.touched[name] + self._missed.get(name, [])
+            self.save_state(self.instances[name], now_ns, force=True)
         self.touched.clear()
 
     def save_state(self, instance: Instance, now_ns: int, *, force: bool = False) -> None:
         """Journal a strategy's state if it changed.
 
-        `force` writes it even if not, because the entry also says up to where the strategy has seen
-        its orders and fills; it is skipped where neither has anything new to say. One that is out of
-        service keeps what was saved before the event that broke it: its next version hears that
-        event, and all that came after, again. While a version is on probation, what is written is
-        the state of the one before it, which a restart comes back to.
+        `force` writes it even if not, because the entry also says up to where the strategy has heard of
+        its orders and fills. One that is out of service keeps what was saved before the event that
+        broke it: its next version hears that event, and all that came after, again. While a version
+        is on probation, what is written is the state of the one before it, which a restart comes
+        back to.
         """
         if instance.state not in _RECEIVING:
             return
@@ -424,7 +419,7 @@ class Roster:
         except Exception as error:  # noqa: BLE001 - plugin boundary: quarantined
             self.quarantine(instance, error, "encoding its state")
             return
-        if data != instance.saved_state or (force and instance.has_memory):
+        if force or data != instance.saved_state:
             self.write_state(instance, instance.strategy.state_type.state_version, data, now_ns)
 
     def write_state(self, instance: Instance, version: int, data: bytes, now_ns: int) -> None:

@@ -120,9 +120,6 @@ class Upkeep:
 
     def snapshot(self, now_ns: int) -> None:
         """Write the state down, so that a restart reads only what came after, and prune the journal."""
-        # First every strategy's state: the journal before the snapshot is not read again.
-        for instance in self._engine.roster.instances.values():
-            self._engine.roster.save_state(instance, now_ns, force=True)
         self._engine.journal.flush()
         lsn, data = self._engine.state.lsn, self._engine.state.encode()
         if not self._engine.settings.snapshot_in_thread:

@@ -219,7 +219,6 @@ class Desk:
             risk_config=self.risk,
             settings=EngineSettings(snapshot_in_thread=False, **settings),
         )
-        self.engine.roster.take_over_missed(recovered.missed)
         self.engine.start_epoch("desk", self.journal.cell, recovered.state.epoch + 1, "test")
         self.feed = self.engine.add_account(ACCOUNT, self.venue, "")
         self.engine.set_instruments(ACCOUNT, [spot(BTC), spot(ETH)], {BTC, ETH})

@@ -3,9 +3,12 @@
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from desk_tools import BTC, ETH, Desk, Quoter
+from hypothesis import given
+from hypothesis import strategies as st
 
 from host.api import BookTop, Fill, NoParams, OrderStatus, Quote, Strategy
 from host.core import entries as e
@@ -260,6 +263,93 @@ def test_snapshot_and_prune_lead_to_the_same_state_as_all_entries(tmp_path: Path
 
     assert not run(tmp_path / "all", 1_000_000)
     assert run(tmp_path / "some", 50)
+
+
+def take_snapshot(desk: Desk) -> None:
+    desk.engine.upkeep.snapshot(desk.clock.now_ns())
+
+
+def test_fill_that_a_stopped_instance_missed_outlives_a_snapshot(desk: Desk) -> None:
+    trade_a_bid(desk, "0.5")  # its cancel comes too late
+    desk.engine.roster.stop(desk.engine.roster.instances["mm"], "operator")
+    desk.settle()
+    take_snapshot(desk)
+    for _ in range(2):
+        desk = desk.restart()
+        strategy = Quoter()
+        desk.run("mm", strategy)
+        assert (strategy.state.fills, strategy.state.traded) == (1, Decimal("0.5"))
+        take_snapshot(desk)
+    desk.journal.close()
+
+
+def test_fill_found_before_its_strategy_started_outlives_a_snapshot(desk: Desk) -> None:
+    trade_a_bid(desk, "0.5")
+    desk = desk.restart()
+    take_snapshot(desk)
+    desk = desk.restart()
+    strategy = Quoter()
+    desk.run("mm", strategy)
+
+    assert strategy.state.fills == 1
+    desk.journal.close()
+
+
+def test_fill_that_broke_its_strategy_outlives_a_snapshot(desk: Desk) -> None:
+    class Broken(Quoter):
+        def on_fill(self, fill: Fill) -> None:
+            raise RuntimeError("on purpose")
+
+    desk = desk.restart()
+    desk.run("mm", Broken(), digest="cd" * 32)
+    desk.top()
+    trade_a_bid(desk, "0.5")
+    desk.settle()
+    take_snapshot(desk)
+    desk = desk.restart()
+    strategy = Quoter()
+    desk.run("mm", strategy, digest="ef" * 32)
+
+    assert (strategy.state.fills, strategy.state.traded) == (1, Decimal("0.5"))
+    desk.journal.close()
+
+
+STEPS = ("quote", "trade", "hear", "stop", "start", "snapshot", "die", "die before it starts")
+
+
+@given(st.lists(st.sampled_from(STEPS), min_size=10, max_size=30))
+def test_each_fill_is_heard_once_whatever_happens_between(steps: list[str]) -> None:
+    with TemporaryDirectory() as folder:
+        desk = Desk(Path(folder))
+        roster, instance = desk.engine.roster, desk.run("mm", Quoter())
+        desk.top()
+        for step in [*steps, "die"]:
+            if step == "quote":
+                desk.top()
+            elif step == "trade" and (resting := desk.venue.open(BTC)):
+                desk.venue.trade(resting[0], "0.01")
+            elif step == "hear":
+                desk.settle()
+            elif step == "stop" and instance.state is InstanceState.RUNNING:
+                roster.stop(instance, "operator")
+            elif step == "start" and instance.state is InstanceState.STOPPED:
+                roster.start(instance)
+            elif step == "snapshot":
+                take_snapshot(desk)
+            elif step.startswith("die"):
+                desk = desk.restart(after_s=3.0)
+                desk.advance(3.0)  # what was in flight is proved dead
+                if step != "die":
+                    take_snapshot(desk)
+                    desk = desk.restart(after_s=3.0)
+                    desk.advance(3.0)
+                roster, instance = desk.engine.roster, desk.run("mm", Quoter())
+        traded = sum((fill.qty * (1 if fill.side == "buy" else -1) for fill in desk.venue.fills), Decimal(0))
+
+        assert isinstance(instance.strategy, Quoter)
+        assert instance.strategy.state.fills == len(desk.venue.fills)
+        assert instance.strategy.state.traded == traded == instance.position(BTC).qty
+        desk.journal.close()
 
 
 def test_recovery_reads_on_from_the_snapshot_alone(tmp_path: Path) -> None:
