@@ -111,7 +111,7 @@ class AuditLog:
         stands for already. Raises `AuditError`.
         """
         self.tick(now_ns)
-        key = (event.who, event.via, _host(event.peer), event.method, event.outcome)
+        key: tuple[str, ...] = (event.who, event.via, _host(event.peer), event.method, event.outcome)
         if key not in self._refusals and len(self._refusals) >= REFUSAL_KINDS:
             key = ("many",)
             event = AuditEvent(
