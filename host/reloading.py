@@ -12,6 +12,7 @@ from host.config import ConfigSource, NodeConfig, NodeSection
 from host.core.entries import InstanceState
 from host.loader import (
     Catalog,
+    CompiledVersion,
     ForkServer,
     Notice,
     PluginRejected,
@@ -49,7 +50,7 @@ def load_catalog(config: NodeConfig, engine: Engine) -> Catalog:
         on_disk = catalog.versions.get(name)
         found = on_disk.digest if on_disk is not None else ""
         choice = choose_version(record, found)
-        if choice.digest == found:
+        if choice.digest == found or catalog.is_installed(name):
             continue
         if found and _is_quarantined(engine, choice.digest):
             continue  # what did not hold is no version to come back to
@@ -109,9 +110,9 @@ class Reloading:
     def start(self, assembly: Assembly) -> None:
         """Note what runs, and watch from here on."""
         self._assembly = assembly
-        self._reloader.uses = assembly.uses
-        self._reloader.model_uses = assembly.model_uses
-        self._reloader.adapter_uses = assembly.adapter_uses
+        in_use = self._reloader.in_use
+        in_use.strategies, in_use.models = assembly.uses, assembly.model_uses
+        in_use.adapters = assembly.adapter_uses
         used = [use.offer.version for use in assembly.uses.values()]
         used += [use.offer.version for uses in assembly.model_uses.values() for use in uses]
         for version in {version.name: version for version in used if version.digest}.values():
@@ -197,7 +198,8 @@ class Reloading:
     def _take_settings(self, node: NodeSection) -> None:
         self._reloader.settings = _settings(node)
 
-    async def _probe(self, version: Version) -> None:
+    async def _probe(self, version: Version) -> CompiledVersion | None:
         result = await self._fork_server.probe(version, PROBE_DEADLINE_S)
         if not result.is_ok:
             raise PluginRejected(result.problems)
+        return result.compiled

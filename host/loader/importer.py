@@ -72,6 +72,7 @@ class _Loaded:
 
     def __init__(self, version: Version, compiled: CompiledVersion | None) -> None:
         self.version = version
+        self.module: ModuleType | None = None
         self.holders = 0
         self.codes = compile_files(version) if compiled is None else compiled.codes_of(version)
         self._loaders: dict[str, _VersionLoader] = {}
@@ -118,7 +119,9 @@ class _VersionFinder(MetaPathFinder):
 
 
 _FINDER = _VersionFinder()
-_LOCK = threading.RLock()  # imports run in worker threads during a reload
+_IMPORTING = threading.RLock()  # imports run in worker threads during a reload, one at a time
+_LOCK = threading.RLock()
+"""For who is loaded and how often. Never held while plugin code runs: the event loop takes it, too."""
 
 
 def import_version(version: Version, compiled: CompiledVersion | None = None) -> ModuleType:
@@ -128,25 +131,13 @@ def import_version(version: Version, compiled: CompiledVersion | None = None) ->
     `PluginRejected` for whatever goes wrong, naming file and line, and leaves nothing behind then.
     Not proof against an import that never returns or kills the process: `probe` is.
     """
-    with _LOCK:
-        loaded = _FINDER.loaded.get(version.namespace)
-        if loaded is None:
-            loaded = _Loaded(version, compiled)
-            _install(loaded)
-        elif loaded.holders:
-            loaded.holders += 1
-            return sys.modules[version.package]
-        try:
-            module = importlib.import_module(version.package)
-        except BaseException as error:
-            if not loaded.holders:
-                _forget(version)
-            if isinstance(error, Exception | SystemExit):  # sys.exit() at import must not end the host
-                # Not `from error`: its traceback would keep the dropped modules alive.
-                raise PluginRejected([problem_of(version, error, "at import")]) from None
-            raise
-        loaded.holders += 1
-        return module
+    module = _held(version)
+    if module is None:
+        with _IMPORTING:
+            module = _held(version)  # another thread may have been quicker
+            if module is None:
+                module = _import(_Loaded(version, compiled))
+    return module
 
 
 def unload(version: Version) -> None:
@@ -157,7 +148,7 @@ def unload(version: Version) -> None:
     """
     with _LOCK:
         loaded = _FINDER.loaded.get(version.namespace)
-        if loaded is None:
+        if loaded is None or not loaded.holders:  # not loaded, or not yet
             return
         loaded.holders -= 1
         if loaded.holders == 0:
@@ -197,6 +188,34 @@ def problem_of(version: Version, error: BaseException, when: str) -> PluginProbl
     return version.problem(cause, file=file, line=line, next_step=next_step)
 
 
+def _held(version: Version) -> ModuleType | None:
+    """Count one more holder of a version that is loaded, and return its top module."""
+    with _LOCK:
+        loaded = _FINDER.loaded.get(version.namespace)
+        if loaded is None or not loaded.holders:
+            return None
+        loaded.holders += 1
+        return loaded.module
+
+
+def _import(loaded: _Loaded) -> ModuleType:
+    version = loaded.version
+    with _LOCK:
+        _install(loaded)
+    try:
+        module = importlib.import_module(version.package)
+    except BaseException as error:
+        with _LOCK:
+            _forget(version)
+        if isinstance(error, Exception | SystemExit):  # sys.exit() at import must not end the host
+            # Not `from error`: its traceback would keep the dropped modules alive.
+            raise PluginRejected([problem_of(version, error, "at import")]) from None
+        raise
+    with _LOCK:
+        loaded.module, loaded.holders = module, 1
+    return module
+
+
 def _install(loaded: _Loaded) -> None:
     version = loaded.version
     if _FINDER not in sys.meta_path:
@@ -216,7 +235,7 @@ def _install(loaded: _Loaded) -> None:
 def _forget(version: Version) -> None:
     loaded = _FINDER.loaded.pop(version.namespace)
     namespace = version.namespace
-    for name in [n for n in sys.modules if n == namespace or n.startswith(f"{namespace}.")]:
+    for name in [n for n in list(sys.modules) if n == namespace or n.startswith(f"{namespace}.")]:
         del sys.modules[name]
     # The import system sets each module as an attribute of its parent, this one included.
     vars(sys.modules[NAMESPACE]).pop(version.namespace.rpartition(".")[2], None)

@@ -5,10 +5,12 @@ import importlib.resources
 import inspect
 import pkgutil
 import sys
+import threading
 import traceback
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import msgspec
 import pytest
@@ -152,6 +154,33 @@ def test_code_compiled_of_other_bytes_elsewhere_or_by_another_interpreter_is_com
     assert old.codes_of(elsewhere)["alpha.py"].co_filename == elsewhere.code_filename("alpha.py")
     assert import_version(edited, old).x == 2
     assert foreign.codes_of(edited).keys() == {"alpha.py"}
+
+
+def test_import_that_takes_long_holds_up_nobody_who_uses_what_is_loaded(
+    write: WritePlugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = capture(write("alpha.py", "x = 1\n"))
+    module = import_version(loaded)
+    gate = ModuleType("gate_of_this_test")
+    gate.began, gate.open = threading.Event(), threading.Event()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, gate.__name__, gate)
+    slow = capture(write("slow.py", "import gate_of_this_test as gate\ngate.began.set()\ngate.open.wait()\n"))
+    importing = threading.Thread(target=import_version, args=[slow])
+    importing.start()
+    gate.began.wait()
+
+    try:
+        assert import_version(loaded) is module
+        unload(loaded)
+        unload(slow)
+        unload(loaded)
+        assert not is_loaded(loaded), "while the other is still being imported"
+    finally:
+        gate.open.set()
+        importing.join()
+    assert is_loaded(slow)
+    unload(slow)
+    assert not is_loaded(slow)
 
 
 def test_classes_have_source_too(write: WritePlugin) -> None:

@@ -398,3 +398,31 @@ def test_guards_say_nothing_of_a_version_that_does_what_the_one_before_did() -> 
     assert said == []
     assert probation.counted.events == 200
     assert watched.__name__ == "handle"
+
+
+def offering(*names: str, offset: float = 0.02) -> str:
+    """Return a plugin whose one strategy goes by these names."""
+    given = ", ".join(f'"{name}": Maker' for name in names)
+    text = maker(offset, head="from host.api import hookimpl")
+    return f"{text}\n@hookimpl\ndef provide_strategies():\n    return {{{given}}}\n"
+
+
+def test_name_that_a_version_on_probation_gave_up_is_kept_for_the_version_before(rig: ReloadDesk) -> None:
+    rig.reloader.close()
+    rig.write(offering("maker", "spare"))
+    rig.write(offering("other", offset=0.03), "other.py")
+    rig.load()
+    rig.run("mm")
+    rig.tops(10)
+    assert rig.save(offering("maker", offset=0.05)).state is VersionState.ACTIVE
+
+    rig.write(offering("other", "spare"), "other.py")
+    refused = rig.reload("other")
+    rig.reloader.roll_back("maker", "said the operator")
+
+    assert refused.reason.startswith('strategy "spare" is offered by the version that plugin maker may yet')
+    assert rig.reloader.catalog.strategy("spare").version.name == "maker"
+    rig.save(offering("maker", offset=0.06))
+    rig.reloader.promote("maker")
+    assert rig.reload("other", is_ordered=True).state is VersionState.PERMANENT
+    assert rig.reloader.catalog.strategy("spare").version.name == "other"

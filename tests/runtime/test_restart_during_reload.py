@@ -106,7 +106,7 @@ def started_over(rig: ReloadDesk, first: Version) -> ReloadDesk:
     if choice.digest == first.digest:
         with_permanent = again.reloader.catalog.with_version(first)
         again.reloader.catalog.close()
-        again.reloader.catalog = with_permanent
+        again.reloader.in_use.catalog = with_permanent
     assert again.reloader.catalog.versions[PLUGIN].digest == choice.digest
     return again
 

@@ -3,9 +3,11 @@
 from host.runtime.reload.adapters import AdapterUse
 from host.runtime.reload.models import ModelUse
 from host.runtime.reload.probation import ProbationLimits
-from host.runtime.reload.reloader import Reloader, ReloadReport, ReloadSettings, StrategyUse
+from host.runtime.reload.reloader import Reloader
 from host.runtime.reload.restart import Choice, choose_version
-from host.runtime.reload.stages import Stage, StageOutcome, StageResult
+from host.runtime.reload.settings import ReloadSettings
+from host.runtime.reload.stages import ReloadReport, Stage, StageOutcome, StageResult
+from host.runtime.reload.uses import StrategyUse, Uses
 
 __all__ = [
     "AdapterUse",
@@ -19,5 +21,6 @@ __all__ = [
     "StageOutcome",
     "StageResult",
     "StrategyUse",
+    "Uses",
     "choose_version",
 ]

@@ -8,8 +8,9 @@ from enum import StrEnum
 from msgspec import Struct
 
 from host.api import TandemError
+from host.core.entries import VersionState
 
-__all__ = ["ReloadRefused", "Stage", "StageLog", "StageOutcome", "StageResult"]
+__all__ = ["ReloadRefused", "ReloadReport", "Stage", "StageLog", "StageOutcome", "StageResult"]
 
 
 class Stage(StrEnum):
@@ -51,6 +52,17 @@ class StageResult(Struct, frozen=True):
     outcome: StageOutcome
     duration_us: int
     detail: str
+
+
+class ReloadReport(Struct, frozen=True):
+    """What one reload came to. `state` is None where there was nothing to do."""
+
+    plugin: str
+    digest: str
+    state: VersionState | None
+    reason: str
+    stages: tuple[StageResult, ...]
+    instances: tuple[str, ...]
 
 
 class ReloadRefused(TandemError):  # noqa: N818 - a refusal is an answer, not a malfunction
