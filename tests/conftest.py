@@ -1,4 +1,4 @@
-"""What all tests share: how hypothesis runs."""
+"""What all tests share: how hypothesis runs, and that nodes do not fight for one port."""
 
 import os
 
@@ -13,3 +13,6 @@ settings.register_profile(
     derandomize=bool(os.environ.get("CI")),
 )
 settings.load_profile("tandem")
+
+# A node serves its control API on one port by default, and several tests run nodes at a time.
+os.environ.setdefault("TANDEM__CONTROL__LISTEN", "[]")

@@ -234,7 +234,6 @@ def test_limit_that_would_protect_nothing_is_refused(
 @pytest.mark.parametrize(
     ("old", "new", "key"),
     [
-        ("[node]", '[control]\nlisten = ["x"]\n[node]', "control.listen"),
         ("[node]", '[failover]\ncell = "main"\n[node]', "failover.cell"),
         ("[node]", '[node]\ndurability = "replica"', "node.durability"),
         ('plugin = "two_sided"', 'plugin = "two_sided"\nisolation = "process"', "instance[mm-btc].isolation"),
@@ -284,6 +283,8 @@ def test_wrong_shapes_are_reported_and_never_crash(tmp_path: Path) -> None:
                         "params",
                         "x",
                         "store",
+                        "control",
+                        "tls",
                     ]
                 ),
                 inner,
@@ -364,3 +365,16 @@ def test_documented_example_and_keys_are_the_real_ones(tmp_path: Path) -> None:
 
     keys = [key for section in sections for key in section.__struct_fields__]
     assert [key for key in keys if f"`{key}`" not in page] == []
+
+
+def test_control_api_is_on_a_socket_in_the_data_folder_and_on_loopback_unless_told_otherwise(
+    tmp_path: Path,
+) -> None:
+    assert load(tmp_path, GOOD).control_listen == ("unix:var/a/control.sock", "127.0.0.1:7600")
+    assert load(tmp_path, GOOD + "[control]\nlisten = []\n").control_listen == ()
+
+
+def test_tls_needs_certificate_and_key(tmp_path: Path) -> None:
+    found = problems(tmp_path, GOOD + '[control.tls]\ncertificate = "a.pem"\n')
+
+    assert found.keys() == {"control.tls.key"}

@@ -11,6 +11,8 @@ from host.config.load import (
 from host.config.plan import RESTART_REQUIRED, ConfigPlan, diff
 from host.config.schema import (
     AccountSection,
+    ControlSection,
+    ControlTlsSection,
     InstanceSection,
     ModelRef,
     NodeConfig,
@@ -28,6 +30,8 @@ __all__ = [
     "ConfigError",
     "ConfigPlan",
     "ConfigSource",
+    "ControlSection",
+    "ControlTlsSection",
     "InstanceSection",
     "LoadedConfig",
     "ModelRef",

@@ -22,7 +22,6 @@ from host.config.sources import KeyPath
 __all__ = ["Finding", "convert", "find_mistakes"]
 
 LATER: Final[Mapping[str, str]] = {
-    "control": "the control API comes with a later version; remove this key",
     "failover": "failover comes with a later version; remove this key",
 }
 """Sections whose settings exist by design and do nothing yet: taken silently they would mislead."""

@@ -83,7 +83,7 @@ def _differ(was: Struct, now: Struct, *keys: str) -> bool:
 
 
 def _needs_restart(old: NodeConfig, new: NodeConfig) -> Iterator[NeedsRestart]:
-    for section in ("node", "store"):
+    for section in ("node", "store", "control"):
         was, now = getattr(old, section), getattr(new, section)
         for key in was.__struct_fields__:
             if key not in LIVE_NODE_KEYS and _differ(was, now, key):

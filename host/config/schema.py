@@ -14,6 +14,8 @@ from host.core.risk_limits import Limits, RiskConfig
 
 __all__ = [
     "AccountSection",
+    "ControlSection",
+    "ControlTlsSection",
     "InstanceSection",
     "ModelRef",
     "NodeConfig",
@@ -26,6 +28,8 @@ __all__ = [
 
 SYMBOL_PATTERN: Final = re.compile(r"[A-Z0-9]+-[A-Z0-9]+(-PERP)?")
 """How symbols are written everywhere: BASE-QUOTE for spot, BASE-QUOTE-PERP for perpetuals."""
+
+DEFAULT_CONTROL_ADDRESS: Final = "127.0.0.1:7600"
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Positive = Annotated[int, Meta(gt=0)]
@@ -122,6 +126,30 @@ class StoreSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """A SQLAlchemy URL; None is SQLite in `data_dir`, and the empty text turns the store off."""
 
 
+class ControlTlsSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[control.tls]`: what the control API needs where other machines can reach it. PEM files."""
+
+    certificate: Path
+    """The node's certificate, followed by those that signed it."""
+    key: Path
+    """The key of that certificate, readable by the node's user alone."""
+    client_ca: Path | None = None
+    """Who signs the certificates of callers; None takes no client certificates."""
+
+
+class ControlSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[control]`: where the control API is served, and how it is secured."""
+
+    listen: tuple[str, ...] | None = None
+    """`unix:PATH` and `HOST:PORT`; None is `control.sock` in `data_dir` and 127.0.0.1:7600, empty is nowhere.
+
+    A run in simulated time serves it only where this is set.
+    """
+    tls: ControlTlsSection | None = None
+    watch_stall_ms: Positive = 5_000
+    """How long a watcher may leave an answer unread; then it is dropped."""
+
+
 class NodeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything a node is configured with."""
 
@@ -130,6 +158,7 @@ class NodeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     instance: tuple[InstanceSection, ...] = ()
     risk: RiskSection = RiskSection()
     store: StoreSection = StoreSection()
+    control: ControlSection = ControlSection()
 
     @property
     def plugin_dirs(self) -> tuple[Path, ...]:
@@ -141,6 +170,13 @@ class NodeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def journal_dir(self) -> Path:
         """Return the folder of the journal."""
         return self.node.data_dir / "journal"
+
+    @property
+    def control_listen(self) -> tuple[str, ...]:
+        """Return where the control API is served, as the configuration or the defaults say."""
+        if self.control.listen is None:
+            return (f"unix:{self.node.data_dir / 'control.sock'}", DEFAULT_CONTROL_ADDRESS)
+        return self.control.listen
 
     @property
     def store_url(self) -> str:

@@ -48,6 +48,9 @@ __all__ = [
     "FillAdopted",
     "InstanceAdded",
     "InstanceChanged",
+    "InstanceConfigured",
+    "InstanceHeld",
+    "InstanceRemoved",
     "InstanceRevised",
     "InstanceState",
     "InstrumentSet",
@@ -63,6 +66,7 @@ __all__ = [
     "PositionAdjusted",
     "Record",
     "Reported",
+    "RequestServed",
     "StageReported",
     "StateDigest",
     "StrategyStateSaved",
@@ -212,6 +216,45 @@ class ParamsChanged(_Entry, frozen=True, tag="params_changed"):
     instance: str
     params: bytes
     who: str
+
+
+class InstanceConfigured(_Entry, frozen=True, tag="instance_configured"):
+    """An instance that the control API made is configured so from here on, over restarts too.
+
+    `section` is what an `[[instance]]` of the configuration file would hold, as JSON.
+    """
+
+    instance: str
+    section: bytes
+    who: str
+
+
+class InstanceRemoved(_Entry, frozen=True, tag="instance_removed"):
+    """An instance that the control API made is not to come back after a restart."""
+
+    instance: str
+    who: str
+
+
+class InstanceHeld(_Entry, frozen=True, tag="instance_held"):
+    """An operator stopped an instance (`is_held`): it is not started until an operator starts it."""
+
+    instance: str
+    is_held: bool
+    who: str
+
+
+class RequestServed(_Entry, frozen=True, tag="request_served"):
+    """A mutation that came with a request id was carried out and answered with `response`.
+
+    `digest` is the SHA-256 of the request, in hex: the same id with another request is refused.
+    """
+
+    who: str
+    request_id: str
+    method: str
+    digest: str
+    response: bytes
 
 
 class ConfigApplied(_Entry, frozen=True, tag="config_applied"):
@@ -404,6 +447,10 @@ Entry = (
     | InstanceAdded
     | InstanceChanged
     | ParamsChanged
+    | InstanceConfigured
+    | InstanceRemoved
+    | InstanceHeld
+    | RequestServed
     | ConfigApplied
     | StrategyStateSaved
     | InstrumentSet

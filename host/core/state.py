@@ -50,13 +50,16 @@ from host.core.accounting import (
 from host.core.lifecycle import TRANSITIONS, OrderEvent, next_status
 
 __all__ = [
+    "REQUESTS_KEPT",
     "RETIRED_LIMIT",
     "InstanceRecord",
     "News",
     "Outcome",
     "PluginRecord",
+    "ServedRequest",
     "TradingState",
     "fill_of",
+    "request_key",
 ]
 
 RETIRED_LIMIT: Final = 4096
@@ -67,6 +70,10 @@ ADOPTED_LIMIT: Final = 1024
 REFUSED_LIMIT: Final = 64
 """How many refused versions of one plugin are remembered."""
 ROLLBACKS_KEPT: Final = 16
+
+REQUESTS_KEPT: Final = 1024
+REQUEST_AGE_NS: Final = 3600 * 1_000_000_000
+"""For how many answered requests, and how long, a repetition is known as one."""
 
 _ZERO: Final = Decimal(0)
 _NOT_A_NUMBER: Final = Decimal("NaN")
@@ -122,6 +129,20 @@ class PluginRecord(Struct):
     is_auto: bool = True
 
 
+class ServedRequest(Struct, frozen=True):
+    """The answer to a control request, for when it is asked again."""
+
+    method: str
+    digest: str
+    response: bytes
+    ts_ns: int
+
+
+def request_key(who: str, request_id: str) -> str:
+    """Return what a caller's request is known by; a request id has no spaces."""
+    return f"{request_id} {who}"
+
+
 class Outcome(Struct, frozen=True):
     """What one entry did to an order: the order after it, its fill, or why it could not be."""
 
@@ -174,6 +195,12 @@ class TradingState(Struct):
 
     Whoever restores that state hands this over. It is part of the state, and so of a snapshot: the
     journal before a snapshot is not read again, and an instance out of service saves nothing."""
+    api_instances: dict[str, bytes] = {}
+    """The instances that the control API made, each with its section of a configuration as JSON."""
+    held: dict[str, str] = {}
+    """The instances that an operator stopped, and who did."""
+    requests: dict[str, ServedRequest] = {}
+    """The latest control requests that were carried out, by `request_key`, oldest first."""
     anomalies: dict[str, int] = {}
     next_instance_number: int = 1
 
@@ -302,6 +329,27 @@ class TradingState(Struct):
 
     def _params_changed(self, entry: e.ParamsChanged) -> None:
         self.instances[entry.instance].params = entry.params
+
+    def _instance_configured(self, entry: e.InstanceConfigured) -> None:
+        self.api_instances[entry.instance] = entry.section
+
+    def _instance_removed(self, entry: e.InstanceRemoved) -> None:
+        self.api_instances.pop(entry.instance, None)
+        self.held.pop(entry.instance, None)
+
+    def _instance_held(self, entry: e.InstanceHeld) -> None:
+        if entry.is_held:
+            self.held[entry.instance] = entry.who
+        else:
+            self.held.pop(entry.instance, None)
+
+    def _request_served(self, entry: e.RequestServed) -> None:
+        known = self.requests
+        key = request_key(entry.who, entry.request_id)
+        known.pop(key, None)
+        known[key] = ServedRequest(entry.method, entry.digest, entry.response, self.ts_ns)
+        while len(known) > REQUESTS_KEPT or self.ts_ns - known[next(iter(known))].ts_ns > REQUEST_AGE_NS:
+            del known[next(iter(known))]
 
     def _strategy_state_saved(self, entry: e.StrategyStateSaved) -> None:
         record = self.instances[entry.instance]
@@ -646,6 +694,10 @@ _APPLY: Final[dict[type[Any], Callable[[TradingState, Any], Outcome | None]]] = 
     e.InstanceAdded: TradingState._instance_added,
     e.InstanceChanged: TradingState._instance_changed,
     e.ParamsChanged: TradingState._params_changed,
+    e.InstanceConfigured: TradingState._instance_configured,
+    e.InstanceRemoved: TradingState._instance_removed,
+    e.InstanceHeld: TradingState._instance_held,
+    e.RequestServed: TradingState._request_served,
     e.ConfigApplied: TradingState._no_change,
     e.StrategyStateSaved: TradingState._strategy_state_saved,
     e.InstrumentSet: TradingState._instrument_set,

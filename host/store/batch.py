@@ -205,6 +205,12 @@ class Batch:
             case e.AutoReloadSet() as entry:
                 state = "on" if entry.is_on else "off"
                 self._add_event(record, code=entry.plugin, text=f"automatic reload {state}: {entry.reason}")
+            case e.InstanceConfigured() | e.InstanceRemoved() as entry:
+                what = "configured" if isinstance(entry, e.InstanceConfigured) else "removed"
+                self._add_event(record, entry.instance, code=entry.who, text=f"{what} by the control API")
+            case e.InstanceHeld() as entry:
+                text = "stopped until it is started" if entry.is_held else "may start"
+                self._add_event(record, entry.instance, code=entry.who, text=text)
             case e.ConfigApplied() as entry:
                 self._add_event(record, text="; ".join(entry.changes))
             case e.CommandRefused() as entry:
