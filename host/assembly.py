@@ -5,6 +5,7 @@ from typing import Any
 
 from host.api import ExchangeError, SteppedAdapter, TandemError
 from host.config import AccountSection, InstanceSection, NodeConfig, RunOptions
+from host.config.secret_files import SECRETS_FOLDER, SecretFiles, resolve_secrets
 from host.loader import Catalog, make
 from host.runtime.engine import Engine
 from host.runtime.instance import Instance
@@ -82,7 +83,8 @@ class Assembly:
         engine.start_reconciling(section.name)
 
     def _adapter_params(self, section: AccountSection, cls: type[Any]) -> dict[str, object]:
-        params: dict[str, object] = dict(section.params)
+        secrets = SecretFiles(self._config.node.data_dir / SECRETS_FOLDER)
+        params: dict[str, object] = resolve_secrets(section.params, secrets)
         options = self._options
         fields = cls.params_type.__struct_fields__
         if "seed" in fields:

@@ -72,6 +72,7 @@ from host.api.params import (
     State,
     params_schema,
 )
+from host.api.secret import Secret
 from host.api.strategy import Strategy, StrategyContext
 
 __all__ = [
@@ -137,6 +138,7 @@ __all__ = [
     "Report",
     "RequestUnanswered",
     "Seconds",
+    "Secret",
     "Side",
     "State",
     "SteppedAdapter",

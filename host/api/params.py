@@ -6,6 +6,8 @@ from typing import Annotated, Any, ClassVar, get_args
 import msgspec
 from msgspec import Meta, Struct
 
+from host.api.secret import Secret
+
 __all__ = [
     "Bps",
     "Fraction",
@@ -70,6 +72,8 @@ def params_schema(params_type: type[Params]) -> dict[str, Any]:
 def _schema_hook(type_: type[Any]) -> dict[str, Any]:
     if issubclass(type_, Decimal):
         return {"type": "string", "format": "decimal"}
+    if issubclass(type_, Secret):
+        return {"type": "string", "format": "secret", "writeOnly": True}
     raise NotImplementedError(f"no schema for {type_!r}")
 
 

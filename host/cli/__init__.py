@@ -7,12 +7,16 @@ import click
 
 from host.api import TandemError
 from host.cli._output import exit_code
+from host.cli.audit import audit
+from host.cli.certs import certs
 from host.cli.config import config
 from host.cli.journal import journal
 from host.cli.node import node
 from host.cli.plugin import plugin
 from host.cli.run import run
+from host.cli.secret import secret
 from host.cli.store import store
+from host.cli.token import token
 from host.cli.venue import venue
 
 __all__ = ["main"]
@@ -55,5 +59,5 @@ def main(debug: bool) -> None:
     """Run trading plugins that never have to stop."""
 
 
-for _command in (run, config, plugin, journal, store, node, venue):
+for _command in (run, config, plugin, journal, store, node, venue, certs, token, secret, audit):
     main.add_command(_command)

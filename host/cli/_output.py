@@ -26,12 +26,15 @@ def exit_code(error: TandemError) -> int:
     """Return what the process should exit with after `error`."""
     # Imported here: only a failing command needs to know these.
     from host.config import ConfigError
+    from host.config.private_files import NotPrivate
+    from host.control.listen import ListenRefused
+    from host.control.tls import TlsError
     from host.journal import JournalLocked
     from host.loader import ParamsInvalid, ScaffoldRefused, UnknownPlugin
 
-    if isinstance(error, (ConfigError, ParamsInvalid, UnknownPlugin)):
+    if isinstance(error, (ConfigError, ListenRefused, ParamsInvalid, TlsError, UnknownPlugin)):
         return EXIT_USAGE
-    if isinstance(error, (Refused, OrderRefused, JournalLocked, ScaffoldRefused)):
+    if isinstance(error, (Refused, NotPrivate, OrderRefused, JournalLocked, ScaffoldRefused)):
         return EXIT_REFUSED
     return EXIT_FAILED
 

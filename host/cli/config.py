@@ -64,8 +64,11 @@ def _plugin_problems(loaded: LoadedConfig) -> Iterator[Problem]:
 
 
 def _unusable(loaded: LoadedConfig, catalog: "Catalog") -> Iterator[Problem]:
+    from host.config.private_files import PrivateFileError
+    from host.config.secret_files import SECRETS_FOLDER, SecretFiles, SecretProblem, resolve_secrets
     from host.loader import InstanceFailed, ParamsInvalid, UnknownPlugin, make
 
+    secrets = SecretFiles(loaded.config.node.data_dir / SECRETS_FOLDER)
     wanted = [
         *(
             (("account", index), "exchange", entry.name, entry.exchange, entry.params)
@@ -84,7 +87,10 @@ def _unusable(loaded: LoadedConfig, catalog: "Catalog") -> Iterator[Problem]:
     find = {"exchange": catalog.exchange, "plugin": catalog.strategy, "name": catalog.model}
     for at, key, instance, name, params in wanted:
         try:
-            make(find[key](name), params, instance=instance)
+            known = resolve_secrets(params, secrets) if key == "exchange" else params
+            make(find[key](name), known, instance=instance)
+        except (SecretProblem, PrivateFileError) as error:
+            yield loaded.problem((*at, "params"), str(error))
         except ParamsInvalid as error:
             yield loaded.problem((*at, *error.field.split(".")), error.detail)
         except (UnknownPlugin, InstanceFailed) as error:

@@ -107,11 +107,13 @@ class AuditLog:
     def refuse(self, event: AuditEvent, now_ns: int, count: int = 1) -> None:
         """Write a refusal, or count it where the same was refused in the last minute.
 
-        Two refusals are the same when who, host, method and outcome are. `count` is how many it
+        Two refusals are the same when who, host, method, outcome and detail are. `count` is how many it
         stands for already. Raises `AuditError`.
         """
         self.tick(now_ns)
-        key: tuple[str, ...] = (event.who, event.via, _host(event.peer), event.method, event.outcome)
+        key: tuple[str, ...] = (
+            event.who, event.via, _host(event.peer), event.method, event.outcome, event.detail
+        )  # fmt: skip
         if key not in self._refusals and len(self._refusals) >= REFUSAL_KINDS:
             key = ("many",)
             event = AuditEvent(

@@ -17,6 +17,7 @@ from msgspec import Struct
 from host.api import TandemError
 
 __all__ = [
+    "AUDIT_FOLDER",
     "GENESIS",
     "Anchor",
     "AuditError",
@@ -29,6 +30,8 @@ __all__ = [
     "verify",
 ]
 
+AUDIT_FOLDER: Final = Path("control") / "audit"
+"""Within `data_dir`."""
 GENESIS: Final = "0" * 64
 """What stands for the hash before the first record."""
 _HASH_FIELD: Final = b',"hash":"'

@@ -79,7 +79,7 @@ class TlsDoor:
         self._inner = inner
         self._on_refused = on_refused
         self._callers: dict[str, DoorCaller] = {}
-        self._refused: dict[tuple[str, str], DoorRefusal] = {}
+        self._refused: dict[tuple[str, str, str], DoorRefusal] = {}
         self._lock = threading.Lock()
         self._connections = 0
         self._home: asyncio.AbstractEventLoop | None = None
@@ -229,9 +229,9 @@ class TlsDoor:
     def _note(self, address: str, reason: str, text: str) -> None:
         """Count a refusal and have it told soon: a flood must not keep the node's loop busy."""
         with self._lock:
-            key = (address.rpartition(":")[0], reason)
+            key = (address.rpartition(":")[0], reason, text)
             if key not in self._refused and len(self._refused) >= REFUSAL_KINDS:
-                key, address = ("many", reason), "many"
+                key, address = ("many", reason, ""), "many"
             known = self._refused.get(key)
             is_first = not self._refused
             self._refused[key] = DoorRefusal(address, reason, text, 1 + (known.count if known else 0))

@@ -24,7 +24,10 @@ from host.api import TandemError
 from host.config.private_files import PRIVATE_FILE, make_private_folder, read_private, write_private
 from host.control.principal import Principal, Role, Via
 
-__all__ = ["TokenRecord", "TokenStore", "TokenStoreError"]
+__all__ = ["TOKENS_FILE", "TokenRecord", "TokenStore", "TokenStoreError"]
+
+TOKENS_FILE: Final = Path("control") / "tokens.json"
+"""Within `data_dir`; its folder has mode 0700."""
 
 PREFIX: Final = "tandem"
 """Lets scanners for leaked secrets know one when they see it."""

@@ -37,6 +37,7 @@ __all__ = [
     "AccountReported",
     "Alert",
     "AmendSent",
+    "AuditAnchored",
     "AutoReloadSet",
     "CancelSent",
     "Change",
@@ -430,6 +431,13 @@ class Alert(_Entry, frozen=True, tag="alert"):
     instance: str = ""
 
 
+class AuditAnchored(_Entry, frozen=True, tag="audit_anchored"):
+    """The audit log's newest record and its SHA-256, kept here so that a log cut short is found out."""
+
+    seq: int
+    hash: str
+
+
 class StateDigest(_Entry, frozen=True, tag="state_digest"):
     """A hash of the trading state before this entry, so that two nodes can prove they agree."""
 
@@ -468,6 +476,7 @@ Entry = (
     | KillSwitchSet
     | ConnectionReported
     | Alert
+    | AuditAnchored
     | StateDigest
 )
 

@@ -715,6 +715,7 @@ _APPLY: Final[dict[type[Any], Callable[[TradingState, Any], Outcome | None]]] = 
     e.KillSwitchSet: TradingState._kill_switch_set,
     e.ConnectionReported: TradingState._no_change,
     e.Alert: TradingState._no_change,
+    e.AuditAnchored: TradingState._no_change,
     e.StateDigest: TradingState._no_change,
 }
 

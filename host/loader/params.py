@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from host.api import Params, TandemError
+from host.api import Params, Secret, TandemError
 from host.loader.importer import problem_of
 from host.loader.offers import Offer
 from host.loader.problem import PluginProblem, near_name
@@ -79,7 +79,11 @@ def _explain(
     was = _was(params, path)
     if bound := _BOUND.match(what):
         return ParamsInvalid(instance, field, f"must be {_tidy(bound['bound'])}{was}")
-    if wrong := _TYPE.match(what):
+    if (wrong := _TYPE.match(what)) and wrong["type"].removesuffix(" | null") == Secret.__name__:
+        # What is written there is the secret itself, and must not be in a message.
+        how = 'store it with `tandem secret set NAME` and write "secret:NAME" in the account\'s params'
+        return ParamsInvalid(instance, field, f"is a secret: {how}")
+    if wrong:
         return ParamsInvalid(instance, field, f"must be of type {wrong['type']}{was} ({wrong['was']})")
     return ParamsInvalid(instance, field, f"is not valid: {what.replace('`', '')}{was}")
 
