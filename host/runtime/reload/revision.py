@@ -9,9 +9,10 @@ from host.core import entries as e
 from host.core.entries import InstanceState
 from host.runtime.instance import Checkpoint, Instance, StateNotCarried, carry_state, encode_state
 from host.runtime.plugin_errors import describe_error
+from host.runtime.reload.comparison import Comparison
 from host.runtime.reload.fallback import RECEIVING, Fallback
 from host.runtime.reload.probation import Baseline, Probation, ProbationLimits, too_slow
-from host.runtime.reload.shadow import Shadow, compare, time_of
+from host.runtime.reload.shadow import Shadow, time_of
 from host.runtime.roster import check_candles
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ __all__ = ["RevisionFailed", "StrategyRevision"]
 
 WARM_UP_SLICE_NS: Final = 200_000
 """Events are replayed for so long before the loop gets its turn; one callback may make it longer."""
+AT_A_TIME: Final = 256
+"""Events at most that are replayed and compared before the loop gets its turn."""
 MOST_AT_SWAP: Final = 32
 """Events that may be left to catch up with in the swap's own turn."""
 
@@ -109,27 +112,25 @@ class StrategyRevision:
         assert old is not None
         start = self._starting_point(new)
         events = self._history.since(start.sequence)
+        old_shadow = self._yardstick(old, start, events)
         try:
-            old_shadow: Shadow | None = await self._rehearse(type(old)(old.params), start, events)
-        except (Exception, SystemExit):  # noqa: BLE001 - the version that goes; the new one may be the cure
-            old_shadow = None
-        self._old_timers = set(old_shadow.timers) if old_shadow is not None else set()
-        try:
-            shadow = self._shadow = await self._rehearse(new, start, events)
+            shadow = self._shadow = self._started(new, start, events)
+            comparison = await self._rehearse(old_shadow, shadow, events)
             self._seen = start.sequence + len(events)
             await self._catch_up(shadow)
         except TandemError:
             raise
         except (Exception, SystemExit) as error:
             raise self._failed("replaying recent events", error) from error
-        if old_shadow is None:
+        if old_shadow is None or comparison is None:
             return f"instance {self.name}: {len(events)} events replayed; the version that runs fails on them"
+        self._old_timers = set(old_shadow.timers)
         self._before = self._measured(old_shadow, start)
         slow = too_slow(self._limits, shadow.counted, self._before)
         if slow and shadow.counted.events >= self._limits.events:
             raise RevisionFailed(f"instance {self.name}: {slow}")
         self._abandoned = [s for s, quotes in old_shadow.quotes.items() if quotes and s not in shadow.quotes]
-        return f"instance {self.name}: {len(events)} events replayed, {compare(old_shadow, shadow)}"
+        return f"instance {self.name}: {len(events)} events replayed, {comparison.words()}"
 
     def _starting_point(self, new: Strategy[Any]) -> Checkpoint:
         """Return the oldest moment remembered whose state the new version understands."""
@@ -154,18 +155,45 @@ class StrategyRevision:
             measured.handler_ns,
         )
 
-    async def _rehearse(self, strategy: Strategy[Any], start: Checkpoint, events: Sequence[Any]) -> Shadow:
+    def _yardstick(self, old: Strategy[Any], start: Checkpoint, events: Sequence[Any]) -> Shadow | None:
+        """Return a fresh object of the version that runs, started; None where it does not start."""
+        try:
+            return self._started(type(old)(old.params), start, events)
+        except (Exception, SystemExit):  # noqa: BLE001 - the version that goes; the new one may be the cure
+            return None
+
+    def _started(self, strategy: Strategy[Any], start: Checkpoint, events: Sequence[Any]) -> Shadow:
         now_ns = time_of(events[0]) if events else self._engine.clock.now_ns()
         shadow = Shadow(self.instance, strategy, now_ns, self._engine.clock.stopwatch_ns)
         strategy.state = self._carried(strategy, start)
         shadow.start()
-        await self._replay(shadow, events)
         return shadow
+
+    async def _rehearse(self, old: Shadow | None, new: Shadow, events: Sequence[Any]) -> Comparison | None:
+        """Replay the same events into both, a few at a time; None where the old version fails on them."""
+        comparison = Comparison(old, new) if old is not None else None
+        done = 0
+        while True:
+            if comparison is None:
+                new.take_intents()
+            else:
+                comparison.step()
+            if done == len(events):
+                return comparison
+            some = events[done : done + AT_A_TIME]
+            if comparison is not None:
+                try:
+                    some = some[: comparison.old.run(some, WARM_UP_SLICE_NS)]
+                except (Exception, SystemExit):  # noqa: BLE001 - as above
+                    comparison = None
+                await asyncio.sleep(0)
+            await self._replay(new, some)
+            done += len(some)
 
     async def _replay(self, shadow: Shadow, events: Sequence[Any]) -> None:
         done = 0
         while done < len(events):
-            done += shadow.run(events[done : done + 256], WARM_UP_SLICE_NS)
+            done += shadow.run(events[done : done + AT_A_TIME], WARM_UP_SLICE_NS)
             self._check_hang(shadow)
             await asyncio.sleep(0)
 
@@ -174,6 +202,7 @@ class StrategyRevision:
             events = self._history.since(self._seen)
             self._seen += len(events)
             await self._replay(shadow, events)
+            shadow.take_intents()
 
     def _check_hang(self, shadow: Shadow) -> None:
         held_ms = shadow.slowest_ns / 1e6

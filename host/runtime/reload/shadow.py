@@ -29,7 +29,7 @@ from host.runtime.history import OwnEvent
 from host.runtime.instance import SECOND_NS, Instance
 from host.runtime.reload.probation import Baseline
 
-__all__ = ["Intent", "Shadow", "compare", "time_of"]
+__all__ = ["Intent", "Shadow", "time_of"]
 
 _CALLBACKS: Final = {
     BookTop: "on_book",
@@ -123,6 +123,11 @@ class Shadow:
             self._due_ns = self._next_due_ns()
             self._call(self.strategy.on_timer, name)
         self._now_ns = max(self._now_ns, now_ns)
+
+    def take_intents(self) -> list[Intent]:
+        """Return what was wanted since this was last asked."""
+        taken, self.intents = self.intents, []
+        return taken
 
     def end(self) -> None:
         """Say of every muted order that it is gone, so that the strategy waits for none of them."""
@@ -241,26 +246,6 @@ class Shadow:
 def time_of(event: MarketEvent | OwnEvent) -> int:
     """Return the host's time when an event was handed over."""
     return event.ts_ns if isinstance(event, OwnEvent) else event.ts_recv
-
-
-def compare(old: Shadow, new: Shadow) -> str:
-    """Say in words how two runs over the same events differ: in what was wanted and what it cost."""
-    cost = f"{new.counted.mean_us:.1f} µs per event, was {old.counted.mean_us:.1f} µs"
-    if old.intents == new.intents:
-        return f"the same {len(new.intents)} intents as the version that runs; {cost}"
-    if len(old.intents) != len(new.intents):
-        return f"{len(new.intents)} intents, the version that runs has {len(old.intents)}; {cost}"
-    pairs = [(a, b) for a, b in zip(old.intents, new.intents, strict=True) if a != b]
-    before, after = pairs[0]
-    words = f"the first: {_words(before)}, now {_words(after)}"
-    return f"{len(pairs)} of {len(new.intents)} intents differ, {words}; {cost}"
-
-
-def _words(intent: Intent) -> str:
-    if intent.action == "quote" and intent.what:
-        quote = intent.what[0]
-        return f"quote {intent.symbol} {quote.bid}/{quote.ask}"
-    return f"{intent.action} {intent.symbol}".rstrip()
 
 
 def _cancelled(client_id: str, request: OrderRequest, instance: Instance, now_ns: int) -> Order:
