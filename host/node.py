@@ -119,6 +119,7 @@ class _Node:
             risk_config=self._config.risk.limits,
             settings=settings,
         )
+        engine.upkeep.after_recovery(recovered.entries_read)
         epoch = state.epoch + 1 if state.epoch else max(clock.now_ns() // 1_000_000_000 - EPOCH_ZERO_S, 1)
         engine.start_epoch(node.name, journal.cell, epoch, version("tandem"))
         if node.durability == "disk":

@@ -80,7 +80,8 @@ class Roster:
         """Create an instance, restore its state and let it hear of the market; it cannot trade yet.
 
         Raises `StateNotCarried` where its saved state does not fit, and another `TandemError` for a
-        symbol that is not there or a model that does not start; nothing has changed then.
+        symbol that is not there, a model that does not start, or another account than the one where
+        it holds something; nothing has changed then.
         """
         instance = self.prepare(spec, strategy, models, spawn)
         self.install(instance, spec)
@@ -96,6 +97,7 @@ class Roster:
         """Do all of `add` that may fail, and raises what it raises; nobody knows the instance yet."""
         engine = self._engine
         known = engine.state.instances.get(spec.name)
+        self._check_account(spec)
         self._check_symbols(spec)
         check_candles(spec.name, strategy)
         stages = [start_model(spec.name, ModelStage(name, m, engine.clock, spawn)) for name, m in models]
@@ -283,6 +285,25 @@ class Roster:
     def _is_looked_after(self, order: Order) -> bool:
         instance = self.instances.get(order.instance)
         return instance is not None and order.account == instance.account and order.symbol in instance.symbols
+
+    def _check_account(self, spec: InstanceSpec) -> None:
+        """Raise `TandemError` where an instance would leave a position or orders behind on its old account.
+
+        They would count as the new account's, though the venue has them on the old one.
+        """
+        state = self._engine.state
+        known = state.instances.get(spec.name)
+        if known is None or known.account == spec.account:
+            return
+        held = [f"{h.qty} {symbol}" for symbol, h in state.holdings.get(spec.name, {}).items() if h.qty]
+        orders = sum(o.instance == spec.name and o.account == known.account for o in state.orders.values())
+        if orders:
+            held.append(f"{orders} open order{'s' if orders > 1 else ''}")
+        if held:
+            raise TandemError(
+                f"instance {spec.name} cannot move from account {known.account} to {spec.account} while it has "
+                f"{', '.join(held)} there; close that first, or give the new instance another name"
+            )
 
     def _check_symbols(self, spec: InstanceSpec) -> None:
         feed = self._engine.feeds[spec.account]

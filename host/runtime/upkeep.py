@@ -44,6 +44,13 @@ class Upkeep:
         self._snapshot_task: asyncio.Future[None] | None = None
         self._last_equity: dict[tuple[str, str], tuple[Decimal, Decimal]] = {}
 
+    def after_recovery(self, entries_read: int) -> None:
+        """Have the next snapshot so early that a start never reads more than is configured.
+
+        Without this a node that keeps dying young would read a longer journal each time.
+        """
+        self._next_snapshot_lsn -= entries_read
+
     def next_time_ns(self) -> int:
         """Return when `on_time` wants to be called next."""
         due = self._next_housekeeping_ns

@@ -219,6 +219,7 @@ class Desk:
             risk_config=self.risk,
             settings=EngineSettings(snapshot_in_thread=False, **settings),
         )
+        self.engine.upkeep.after_recovery(recovered.entries_read)
         self.engine.start_epoch("desk", self.journal.cell, recovered.state.epoch + 1, "test")
         self.feed = self.engine.add_account(ACCOUNT, self.venue, "")
         self.engine.set_instruments(ACCOUNT, [spot(BTC), spot(ETH)], {BTC, ETH})

@@ -6,17 +6,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from desk_tools import BTC, ETH, Desk, Quoter
+from desk_tools import BTC, ETH, Desk, Quoter, ScriptedVenue, spot
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host.api import BookTop, Fill, NoParams, OrderStatus, Quote, Strategy
+from host.api import BookTop, Fill, NoParams, OrderStatus, Quote, Strategy, TandemError
 from host.core import entries as e
 from host.core.entries import InstanceState
 from host.core.state import TradingState
 from host.journal import Journal, read
 from host.runtime.instance import StateNotCarried
 from host.runtime.recovery import recover
+from host.runtime.roster import InstanceSpec
 
 
 @pytest.fixture
@@ -144,6 +145,44 @@ def test_broken_version_s_event_is_heard_again_by_the_next_version(desk: Desk) -
     desk.run("mm", strategy, digest="ef" * 32)
 
     assert (strategy.state.fills, strategy.state.traded) == (1, Decimal("0.5"))
+    desk.journal.close()
+
+
+def move_to_another_account(desk: Desk) -> None:
+    """Make the instance of an earlier process on another account, which is there, too."""
+    other = desk.engine.add_account("other", ScriptedVenue(), "")
+    desk.engine.set_instruments("other", [spot(BTC)], {BTC})
+    other.follow([BTC])
+    spec = InstanceSpec(
+        name="mm", account="other", symbols=(BTC,), plugin="test", digest="ab" * 32, params_json=b"{}"
+    )
+    desk.engine.roster.add(spec, Quoter(), (), other.spawn)
+
+
+def test_instance_with_open_orders_does_not_move_to_another_account(desk: Desk) -> None:
+    desk = desk.restart()
+    with pytest.raises(TandemError, match="mm cannot move from account acc to other while it has 2 open ord"):
+        move_to_another_account(desk)
+    assert desk.engine.state.instances["mm"].account == "acc"
+    desk.journal.close()
+
+
+def test_instance_with_a_position_does_not_move_to_another_account(desk: Desk) -> None:
+    trade_a_bid(desk, "0.5")
+    desk.engine.roster.stop(desk.engine.roster.instances["mm"], "operator")
+    desk.settle()
+    desk = desk.restart()
+    with pytest.raises(TandemError, match=r"while it has 0\.5 BTC-USDT there; close that first"):
+        move_to_another_account(desk)
+    desk.journal.close()
+
+
+def test_instance_that_has_nothing_moves_to_another_account(desk: Desk) -> None:
+    desk.engine.roster.stop(desk.engine.roster.instances["mm"], "operator")
+    desk.settle()
+    desk = desk.restart()
+    move_to_another_account(desk)
+    assert desk.engine.state.instances["mm"].account == "other"
     desk.journal.close()
 
 
@@ -365,6 +404,18 @@ def test_recovery_reads_on_from_the_snapshot_alone(tmp_path: Path) -> None:
 
     assert recovered.entries_read == lsn - snapshot.lsn
     assert recovered.state.digest() == digest
+    desk.journal.close()
+
+
+def test_lives_too_short_for_a_snapshot_do_not_let_the_journal_to_read_grow(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "journal", snapshot_every=40)
+    for _ in range(12):
+        desk = desk.restart(after_s=1.0)
+        desk.run("mm", Quoter())
+        desk.top()
+        desk.advance(0.5)  # one housekeeping
+        snapshot = desk.journal.latest_snapshot()
+        assert desk.journal.last_lsn - (snapshot.lsn if snapshot else 0) < 60
     desk.journal.close()
 
 
