@@ -32,6 +32,11 @@ AUDIT_EVERY_NS: Final = 30_000_000_000
 """How often open orders and fills are compared with the venue's while nothing is in doubt."""
 AUDIT_BACK_NS: Final = 6 * AUDIT_EVERY_NS
 """An audit looks at the fills of so long: the answers to the last few may have been lost."""
+BALANCES_EVERY_NS: Final = 300_000_000_000
+"""How often balances and positions are compared while an account trades: a deposit, a payment of funding,
+somebody else's order move them, and no report says so."""
+BALANCES_AGAIN_NS: Final = 10_000_000_000
+"""How long after a question they are asked for again while an account trades."""
 DRIFTS_BEFORE_ADJUSTING: Final = 3
 """A drift of position or balance must show in so many answers in a row, for fills may be under way."""
 
@@ -46,6 +51,7 @@ class AccountRecovery(Struct):
     open_orders_ns: int = 0
     fills_ns: int = 0
     account_ns: int = 0
+    """When the balances last agreed; 0 when they are to be compared, again or for the first time."""
     ask_balances_ns: int = 0
     """When balances may be asked for again."""
     fills_when_asked: int = -1
@@ -129,6 +135,10 @@ class Reconciler:
                 recovery.asked_ns = now_ns
                 self._oms.ask(account, QueryFills(max(now_ns - AUDIT_BACK_NS, 0)), now_ns)
                 self._oms.ask(account, QueryOpenOrders(), now_ns)
+            if recovery.ready_ns:
+                if now_ns - recovery.account_ns >= BALANCES_EVERY_NS:
+                    recovery.account_ns = 0
+                self._ask_for_balances(account, now_ns)
 
     # -- answers ---------------------------------------------------------------------------------
 
@@ -232,14 +242,14 @@ class Reconciler:
     def _ask_for_balances(self, account: str, now_ns: int) -> None:
         """Ask last of all, because fills found on the way change what the balances should be."""
         recovery = self._accounts.get(account)
-        if recovery is None or recovery.ready_ns or recovery.account_ns or self._has_doubts(account):
+        if recovery is None or recovery.account_ns or self._has_doubts(account):
             return
         if not (recovery.open_orders_ns and recovery.fills_ns and now_ns >= recovery.ask_balances_ns):
             return
         orders = self._state.orders.values()
         if account not in self._state.balances and any(order.account == account for order in orders):
             return  # what a new account has cannot be told while its orders may still trade
-        recovery.ask_balances_ns = now_ns + ASK_AGAIN_NS
+        recovery.ask_balances_ns = now_ns + (BALANCES_AGAIN_NS if recovery.ready_ns else ASK_AGAIN_NS)
         recovery.fills_when_asked = self._fills_booked(account)
         self._oms.ask(account, QueryAccount(), now_ns)
 
@@ -248,7 +258,7 @@ class Reconciler:
 
     def _check_ready(self, account: str, recovery: AccountRecovery, now_ns: int) -> None:
         answered = recovery.open_orders_ns and recovery.fills_ns and recovery.account_ns
-        if answered and not self._has_doubts(account):
+        if answered and not recovery.ready_ns and not self._has_doubts(account):
             recovery.ready_ns = now_ns
             self._unsettled.discard(account)
             recovery.audit_ns = now_ns + AUDIT_EVERY_NS

@@ -56,7 +56,7 @@ from host.api import (
 from host.core import entries as e
 from host.core.doubts import FILL_OVERLAP_NS
 from host.core.gate import FOREVER_NS
-from host.core.reconcile import AUDIT_EVERY_NS
+from host.core.reconcile import AUDIT_EVERY_NS, BALANCES_AGAIN_NS, BALANCES_EVERY_NS
 
 D = Decimal
 S = OrderStatus
@@ -641,6 +641,52 @@ def test_a_late_answer_after_the_account_is_ready_changes_nothing(core: Core) ->
     balances = dict(core.state.balances[ACCOUNT])
     core.say(account(core.now_ns))
     assert core.state.balances[ACCOUNT] == balances
+
+
+def test_balances_are_compared_again_while_the_account_trades(core: Core) -> None:
+    for _ in range(3):
+        core.wait(BALANCES_EVERY_NS - 1)
+        assert QueryAccount() not in core.sent()
+        core.wait(1)
+        assert QueryAccount() in core.sent()
+        before = len(core.journaled(e.AccountReported))
+        core.say(account(core.now_ns))
+        assert len(core.journaled(e.AccountReported)) == before + 1
+    assert core.alerts() == []
+
+
+def test_a_deposit_is_taken_over_with_an_alert_when_three_answers_say_so(core: Core) -> None:
+    core.wait(BALANCES_EVERY_NS)
+    for _ in range(2):
+        core.say(account(core.now_ns, USDT=D(150_000)))
+        assert core.alerts() == []
+        core.sent()
+        core.wait(BALANCES_AGAIN_NS)
+        assert QueryAccount() not in core.sent()  # first of all the fills, as with each audit
+        core.wait(AUDIT_EVERY_NS)
+        assert any(isinstance(command, QueryFills) for command in core.sent())
+        core.say(FillsSnapshot((), core.now_ns))
+        assert core.sent() == [QueryAccount()]
+    assert core.reconciler.is_ready(ACCOUNT)  # trading goes on meanwhile
+    core.say(account(core.now_ns, USDT=D(150_000)))
+    assert core.alerts() == ["account_drift"]
+    assert core.state.balances[ACCOUNT]["USDT"] == D(150_000)
+
+
+def test_balances_that_a_fill_overtook_are_asked_for_again_later(core: Core) -> None:
+    order = core.rest()
+    core.wait(BALANCES_EVERY_NS)
+    core.say(OpenOrdersSnapshot((view(order, core.now_ns, S.OPEN),), core.now_ns))
+    core.sent()
+    core.say(filled(order.client_id, BUY, "1", "99", "t1", core.now_ns))
+    core.say(account(core.now_ns))  # made before the fill
+    assert core.state.balances[ACCOUNT]["BTC"] == D(51)
+    core.wait(BALANCES_AGAIN_NS - 1)
+    assert QueryAccount() not in core.sent()
+    core.wait(1)
+    assert QueryAccount() in core.sent()
+    core.say(account(core.now_ns, USDT=D("99900.9"), BTC=D(51)))
+    assert core.alerts() == []
 
 
 @pytest.mark.parametrize(("theirs", "price"), [("3", "120"), ("0", None), ("-1", "110")])
