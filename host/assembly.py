@@ -6,6 +6,7 @@ from typing import Any
 from host.api import ExchangeError, SteppedAdapter, TandemError
 from host.config import AccountSection, InstanceSection, NodeConfig, RunOptions
 from host.config.secret_files import SECRETS_FOLDER, SecretFiles, resolve_secrets
+from host.core.state import TradingState
 from host.loader import Catalog, make
 from host.runtime.engine import Engine
 from host.runtime.instance import Instance
@@ -49,6 +50,7 @@ class Assembly:
             wanted = {s for i in self._config.instance if i.account == section.name for s in i.symbols}
             # What we still hold or have resting there counts too, used by an instance or not.
             wanted |= {o.symbol for o in engine.state.orders.values() if o.account == section.name}
+            wanted |= _held(engine.state, section.name)
             if not wanted:
                 continue
             try:
@@ -115,6 +117,7 @@ class Assembly:
             except TandemError as error:
                 self.skipped[section.name] = str(error)
                 engine.alert("instance_skipped", f"instance {section.name}: {error}", section.name)
+        engine.by_hand.take_up()
         engine.roster.cancel_strays("its instance does not run")
         engine.safety.enforce_kill_switches()
         if self._config.instance and not added:
@@ -148,3 +151,14 @@ class Assembly:
         self.uses[section.name] = prepared.use
         self.model_uses[section.name] = prepared.model_uses
         return self.maker.install(prepared)
+
+
+def _held(state: TradingState, account: str) -> set[str]:
+    """Return the symbols in which somebody holds a position on `account`."""
+    return {
+        symbol
+        for name, by_symbol in state.holdings.items()
+        if (record := state.instances.get(name)) is not None and record.account == account
+        for symbol, holding in by_symbol.items()
+        if holding.qty
+    }

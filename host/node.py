@@ -118,6 +118,7 @@ class _Node:
             state=state,
             risk_config=self._config.risk.limits,
             settings=settings,
+            fills=recovered.fills,
         )
         engine.upkeep.after_recovery(recovered.entries_read)
         epoch = state.epoch + 1 if state.epoch else max(clock.now_ns() // 1_000_000_000 - EPOCH_ZERO_S, 1)

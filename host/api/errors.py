@@ -8,12 +8,16 @@ class TandemError(Exception):
 
 
 class OrderRefused(TandemError):  # noqa: N818 - a refusal is an answer, not a malfunction
-    """The host did not send an order. `reason` is a stable code, `detail` says what and why."""
+    """The host did not send an order. `reason` is a stable code, `detail` says what and why.
 
-    def __init__(self, reason: str, detail: str) -> None:
+    `field` names the part of the request that cannot be, where it is one.
+    """
+
+    def __init__(self, reason: str, detail: str, field: str = "") -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+        self.field = field
 
 
 class ExchangeError(TandemError):

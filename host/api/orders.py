@@ -120,6 +120,8 @@ class Order(Struct):
     updated_ns: int = 0
     reason: str = ""
     trade_ids: list[str] = []
+    placed_by: str = ""
+    """Who placed it by hand; empty: its instance's own code did."""
 
     @property
     def remaining(self) -> Decimal:

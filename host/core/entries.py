@@ -47,6 +47,7 @@ __all__ = [
     "Entry",
     "EquityMarked",
     "FillAdopted",
+    "FlattenSet",
     "InstanceAdded",
     "InstanceChanged",
     "InstanceConfigured",
@@ -68,6 +69,7 @@ __all__ = [
     "Record",
     "Reported",
     "RequestServed",
+    "RiskLimitsSet",
     "StageReported",
     "StateDigest",
     "StrategyStateSaved",
@@ -297,6 +299,8 @@ class PlaceSent(_Entry, frozen=True, tag="place_sent"):
     post_only: bool
     reduce_only: bool
     slot: int
+    by: str = ""
+    """Who placed it by hand; empty: the instance's own code did."""
 
 
 class Change(Struct, frozen=True, array_like=True, gc=False):
@@ -311,6 +315,8 @@ class AmendSent(_Entry, frozen=True, tag="amend_sent"):
     """Changes of resting orders are about to be sent: all that one quote asks for."""
 
     changes: tuple[Change, ...]
+    by: str = ""
+    """Who asked for it by hand; empty: the host itself."""
 
 
 class CancelSent(_Entry, frozen=True, tag="cancel_sent"):
@@ -318,6 +324,8 @@ class CancelSent(_Entry, frozen=True, tag="cancel_sent"):
 
     client_id: str
     reason: str
+    by: str = ""
+    """Who asked for it by hand; empty: the host or the instance's own code."""
 
 
 class CommandRefused(_Entry, frozen=True, tag="command_refused"):
@@ -414,6 +422,30 @@ class KillSwitchSet(_Entry, frozen=True, tag="kill_switch_set"):
     scope: str
     is_on: bool
     reason: str
+    by: str = ""
+    """Who asked for it by hand; empty: a risk limit, or the operator of a stopped node."""
+
+
+class FlattenSet(_Entry, frozen=True, tag="flatten_set"):
+    """The positions of `scope` are being closed (`is_on`), or no longer: `reason` says how it ended."""
+
+    scope: str
+    is_on: bool
+    reason: str
+    by: str = ""
+    """Who asked for it by hand; empty: a risk limit or the host."""
+
+
+class RiskLimitsSet(_Entry, frozen=True, tag="risk_limits_set"):
+    """Other limits hold for `scope` than its configuration says, or, where `limits` is empty, no longer.
+
+    Both are JSON of `host.core.risk_limits.Limits`; `configured` is what they stand in for.
+    """
+
+    scope: str
+    limits: bytes
+    configured: bytes
+    by: str
 
 
 class ConnectionReported(_Entry, frozen=True, tag="connection_reported"):
@@ -474,6 +506,8 @@ Entry = (
     | PositionAdjusted
     | EquityMarked
     | KillSwitchSet
+    | FlattenSet
+    | RiskLimitsSet
     | ConnectionReported
     | Alert
     | AuditAnchored

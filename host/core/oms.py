@@ -23,6 +23,7 @@ from host.api import (
     ExchangeError,
     Fill,
     Instrument,
+    InstrumentKind,
     Order,
     OrderRefused,
     OrderRequest,
@@ -174,6 +175,10 @@ class Oms:
         self._channels[instance, symbol] = channel
         return channel
 
+    def channel(self, instance: str, symbol: str) -> Channel | None:
+        """Return the channel of `instance` in `symbol`, if it was opened."""
+        return self._channels.get((instance, symbol))
+
     def set_tolerance(self, instance: str, tolerance_bps: float) -> None:
         """Let the wanted quotes of `instance` move so far before their orders follow."""
         for (owner, _symbol), channel in self._channels.items():
@@ -223,16 +228,14 @@ class Oms:
                 slot.clear()
                 self._work(channel, slot, top, now_ns)
 
-    def place(self, channel: Channel, request: OrderRequest, top: BookTop | None, now_ns: int) -> str:
-        """Send an imperative order and return its client id; raise `OrderRefused`."""
-        if not self.gate.permit(now_ns):
-            detail = "this node may not send orders now"
-            self._refuse(channel, "place", "GATE_CLOSED", detail, now_ns)
-            raise OrderRefused("GATE_CLOSED", detail)
-        fault = _request_fault(request, channel.instrument)
-        if fault is not None:
-            self._refuse(channel, "place", "INVALID_ORDER", fault, now_ns)
-            raise OrderRefused("INVALID_ORDER", fault)
+    def place(
+        self, channel: Channel, request: OrderRequest, top: BookTop | None, now_ns: int, by: str = ""
+    ) -> str:
+        """Send an imperative order and return its client id; raise `OrderRefused`.
+
+        `by` is who places it by hand.
+        """
+        self._check_request(channel, "place", request, now_ns)
         refusal = channel.risk.check(
             request.side, request.price, request.qty, top, now_ns, is_post_only=request.post_only
         )
@@ -250,33 +253,70 @@ class Oms:
             request.reduce_only,
             -1,
             now_ns,
+            by,
         ).client_id
 
-    def close_position(self, channel: Channel, now_ns: int) -> bool:
-        """Close what the channel holds and no open order closes yet; return whether it is flat.
+    def amend(
+        self,
+        channel: Channel,
+        order: Order,
+        price: Decimal,
+        qty: Decimal,
+        top: BookTop | None,
+        now_ns: int,
+        by: str = "",
+    ) -> None:
+        """Change a resting imperative order's price and total quantity; raise `OrderRefused`.
 
-        Sent as a reduce-only market order, which passes limits and kill switch: it only reduces.
+        The order must rest and `qty` be more than what is filled of it. `by` is who amends it by hand.
         """
-        position = channel.risk.position
-        if not position:
-            return True
-        side = Side.SELL if position > _ZERO else Side.BUY
-        qty = channel.instrument.qty_floor(channel.risk.closable(side))
-        if qty > _ZERO and channel.risk.check(side, None, qty, None, now_ns, is_closing=True) is None:
-            self._send_place(
-                channel, side, OrderType.MARKET, TimeInForce.IOC, None, qty, False, True, -1, now_ns
-            )
-        return False
+        if not channel.can_amend:
+            detail = f"the venue of account {channel.account} amends no order; cancel it and place another"
+            self._refuse(channel, "amend", "NO_AMENDS", detail, now_ns)
+            raise OrderRefused("NO_AMENDS", detail)
+        request = OrderRequest(symbol=order.symbol, side=order.side, qty=qty, price=price)
+        self._check_request(channel, "amend", request, now_ns)
+        open_qty = qty - order.filled
+        refusal = channel.risk.check(
+            order.side, price, open_qty, top, now_ns, order, is_post_only=order.post_only
+        )
+        if refusal is not None:
+            self._risk_refused(channel, "amend", refusal, now_ns)
+            raise OrderRefused(refusal.reason, refusal.detail)
+        self._send_amends(channel, [order], [e.Change(order.client_id, price, qty)], now_ns, by)
 
-    def cancel(self, client_id: str, reason: str, now_ns: int) -> bool:
+    def close_position(self, channel: Channel, now_ns: int) -> Order | None:
+        """Close what the channel holds and no open order closes yet; return the order that does, if any.
+
+        Sent as a market order that may only reduce (a spot venue knows no such thing: its orders trade
+        what is there), which passes limits and kill switch. A position beyond the venue's largest
+        order takes more than one call, what is left below its smallest lot stays.
+        """
+        position, instrument = channel.risk.position, channel.instrument
+        if not position:
+            return None
+        side = Side.SELL if position > _ZERO else Side.BUY
+        qty = channel.risk.closable(side)
+        if instrument.max_qty is not None:
+            qty = min(qty, instrument.max_qty)
+        qty = instrument.qty_floor(qty)
+        if qty <= _ZERO or channel.risk.check(side, None, qty, None, now_ns, is_closing=True) is not None:
+            return None
+        reduce_only = instrument.kind is not InstrumentKind.SPOT
+        return self._send_place(
+            channel, side, OrderType.MARKET, TimeInForce.IOC, None, qty, False, reduce_only, -1, now_ns
+        )
+
+    def cancel(self, client_id: str, reason: str, now_ns: int, by: str = "") -> bool:
         """Ask the venue to cancel; return False when the order is done or already being cancelled.
 
-        Also where the order's account could not be connected: there is nobody to ask.
+        Also where the order's account could not be connected: there is nobody to ask. `by` is who
+        cancels it by hand.
         """
         order = self.state.orders.get(client_id)
         if order is None or order.status is OrderStatus.PENDING_CANCEL or order.account not in self.ports:
             return False
-        self._send_cancel(order, reason, now_ns)
+        self._send_cancel(order, reason, now_ns, by)
         return True
 
     def pull_quotes(self, instance: str, reason: str, now_ns: int) -> None:
@@ -289,14 +329,14 @@ class Oms:
             if order.instance == instance and order.slot >= 0:
                 self.cancel(order.client_id, reason, now_ns)
 
-    def cancel_all(self, orders: Iterable[Order], reason: str, now_ns: int) -> int:
+    def cancel_all(self, orders: Iterable[Order], reason: str, now_ns: int, by: str = "") -> int:
         """Cancel these orders; quotes among them are no longer wanted. Return how many were asked."""
         asked = 0
         for order in list(orders):
             channel = self._channels.get((order.instance, order.symbol))
             if channel is not None and order.slot >= 0:
                 channel.quoting.slot(order.side, order.slot).clear()
-            asked += self.cancel(order.client_id, reason, now_ns)
+            asked += self.cancel(order.client_id, reason, now_ns, by)
         return asked
 
     def retry_cancels(self, now_ns: int) -> None:
@@ -528,11 +568,16 @@ class Oms:
         self._send_amends(channel, repriced, changes, now_ns)
 
     def _send_amends(
-        self, channel: Channel, orders: Sequence[Order], changes: Sequence[e.Change], now_ns: int
+        self,
+        channel: Channel,
+        orders: Sequence[Order],
+        changes: Sequence[e.Change],
+        now_ns: int,
+        by: str = "",
     ) -> None:
         if not changes:
             return
-        self._record(e.AmendSent(tuple(changes)), now_ns)
+        self._record(e.AmendSent(tuple(changes), by), now_ns)
         risk, lsn, outbox = channel.risk, self.state.lsn, self.outbox
         account, symbol = channel.account, channel.symbol
         self.amends_sent += len(changes)
@@ -579,6 +624,7 @@ class Oms:
         reduce_only: bool,
         slot: int,
         now_ns: int,
+        by: str = "",
     ) -> Order:
         client_id = channel.ids.make()
         account, symbol = channel.account, channel.symbol
@@ -596,6 +642,7 @@ class Oms:
                 post_only,
                 reduce_only,
                 slot,
+                by,
             ),
             now_ns,
         )
@@ -613,8 +660,8 @@ class Oms:
         )
         return order
 
-    def _send_cancel(self, order: Order, reason: str, now_ns: int) -> None:
-        self._record(e.CancelSent(order.client_id, reason), now_ns)
+    def _send_cancel(self, order: Order, reason: str, now_ns: int, by: str = "") -> None:
+        self._record(e.CancelSent(order.client_id, reason, by), now_ns)
         self._cancelling[order.client_id] = (now_ns + CANCEL_AGAIN_NS, reason)
         self.cancels_sent += 1
         self.outbox.append(
@@ -645,6 +692,18 @@ class Oms:
         self._record(e.Alert("adapter_failed", text, "" if order is None else order.instance), now_ns)
         if action != "query":
             self.commit(e.Reported(account, RequestUnanswered(client_id, text, now_ns)), now_ns)
+
+    def _check_request(self, channel: Channel, action: str, request: OrderRequest, now_ns: int) -> None:
+        """Raise `OrderRefused` for what may not be sent now, or is no order that the venue could take."""
+        if not self.gate.permit(now_ns):
+            detail = "this node may not send orders now"
+            self._refuse(channel, action, "GATE_CLOSED", detail, now_ns)
+            raise OrderRefused("GATE_CLOSED", detail)
+        fault = _request_fault(request, channel.instrument)
+        if fault is not None:
+            field, text = fault
+            self._refuse(channel, action, "INVALID_ORDER", text, now_ns)
+            raise OrderRefused("INVALID_ORDER", text, field)
 
     def _risk_refused(self, channel: Channel, action: str, refusal: Refusal, now_ns: int) -> None:
         self._refuse(channel, action, refusal.reason, refusal.detail, now_ns)
@@ -749,22 +808,25 @@ def _qty_fault(instrument: Instrument, qty: Decimal) -> str | None:
     return None
 
 
-def _request_fault(request: OrderRequest, instrument: Instrument) -> str | None:
+def _request_fault(request: OrderRequest, instrument: Instrument) -> tuple[str, str] | None:
+    """Return the field of a request that cannot be, and why."""
     if not _is_on_grid(request.qty, instrument.lot_size):
-        return (
+        return "qty", (
             f"quantity must be a positive multiple of the lot {instrument.lot_size} "
             f"of {instrument.symbol}, was {request.qty}"
         )
     if request.type is OrderType.MARKET:
         if request.price is not None:
-            return f"a market order has no price, was {request.price}"
-        return _qty_fault(instrument, request.qty)
+            return "price", f"a market order has no price, was {request.price}"
+        fault = _qty_fault(instrument, request.qty)
+        return None if fault is None else ("qty", fault)
     if request.price is None or not _is_on_grid(request.price, instrument.tick_size):
-        return (
+        return "price", (
             f"price must be a positive multiple of the tick {instrument.tick_size} "
             f"of {instrument.symbol}, was {request.price}"
         )
-    return _size_fault(instrument, request.price, request.qty)
+    fault = _size_fault(instrument, request.price, request.qty)
+    return None if fault is None else ("qty", fault)
 
 
 def _is_on_grid(value: Decimal, step: Decimal) -> bool:

@@ -16,6 +16,7 @@ __all__ = [
     "Money",
     "Refusal",
     "RiskConfig",
+    "RiskOverride",
     "RiskReason",
     "SelfTrade",
 ]
@@ -186,3 +187,15 @@ class RiskConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     accounts: dict[str, Limits] = {}
     instances: dict[str, Limits] = {}
     symbols: dict[str, Limits] = {}
+
+
+class RiskOverride(Struct, frozen=True):
+    """Limits of one scope that were set by hand, and what the configuration said of it by then.
+
+    Both are JSON of `Limits`.
+    """
+
+    limits: bytes
+    configured: bytes
+    by: str
+    since_ns: int

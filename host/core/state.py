@@ -47,7 +47,9 @@ from host.core.accounting import (
     signed_value,
     start_day,
 )
+from host.core.hand import is_hand
 from host.core.lifecycle import TRANSITIONS, OrderEvent, next_status
+from host.core.risk_limits import RiskOverride
 
 __all__ = [
     "REQUESTS_KEPT",
@@ -181,6 +183,10 @@ class TradingState(Struct):
     venue_positions: dict[str, dict[str, VenuePosition]] = {}
     kill_switches: dict[str, str] = {}
     """Reasons, by scope."""
+    flattening: dict[str, str] = {}
+    """Scopes whose positions are being closed, and why."""
+    risk_overrides: dict[str, RiskOverride] = {}
+    """Limits that were set by hand, by scope."""
     net_holdings: dict[str, dict[str, Holding]] = {}
     """What all fills of an account add up to, by account, then derivative symbol."""
     adopted_trades: dict[str, list[str]] = {}
@@ -189,6 +195,8 @@ class TradingState(Struct):
     """How many fills each account's balances count."""
     last_fill_ns: dict[str, int] = {}
     """Venue time of the newest fill known, by account."""
+    last_fill_lsn: int = 0
+    """The entry that booked the latest fill."""
     plugins: dict[str, PluginRecord] = {}
     unheard: dict[str, list[News]] = {}
     """What happened to each instance's orders since its strategy's state was saved, oldest first.
@@ -378,6 +386,7 @@ class TradingState(Struct):
             post_only=entry.post_only,
             reduce_only=entry.reduce_only,
             slot=entry.slot,
+            placed_by=entry.by,
             created_ns=self.ts_ns,
             updated_ns=self.ts_ns,
         )
@@ -456,7 +465,7 @@ class TradingState(Struct):
             owner, client_id = order.instance, order.client_id
         else:
             return outcome
-        if owner:
+        if owner and not is_hand(owner):  # people hear of their orders when they ask
             self.unheard.setdefault(owner, []).append(News(client_id, fill))
         return outcome
 
@@ -619,6 +628,7 @@ class TradingState(Struct):
         self.fills_booked[fill.account] = self.fills_booked.get(fill.account, 0) + 1
         if fill.ts_ns > self.last_fill_ns.get(fill.account, 0):
             self.last_fill_ns[fill.account] = fill.ts_ns
+        self.last_fill_lsn = self.lsn
         return None
 
     def _net_holding(self, account: str, symbol: str) -> Holding:
@@ -659,6 +669,20 @@ class TradingState(Struct):
             self.kill_switches[entry.scope] = entry.reason
         else:
             self.kill_switches.pop(entry.scope, None)
+
+    def _flatten_set(self, entry: e.FlattenSet) -> None:
+        if entry.is_on:
+            self.flattening[entry.scope] = entry.reason
+        else:
+            self.flattening.pop(entry.scope, None)
+
+    def _risk_limits_set(self, entry: e.RiskLimitsSet) -> None:
+        if entry.limits:
+            self.risk_overrides[entry.scope] = RiskOverride(
+                entry.limits, entry.configured, entry.by, self.ts_ns
+            )
+        else:
+            self.risk_overrides.pop(entry.scope, None)
 
     def _no_change(self, _entry: e.Entry) -> None:
         return None
@@ -713,6 +737,8 @@ _APPLY: Final[dict[type[Any], Callable[[TradingState, Any], Outcome | None]]] = 
     e.PositionAdjusted: TradingState._position_adjusted,
     e.EquityMarked: TradingState._equity_marked,
     e.KillSwitchSet: TradingState._kill_switch_set,
+    e.FlattenSet: TradingState._flatten_set,
+    e.RiskLimitsSet: TradingState._risk_limits_set,
     e.ConnectionReported: TradingState._no_change,
     e.Alert: TradingState._no_change,
     e.AuditAnchored: TradingState._no_change,

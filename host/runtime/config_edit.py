@@ -286,10 +286,7 @@ class ConfigEdit:
         self._tools.let_go()
 
     def _set_limits(self, limits: RiskConfig, now_ns: int) -> None:
-        engine = self._engine
-        engine.risk.set_config(limits, engine.state.orders.values())
-        for refusal in engine.risk.monitor(now_ns, engine.top):
-            engine.safety.breach(refusal, refusal.instance)
+        self._engine.risk_settings.configure(limits, now_ns)
 
     def _remove(self, name: str, now_ns: int) -> None:
         """Stop an instance; it leaves the roster once its orders are done."""

@@ -32,9 +32,12 @@ from host.core.risk import RiskEngine
 from host.core.risk_limits import Refusal, RiskConfig
 from host.core.state import Outcome, TradingState
 from host.journal import Journal, JournalError
+from host.runtime.by_hand import ByHand
 from host.runtime.clock import Clock
 from host.runtime.feed import AccountFeed
+from host.runtime.fill_history import FillHistory
 from host.runtime.latency import Histogram
+from host.runtime.risk_settings import RiskSettings
 from host.runtime.roster import Roster
 from host.runtime.safety import Safety
 from host.runtime.upkeep import Upkeep
@@ -69,6 +72,7 @@ class Engine:
         state: TradingState,
         risk_config: RiskConfig,
         settings: EngineSettings,
+        fills: FillHistory | None = None,
     ) -> None:
         self.clock: Final = clock
         self.journal: Final = journal
@@ -88,6 +92,9 @@ class Engine:
         self.roster: Final = Roster(self)
         self.safety: Final = Safety(self)
         self.upkeep: Final = Upkeep(self)
+        self.by_hand: Final = ByHand(self)
+        self.risk_settings: Final = RiskSettings(self, risk_config)
+        self.fill_history: Final = fills or FillHistory(known_after=state.lsn)
         self.halted = ""
         """Why nothing is sent any more; empty while all is well."""
         self.must_stop = ""
@@ -110,6 +117,7 @@ class Engine:
         """Say in the journal that this process took up the work; what was in flight is in doubt."""
         self.begin_turn(self.clock.now_ns())
         self.record(e.NodeStarted(node, cell, epoch, host_version), self.now_ns)
+        self.risk_settings.take_up(self.now_ns)
         self._rebuild_risk()
         self.end_turn(self.now_ns, 0)
 
@@ -279,6 +287,8 @@ class Engine:
     # -- what the OMS tells ----------------------------------------------------------------------
 
     def _order_changed(self, order: Order | None, fill: Fill | None) -> None:
+        if fill is not None:
+            self.fill_history.add(self.state.last_fill_lsn, fill)
         self.roster.order_changed(order, fill)
 
     def _breach(self, refusal: Refusal, instance: str) -> None:

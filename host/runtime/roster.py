@@ -13,6 +13,7 @@ from host.core import entries as e
 from host.core.client_id import ClientIdMaker
 from host.core.entries import InstanceState
 from host.core.features import FeatureMaker
+from host.core.hand import is_hand
 from host.journal import JournalError
 from host.runtime.candles import CandleMaker
 from host.runtime.feed import AccountFeed
@@ -123,15 +124,20 @@ class Roster:
             ),
             now_ns,
         )
-        # One that comes back under its name goes on counting: an order id is never used twice.
-        ids = self._ids.get(spec.name)
-        if ids is None:
-            ids = self._ids[spec.name] = ClientIdMaker(
-                engine.settings.order_id_prefix, engine.state.epoch, number
-            )
-        self._connect(instance, ids, spec)
+        self._connect(instance, self.ids_of(spec.name, number), spec)
         self.instances[spec.name] = instance
         engine.end_turn(now_ns, 0)
+
+    def ids_of(self, name: str, number: int) -> ClientIdMaker:
+        """Return what makes an instance's order ids.
+
+        One that comes back under its name goes on counting: an order id is never used twice.
+        """
+        ids = self._ids.get(name)
+        if ids is None:
+            engine = self._engine
+            ids = self._ids[name] = ClientIdMaker(engine.settings.order_id_prefix, engine.state.epoch, number)
+        return ids
 
     def remove(self, instance: Instance) -> None:
         """Forget a stopped instance; one that takes its name hears what its orders still do."""
@@ -187,7 +193,10 @@ class Roster:
         self._engine.end_turn(self._engine.now_ns, 0)
 
     def cancel_strays(self, reason: str) -> None:
-        """Cancel the orders of instances that are gone, or that do not trade that symbol any more."""
+        """Cancel the orders of instances that are gone, or that do not trade that symbol any more.
+
+        Orders by hand are no strays: whoever placed them looks after them.
+        """
         now_ns = self._engine.clock.now_ns()
         self._engine.begin_turn(now_ns)
         strays = [order for order in self._engine.state.orders.values() if not self._is_looked_after(order)]
@@ -283,6 +292,8 @@ class Roster:
             self.call(instance, instance.strategy.on_order, order)
 
     def _is_looked_after(self, order: Order) -> bool:
+        if is_hand(order.instance):
+            return True
         instance = self.instances.get(order.instance)
         return instance is not None and order.account == instance.account and order.symbol in instance.symbols
 

@@ -7,7 +7,6 @@ from host.api import (
     CancelOrder,
     CancelRejected,
     ExchangeError,
-    Order,
     OrderCancelled,
     OrderExpired,
     OrderRejected,
@@ -18,8 +17,9 @@ from host.core import entries as e
 from host.core.risk_limits import Action, Refusal
 from host.journal import JournalError, JournalTrouble, TroubleKind
 from host.runtime.feed import AccountFeed, SymbolFeed
-from host.runtime.instance import Instance
+from host.runtime.flattening import Flattening
 from host.runtime.plugin_errors import describe_error
+from host.runtime.scope import is_in_scope
 
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
@@ -33,21 +33,27 @@ class Safety:
     """Carries out what risk checks, the journal and the feeds ask for when trading must stop."""
 
     def __init__(self, engine: "Engine") -> None:
-        self.flattening: set[str] = set()
-        """Scopes whose positions are being closed."""
+        self.flattening = Flattening(engine)
         self.unconfirmed: set[str] = set()
         """Orders that were live when the node halted, until the venue says that they are over."""
         self._engine = engine
 
-    def set_kill_switch(self, scope: str, is_on: bool, reason: str) -> None:
-        """Trip or release a kill switch; tripping cancels every order of the scope."""
+    def set_kill_switch(self, scope: str, is_on: bool, reason: str, by: str = "") -> None:
+        """Trip or release a kill switch; tripping cancels every order of the scope. `by` is who asked."""
         now_ns = self._engine.now_ns
-        self._engine.record(e.KillSwitchSet(scope, is_on, reason), now_ns)
+        self._engine.record(e.KillSwitchSet(scope, is_on, reason, by), now_ns)
         self._engine.risk.set_kill(scope, is_on, reason)
         if is_on:
             self._engine.record_alert("kill_switch", f"{scope}: {reason}")
-            orders = [order for order in self._engine.state.orders.values() if _in_scope(order, scope)]
-            self._engine.oms.cancel_all(orders, f"kill switch: {reason}", now_ns)
+            self._cancel_scope(scope, reason, now_ns, by)
+
+    def _cancel_scope(self, scope: str, reason: str, now_ns: int, by: str = "") -> None:
+        orders = [
+            order
+            for order in self._engine.state.orders.values()
+            if is_in_scope(scope, order.account, order.instance, order.symbol)
+        ]
+        self._engine.oms.cancel_all(orders, f"kill switch: {reason}", now_ns, by)
 
     def enforce_kill_switches(self) -> None:
         """Cancel what is live in scopes that were switched off before this process started."""
@@ -55,27 +61,8 @@ class Safety:
         now_ns = engine.clock.now_ns()
         engine.begin_turn(now_ns)
         for scope, reason in engine.state.kill_switches.items():
-            orders = [order for order in engine.state.orders.values() if _in_scope(order, scope)]
-            engine.oms.cancel_all(orders, f"kill switch: {reason}", now_ns)
+            self._cancel_scope(scope, reason, now_ns)
         engine.end_turn(now_ns, 0)
-
-    def flatten(self, scope: str) -> None:
-        """Close the positions of a scope, now and again with each housekeeping until they are flat."""
-        self.flattening.add(scope)
-        self.go_on_flattening(self._engine.now_ns)
-
-    def go_on_flattening(self, now_ns: int) -> None:
-        """Send what closes the positions still open; orders under way are waited for."""
-        for scope in sorted(self.flattening):
-            channels = [
-                channel
-                for instance in self._engine.roster.instances.values()
-                for symbol, channel in instance.channels.items()
-                if _covers(scope, instance, symbol)
-            ]
-            # all() would stop at the first that is not flat yet; every one is to be worked on.
-            if sum(not self._engine.oms.close_position(channel, now_ns) for channel in channels) == 0:
-                self.flattening.discard(scope)
 
     def breach(self, refusal: Refusal, instance: str) -> None:
         """Do what a refusal asks for beyond refusing."""
@@ -90,7 +77,7 @@ class Safety:
             return
         self.set_kill_switch(refusal.scope, True, f"{refusal.reason}: {refusal.detail}")
         if refusal.action is Action.FLATTEN:
-            self.flatten(refusal.scope)
+            self.flattening.begin(refusal.scope, str(refusal.reason))
 
     def journal_trouble(self, trouble: JournalTrouble) -> None:
         """Ask for a clean stop while there is still room to journal it.
@@ -183,24 +170,3 @@ class Safety:
         if feed.fault != kind:
             feed.fault = kind
             self._engine.record_alert("book_fault", f"{feed.account} {feed.symbol}: {fault}")
-
-
-def _in_scope(order: Order, scope: str) -> bool:
-    """Return whether an order belongs to a scope (`node`, `account:…`, `instance:…`, `symbol:…`)."""
-    kind, _, name = scope.partition(":")
-    return (
-        kind == "node"
-        or (kind == "account" and order.account == name)
-        or (kind == "instance" and order.instance == name)
-        or (kind == "symbol" and order.symbol == name)
-    )
-
-
-def _covers(scope: str, instance: Instance, symbol: str) -> bool:
-    kind, _, name = scope.partition(":")
-    return (
-        kind == "node"
-        or (kind == "account" and instance.account == name)
-        or (kind == "instance" and instance.instance == name)
-        or (kind == "symbol" and symbol == name)
-    )

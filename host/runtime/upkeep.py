@@ -103,8 +103,7 @@ class Upkeep:
                 feed.settle()
         for refusal in self._engine.risk.monitor(now_ns, self._engine.top):
             self._engine.safety.breach(refusal, refusal.instance)
-        if self._engine.safety.flattening:
-            self._engine.safety.go_on_flattening(now_ns)
+        self._engine.safety.flattening.go_on(now_ns)
         if now_ns >= self._next_state_save_ns:
             self._next_state_save_ns = now_ns + self._engine.settings.state_save_ns
             for instance in self._engine.roster.instances.values():

@@ -221,6 +221,12 @@ class Batch:
             case e.KillSwitchSet() as entry:
                 text = f"{'on' if entry.is_on else 'off'}: {entry.reason}"
                 self._add_event(record, code=entry.scope, text=text)
+            case e.FlattenSet() as entry:
+                text = f"{'begun' if entry.is_on else 'over'}: {entry.reason}"
+                self._add_event(record, code=entry.scope, text=text)
+            case e.RiskLimitsSet() as entry:
+                limits = entry.limits.decode() or "as configured"
+                self._add_event(record, code=entry.scope, text=f"{limits} by {entry.by}")
             case e.ConnectionReported() as entry:
                 change = entry.change
                 text = f"{'up' if change.is_up else 'down'}: {change.text}"

@@ -26,7 +26,7 @@ __all__ = [
     "projection",
 ]
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 metadata = MetaData()
 
@@ -98,6 +98,7 @@ orders = Table(
     Column("pending_price", ExactDecimal),
     Column("pending_qty", ExactDecimal),
     Column("trade_ids", Text, nullable=False),  # JSON list
+    Column("placed_by", FreeText, nullable=False),  # who placed it by hand, else empty
     Column("created_ns", BigInt, nullable=False),
     Column("updated_ns", BigInt, nullable=False),
     Column("created_lsn", BigInt, nullable=False),

@@ -564,12 +564,12 @@ def test_orders_of_an_account_that_is_not_connected_cannot_be_cancelled(core: Co
 
 def test_a_position_is_closed_once_and_only_what_no_order_closes_already(core: Core) -> None:
     channel = core.channels[INSTANCE, BTC]
-    assert core.oms.close_position(channel, core.now_ns)
+    assert core.oms.close_position(channel, core.now_ns) is None
     bought = core.rest(qty="2")
     core.fill(bought, "2")
     core.rest(SELL, "105", "0.5")
-    assert not core.oms.close_position(channel, core.now_ns)
-    assert not core.oms.close_position(channel, core.now_ns)
+    assert core.oms.close_position(channel, core.now_ns) is not None
+    assert core.oms.close_position(channel, core.now_ns) is None
     core.turn()
     (closing,) = core.sent()
     assert isinstance(closing, PlaceOrder)
@@ -577,7 +577,7 @@ def test_a_position_is_closed_once_and_only_what_no_order_closes_already(core: C
         SELL,
         OrderType.MARKET,
         D("1.5"),
-        True,
+        False,  # a spot venue knows no reduce-only
     )
 
 

@@ -218,6 +218,7 @@ class Desk:
             state=recovered.state,
             risk_config=self.risk,
             settings=EngineSettings(snapshot_in_thread=False, **settings),
+            fills=recovered.fills,
         )
         self.engine.upkeep.after_recovery(recovered.entries_read)
         self.engine.start_epoch("desk", self.journal.cell, recovered.state.epoch + 1, "test")

@@ -18,6 +18,7 @@ from host.api import (
     Order,
     OrderRefused,
     OrderStatus,
+    OrderType,
     PlaceOrder,
     Strategy,
     TandemError,
@@ -345,7 +346,7 @@ def test_daily_loss_with_flatten_closes_the_position_too(tmp_path: Path) -> None
     desk.top(59_000.0, 59_000.1)
     desk.advance(2.0)
 
-    closing = [c for c in desk.venue.sent if isinstance(c, PlaceOrder) and c.reduce_only]
+    closing = [c for c in desk.venue.sent if isinstance(c, PlaceOrder) and c.type is OrderType.MARKET]
     assert [(c.side, c.qty, c.price) for c in closing] == [("sell", Decimal(1), None)]
 
 

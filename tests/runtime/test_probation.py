@@ -8,7 +8,7 @@ import pytest
 from desk_tools import BTC, ETH
 from reload_tools import ReloadDesk, maker, taking
 
-from host.api import CancelOrder, PlaceOrder
+from host.api import CancelOrder, OrderType, PlaceOrder
 from host.core import entries as e
 from host.core.entries import InstanceState, VersionState
 from host.core.risk_limits import Limits, RiskConfig
@@ -188,7 +188,7 @@ def test_policy_says_what_becomes_of_the_bad_versions_orders_and_position(
     assert (Decimal(50_000) in prices) is (policy == "keep")
     assert instance.position(BTC).qty == Decimal("1.5")
     # The quote that sells 1 is closing already.
-    closing = [c for c in rig.desk.venue.sent if isinstance(c, PlaceOrder) and c.reduce_only]
+    closing = [c for c in rig.desk.venue.sent if isinstance(c, PlaceOrder) and c.type is OrderType.MARKET]
     assert [c.qty for c in closing] == ([Decimal("0.5")] if policy == "flatten" else [])
     rig.close()
 

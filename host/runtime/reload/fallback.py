@@ -120,7 +120,7 @@ class Fallback:
             self._cancel_placed(now_ns)
         self._assert_quotes(now_ns)
         if policy == "flatten":
-            engine.safety.flatten(f"instance:{instance.instance}")
+            engine.safety.flattening.begin(f"instance:{instance.instance}", reason)
 
     def _cancel_placed(self, now_ns: int) -> None:
         placed = [
