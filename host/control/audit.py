@@ -92,8 +92,10 @@ class AuditLog:
     ) -> "AuditLog":
         """Open or create the log in `folder`; an incomplete last line is cut off, and said so.
 
+        The folder and the one that it is in are private.
         Raises `AuditError` where the newest record is damaged, and `NotPrivate`.
         """
+        make_private_folder(folder.parent)
         make_private_folder(folder)
         log = cls(folder, segment_bytes, on_anchor)
         log._resume()
