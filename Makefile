@@ -27,6 +27,7 @@ run: setup ## run a node; ARGS are those of `tandem run`
 
 test: setup ## run all tests, against real servers where they can be had; ARGS are those of pytest
 	@scripts/install-test-servers
+	@scripts/install-grpcurl
 	@$(BIN)/pytest $(ARGS)
 
 lint: setup ## check style, formatting and the direction of imports

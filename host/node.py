@@ -18,6 +18,8 @@ import uvloop
 
 from host.assembly import Assembly, NodeNotStarted
 from host.config import ConfigSource, NodeConfig, RunOptions
+from host.control.subject import Subject
+from host.controlling import Control
 from host.journal import Journal, JournalError
 from host.loader import Catalog
 from host.reloading import Reloading, load_catalog
@@ -140,7 +142,6 @@ class _Node:
         self, engine: Engine, catalog: Catalog, clock: LiveClock | VirtualClock, store: StoreWriter | None
     ) -> RunReport:
         options = self._options
-        started_s, started_ns = time.monotonic(), clock.now_ns()
         view = ViewMaker(engine, _mode(options), store)
         engine.on_alert = view.note_alert
         for problem in catalog.problems:
@@ -149,6 +150,38 @@ class _Node:
             engine.alert("plugin_shadowed", note)
         reloading = Reloading(self._config, engine, catalog, self._source)
         assembly = Assembly(self._config, options, engine, lambda: reloading.catalog)
+        control = Control(self._config, options, self._subject(engine, reloading, store))
+        try:
+            # First of all: an address that is taken is no reason to have connected to a venue.
+            await control.start()
+            return await self._trade(engine, clock, view, reloading, assembly, control)
+        finally:
+            await control.close()
+
+    def _subject(self, engine: Engine, reloading: Reloading, store: StoreWriter | None) -> Subject:
+        journal = engine.journal
+        return Subject(
+            engine=engine,
+            config=lambda: reloading.config,
+            config_files=() if self._source is None else self._source.files,
+            host_version=version("tandem"),
+            started_ns=engine.clock.now_ns(),
+            stop=self._ask_to_stop,
+            reloads=lambda: reloading.reloads,
+            store_lag=lambda: None if store is None else store.lag(journal.last_lsn),
+        )
+
+    async def _trade(
+        self,
+        engine: Engine,
+        clock: LiveClock | VirtualClock,
+        view: ViewMaker,
+        reloading: Reloading,
+        assembly: Assembly,
+        control: Control,
+    ) -> RunReport:
+        options = self._options
+        started_s, started_ns = time.monotonic(), clock.now_ns()
         await assembly.connect()
         driver = self._make_driver(engine, clock)
         self._listen_for_signals()
@@ -166,12 +199,14 @@ class _Node:
                         raise
                 if not options.is_simulated:
                     reloading.start(assembly)
+                await control.running()
                 # From here, not from the process's start: how long that takes is the machine's affair.
                 until_ns = (
                     None if options.duration_s is None else clock.now_ns() + int(options.duration_s * 1e9)
                 )
                 why = await driver.run(lambda: bool(self._why_stop(engine)), until_ns)
                 why = self._why_stop(engine) or why
+                await control.stopping()
                 if not engine.halted:
                     reloading.stop(why)
                 await self._stop(engine, driver, clock, why)
@@ -220,6 +255,9 @@ class _Node:
         if self._stop_reason:
             sys.exit(128 + number)
         self._stop_reason = f"{number.name} received"
+
+    def _ask_to_stop(self, reason: str) -> None:
+        self._stop_reason = self._stop_reason or reason
 
     async def _stop(
         self, engine: Engine, driver: LiveDriver | ReplayDriver, clock: LiveClock | VirtualClock, why: str

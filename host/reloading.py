@@ -3,8 +3,10 @@
 import asyncio
 import functools
 import logging
+import sys
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from host.api import TandemError
 from host.assembly import Assembly
@@ -32,6 +34,9 @@ __all__ = ["Reloading", "load_catalog"]
 _log = logging.getLogger("tandem.reload")
 PROBE_DEADLINE_S: Final = 10.0
 """For importing a plugin in a throwaway child: slow imports of large packages pass, endless loops do not."""
+THREAD_SWITCH_S: Final = 0.0002
+"""How long a thread that works in Python may keep the event loop waiting: an import runs in one. Python's
+own 5 ms is twenty times what a tick takes."""
 
 
 def archive_of(config: NodeConfig) -> VersionArchive:
@@ -93,7 +98,11 @@ class Reloading:
         self._engine = engine
         self._fork_server = ForkServer()
         self._archive = archive_of(config)
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_off = config.node.reload == "off"
+        self._unseen: dict[str, Path] = {}
+        """Plugins whose files may have changed while reloading was off."""
+        self._switch_s = sys.getswitchinterval()
         self._assembly: Assembly | None = None
         self._reloader = Reloader(engine, catalog, _settings(config.node), self._probe, self._archive.put)
 
@@ -101,6 +110,11 @@ class Reloading:
     def catalog(self) -> Catalog:
         """Return the catalog in use."""
         return self._reloader.catalog
+
+    @property
+    def config(self) -> NodeConfig:
+        """Return the configuration in force, edits included."""
+        return self._config if self._reconfigurer is None else self._reconfigurer.config
 
     @property
     def reloads(self) -> int:
@@ -127,9 +141,9 @@ class Reloading:
                 assembly.skipped,
                 self._take_settings,
             )
-        if self._config.node.reload != "off":
-            self._task = asyncio.get_running_loop().create_task(self._watch(), name="plugin watch")
-            self._task.add_done_callback(self._watch_ended)
+        sys.setswitchinterval(THREAD_SWITCH_S)
+        if self._source is not None or not self._is_off:
+            self._spawn(self._watch())
 
     def stop(self, reason: str) -> None:
         """Say what becomes of versions on probation: a clean stop is no fault of theirs."""
@@ -137,24 +151,32 @@ class Reloading:
 
     async def close(self) -> None:
         """Stop watching and end the child processes; the catalog's modules are given back."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
         if self._reconfigurer is not None:
             await self._reconfigurer.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._fork_server.close()
         self._reloader.close()
+        sys.setswitchinterval(self._switch_s)
 
     # -- inside ----------------------------------------------------------------------------------
 
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work, name="plugin watch")
+        self._tasks.add(task)
+        task.add_done_callback(self._watch_ended)
+
     def _watch_ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
             text = f"plugin files are no longer watched: {type(error).__name__}: {error}"
             self._engine.alert("watch_failed", text)
 
     async def _watch(self) -> None:
-        await self._fork_server.start()
+        if not self._is_off:
+            await self._fork_server.start()
         files = () if self._source is None else self._source.files
         async for notice in PluginWatcher(self._config.plugin_dirs, files):
             await self._look(notice)
@@ -162,12 +184,21 @@ class Reloading:
     async def _look(self, notice: Notice) -> None:
         if notice.files and self._reconfigurer is not None:
             self._reconfigurer.on_config_changed()
+        if self._is_off:
+            # To be looked at once it is switched on: an edit of the configuration may do that.
+            self._unseen.update(notice.changed)
+            for name in notice.removed:
+                self._unseen.pop(name, None)
+            return
         for name in notice.removed:
             text = f"plugin {name}: its files are gone; what runs keeps the version it has"
             self._engine.alert("plugin_removed", text)
         for problem in notice.problems:
             self._engine.alert("plugin_refused", str(problem))
-        for name, path in notice.changed.items():
+        await self._look_at(notice.changed)
+
+    async def _look_at(self, plugins: Mapping[str, Path]) -> None:
+        for name, path in plugins.items():
             if await self._is_as_it_runs(name, path):
                 continue
             if self._is_adapter(name):
@@ -197,6 +228,10 @@ class Reloading:
 
     def _take_settings(self, node: NodeSection) -> None:
         self._reloader.settings = _settings(node)
+        self._is_off = node.reload == "off"
+        if not self._is_off and self._unseen:
+            unseen, self._unseen = self._unseen, {}
+            self._spawn(self._look_at(unseen))
 
     async def _probe(self, version: Version) -> CompiledVersion | None:
         result = await self._fork_server.probe(version, PROBE_DEADLINE_S)

@@ -140,7 +140,7 @@ class NodeServiceServicer:
     def Drain(self, request, context):
         """Pauses every running instance, cancels every order and answers when the venue has confirmed that
         none is left, or `wait` is over. Positions are kept. ResumeInstance lets instances trade again.
-        Role: operator.
+        Role: admin.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

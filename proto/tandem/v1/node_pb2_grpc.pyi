@@ -53,7 +53,7 @@ class NodeServiceStub:
     Drain: _grpc.UnaryUnaryMultiCallable[_node_pb2.DrainRequest, _node_pb2.DrainResponse]
     """Pauses every running instance, cancels every order and answers when the venue has confirmed that
     none is left, or `wait` is over. Positions are kept. ResumeInstance lets instances trade again.
-    Role: operator.
+    Role: admin.
     """
     Shutdown: _grpc.UnaryUnaryMultiCallable[_node_pb2.ShutdownRequest, _node_pb2.ShutdownResponse]
     """Stops the node cleanly: every instance is stopped and no order is left open. It answers before
@@ -85,7 +85,7 @@ class NodeServiceAsyncStub(NodeServiceStub):
     Drain: _aio.UnaryUnaryMultiCallable[_node_pb2.DrainRequest, _node_pb2.DrainResponse]  # type: ignore[assignment]
     """Pauses every running instance, cancels every order and answers when the venue has confirmed that
     none is left, or `wait` is over. Positions are kept. ResumeInstance lets instances trade again.
-    Role: operator.
+    Role: admin.
     """
     Shutdown: _aio.UnaryUnaryMultiCallable[_node_pb2.ShutdownRequest, _node_pb2.ShutdownResponse]  # type: ignore[assignment]
     """Stops the node cleanly: every instance is stopped and no order is left open. It answers before
@@ -162,7 +162,7 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_node_pb2.DrainResponse, _abc.Awaitable[_node_pb2.DrainResponse]]:
         """Pauses every running instance, cancels every order and answers when the venue has confirmed that
         none is left, or `wait` is over. Positions are kept. ResumeInstance lets instances trade again.
-        Role: operator.
+        Role: admin.
         """
 
     @_abc_1.abstractmethod

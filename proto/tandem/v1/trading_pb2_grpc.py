@@ -302,7 +302,7 @@ class TradingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetRiskLimits(self, request, context):
-        """Changes risk limits of one scope, between two events. Role: admin.
+        """Changes risk limits of one scope, between two events. Role: trader.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -82,7 +82,7 @@ class TradingServiceStub:
     GetRiskLimits: _grpc.UnaryUnaryMultiCallable[_trading_pb2.GetRiskLimitsRequest, _trading_pb2.GetRiskLimitsResponse]
     """Returns the risk limits of one scope. Role: viewer. Standby: answers."""
     SetRiskLimits: _grpc.UnaryUnaryMultiCallable[_trading_pb2.SetRiskLimitsRequest, _trading_pb2.SetRiskLimitsResponse]
-    """Changes risk limits of one scope, between two events. Role: admin."""
+    """Changes risk limits of one scope, between two events. Role: trader."""
 
 @_typing.type_check_only
 class TradingServiceAsyncStub(TradingServiceStub):
@@ -138,7 +138,7 @@ class TradingServiceAsyncStub(TradingServiceStub):
     GetRiskLimits: _aio.UnaryUnaryMultiCallable[_trading_pb2.GetRiskLimitsRequest, _trading_pb2.GetRiskLimitsResponse]  # type: ignore[assignment]
     """Returns the risk limits of one scope. Role: viewer. Standby: answers."""
     SetRiskLimits: _aio.UnaryUnaryMultiCallable[_trading_pb2.SetRiskLimitsRequest, _trading_pb2.SetRiskLimitsResponse]  # type: ignore[assignment]
-    """Changes risk limits of one scope, between two events. Role: admin."""
+    """Changes risk limits of one scope, between two events. Role: trader."""
 
 class TradingServiceServicer(metaclass=_abc_1.ABCMeta):
     """Orders, fills, positions, balances, books and risk limits; and trading by hand."""
@@ -323,6 +323,6 @@ class TradingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trading_pb2.SetRiskLimitsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trading_pb2.SetRiskLimitsResponse, _abc.Awaitable[_trading_pb2.SetRiskLimitsResponse]]:
-        """Changes risk limits of one scope, between two events. Role: admin."""
+        """Changes risk limits of one scope, between two events. Role: trader."""
 
 def add_TradingServiceServicer_to_server(servicer: TradingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

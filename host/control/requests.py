@@ -1,0 +1,74 @@
+"""Request ids: a mutation that is asked for again, with the same id, happens once.
+
+The answer is journaled in the same write as the effect, so that a caller who never saw it gets the
+same one after a reconnect, and after a restart of the node.
+"""
+
+import asyncio
+import hashlib
+import re
+from typing import TYPE_CHECKING, Final
+
+from google.protobuf.message import Message
+
+from host.control.call import Call
+from host.control.reasons import Refused
+from host.core import entries as e
+from host.core.state import request_key
+
+if TYPE_CHECKING:
+    from host.runtime.engine import Engine
+
+__all__ = ["ServedRequests", "digest_of"]
+
+_ID: Final = re.compile(r"[\x21-\x7e]{1,64}")
+
+
+def digest_of(request: Message) -> str:
+    """Return what tells two requests apart: equal for equal messages, whatever order a client wrote them in."""
+    return hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest()
+
+
+class ServedRequests:
+    """What was answered to whom, from the journal; and what is under way."""
+
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
+        self._under_way: dict[tuple[str, str], asyncio.Future[None]] = {}
+
+    def find(self, call: Call, request_id: str, digest: str) -> bytes | None:
+        """Return the answer given to this caller under this id; None if there was none.
+
+        Raises `Refused` for an id that is malformed, or that stood for another request.
+        """
+        if not _ID.fullmatch(request_id):
+            text = f"expected 1 to 64 visible ASCII characters, was {request_id[:80]!r}"
+            raise Refused.field("request_id", text)
+        served = self._engine.state.requests.get(request_key(call.principal.name, request_id))
+        if served is None:
+            return None
+        if (served.method, served.digest) != (call.method, digest):
+            text = f"{request_id} stood for another request ({served.method}); take a new id for each"
+            raise Refused.field("request_id", text, "REQUEST_ID_REUSED")
+        return served.response
+
+    def note(self, call: Call, request_id: str, digest: str, response: bytes) -> None:
+        """Journal an answer, within the turn of its effect."""
+        entry = e.RequestServed(call.principal.name, request_id, call.method, digest, response)
+        self._engine.record(entry, self._engine.now_ns)
+
+    async def wait_for_other(self, call: Call, request_id: str) -> None:
+        """Wait while the same request is being carried out for another connection of the caller."""
+        while (other := self._under_way.get((call.principal.name, request_id))) is not None:
+            await asyncio.wait([other])
+
+    def begin(self, call: Call, request_id: str) -> asyncio.Future[None]:
+        """Say that a request is under way, until the future returned is given to `end`."""
+        mark = asyncio.get_running_loop().create_future()
+        self._under_way[call.principal.name, request_id] = mark
+        return mark
+
+    def end(self, call: Call, request_id: str, mark: "asyncio.Future[None]") -> None:
+        """Say that a request is over, whatever came of it."""
+        del self._under_way[call.principal.name, request_id]
+        mark.set_result(None)

@@ -1,0 +1,50 @@
+"""What the control API acts on: the running node, as its services see it."""
+
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+
+from msgspec import Struct
+
+from host.config import NodeConfig
+from host.control.reasons import Refused, Violation
+from host.control.rules import Rule
+from host.runtime.engine import Engine
+
+__all__ = ["Phase", "Subject"]
+
+
+class Phase(StrEnum):
+    """How far a node's process is."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+
+
+class Subject(Struct, kw_only=True):
+    """One node. What changes while it runs is asked for each time, or, as `phase`, set by its owner."""
+
+    engine: Engine
+    config: Callable[[], NodeConfig]
+    """Returns the configuration in force."""
+    config_files: tuple[Path, ...] = ()
+    host_version: str
+    started_ns: int
+    """When the process took up its work, in the node's time."""
+    phase: Phase = Phase.STARTING
+    stop: Callable[[str], None]
+    """Has the node stop cleanly; takes the reason."""
+    reloads: Callable[[], int]
+    store_lag: Callable[[], int | None] = lambda: None
+
+    def check(self, rule: Rule) -> None:
+        """Raise `Refused` where the node cannot do now what such a call asks for."""
+        if not rule.mutates or rule.on_standby:
+            return
+        engine = self.engine
+        if engine.halted:
+            raise Refused("HALTED", f"the node sends nothing any more: {engine.halted}")
+        if self.phase is not Phase.RUNNING:
+            text = f"the node is {self.phase}; it takes this call while it is running"
+            raise Refused(self.phase.upper(), text, Violation("node", text))

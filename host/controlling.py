@@ -1,0 +1,117 @@
+"""The control API of a node: puts the server together and takes it down again."""
+
+import logging
+import time
+from datetime import UTC, datetime
+from typing import Final
+
+from host.config import NodeConfig, RunOptions
+from host.control.audit import AuditError, AuditEvent, AuditLog
+from host.control.audit_chain import AUDIT_FOLDER
+from host.control.callers import Callers
+from host.control.door import DoorRefusal
+from host.control.front import Front
+from host.control.listen import Security, TcpAddress, plan_listeners
+from host.control.node_service import NodeService
+from host.control.server import ControlServer
+from host.control.subject import Phase, Subject
+from host.control.tls import ServerTls, TlsFiles
+from host.control.tokens import TOKENS_FILE, TokenStore
+
+__all__ = ["Control"]
+
+_log = logging.getLogger("tandem.control")
+CLOSE_GRACE_S: Final = 0.5
+"""How long calls under way may take when the node ends."""
+
+
+class Control:
+    """Serves a node's control API from `start` to `close`; without an address it does nothing."""
+
+    def __init__(self, config: NodeConfig, options: RunOptions, subject: Subject) -> None:
+        self._config = config
+        self._subject = subject
+        # Simulated time has no operator; its journal must depend on the recording alone.
+        is_served = not options.is_simulated or config.control.listen is not None
+        self._listen = config.control_listen if is_served else ()
+        self._server: ControlServer | None = None
+        self._callers: Callers | None = None
+        self._audit: AuditLog | None = None
+
+    async def start(self) -> None:
+        """Listen; raise `TandemError` where that cannot be done, or not safely."""
+        if not self._listen:
+            return
+        config, subject = self._config, self._subject
+        folder = config.node.data_dir
+        tokens = TokenStore.open(folder / TOKENS_FILE)
+        tls = _tls(config)
+        listeners = plan_listeners(
+            self._listen,
+            has_server_certificate=tls is not None,
+            has_caller_proof=bool(tokens.records()) or (tls is not None and tls.files.client_ca is not None),
+        )
+        self._audit = AuditLog.open(folder / AUDIT_FOLDER)
+        self._callers = Callers(
+            tokens,
+            time.time_ns,
+            loopback=[
+                one.address
+                for one in listeners
+                if one.security is Security.LOOPBACK and isinstance(one.address, TcpAddress)
+            ],
+        )
+        front = Front(subject, self._callers, self._audit, config.control.watch_stall_ms / 1e3)
+        services = {"tandem.v1.NodeService": NodeService(subject)}
+        self._server = ControlServer(services, front, self._callers, folder)
+        await self._server.start(listeners, tls, self._on_refused)
+        subject.engine.upkeep.duties.append(self._on_time)
+
+    async def running(self) -> None:
+        """Say that the node trades from here on."""
+        self._subject.phase = Phase.RUNNING
+        if self._server is not None:
+            await self._server.set_primary(is_primary=True)
+
+    async def stopping(self) -> None:
+        """Say that the node does not trade any more."""
+        self._subject.phase = Phase.STOPPING
+        if self._server is not None:
+            await self._server.set_primary(is_primary=False)
+
+    async def close(self) -> None:
+        """End every call and stop listening."""
+        if self._server is not None:
+            await self._server.close(CLOSE_GRACE_S)
+        if self._callers is not None:
+            self._callers.close()
+        if self._audit is not None:
+            try:
+                self._audit.close(time.time_ns())
+            except AuditError as error:
+                _log.error("%s", error)
+
+    def _on_time(self, _now_ns: int) -> None:
+        assert self._audit is not None
+        try:
+            self._audit.tick(time.time_ns())
+        except AuditError as error:
+            _log.error("%s", error)
+
+    def _on_refused(self, refusal: DoorRefusal) -> None:
+        assert self._audit is not None
+        event = AuditEvent(
+            who="", peer=refusal.address, method="connect", outcome=refusal.reason, detail=refusal.text
+        )
+        try:
+            self._audit.refuse(event, time.time_ns(), refusal.count)
+        except AuditError as error:
+            _log.error("%s", error)
+
+
+def _tls(config: NodeConfig) -> ServerTls | None:
+    section = config.control.tls
+    if section is None:
+        return None
+    files = TlsFiles(certificate=section.certificate, key=section.key, client_ca=section.client_ca)
+    return ServerTls(files, datetime.now(UTC))
