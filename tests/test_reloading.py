@@ -1,0 +1,171 @@
+"""What a node that trades does when its files change."""
+
+import asyncio
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from host.assembly import Assembly
+from host.config import ConfigSource, RunOptions
+from host.core import entries as e
+from host.core.state import TradingState
+from host.journal import Journal, read
+from host.reloading import Reloading, load_catalog
+from host.runtime.clock import LiveClock
+from host.runtime.driver import LiveDriver
+from host.runtime.engine import Engine, EngineSettings
+
+MAKER = """
+    from decimal import Decimal
+    from host.api import BookTop, Params, Quote, Strategy
+
+    class MakerParams(Params, frozen=True):
+        away: float = 5.0
+
+    class Maker(Strategy[MakerParams]):
+        edition = EDITION
+
+        def on_book(self, book: BookTop) -> None:
+            self.quote(book.symbol, Quote.around(book.mid, self.params.away, Decimal("0.01")))
+"""
+CONFIG = """
+    [node]
+    data_dir = "data"
+    plugin_dirs = ["plugins"]
+    journal_segment_kb = 64
+    reload = "RELOAD"
+    [store]
+    url = ""
+    [[account]]
+    name = "paper"
+    exchange = "paper"
+    [[instance]]
+    name = "mm"
+    plugin = "maker"
+    account = "paper"
+    symbols = ["BTC-USDT"]
+    params = { away = AWAY }
+"""
+
+
+class Files:
+    """The configuration and the one plugin of a node."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "plugins").mkdir()
+
+    def configure(self, reload: str, away: float = 5.0) -> None:
+        text = CONFIG.replace("RELOAD", reload).replace("AWAY", str(away))
+        self._put(self.folder / "tandem.toml", text)
+
+    def save(self, edition: int) -> None:
+        self._put(self.folder / "plugins" / "maker.py", MAKER.replace("EDITION", str(edition)))
+
+    def _put(self, path: Path, text: str) -> None:
+        beside = path.with_suffix(".new")
+        beside.write_text(textwrap.dedent(text))
+        beside.rename(path)
+
+
+class Node:
+    """What of a node sees to its files, on the simulated venue in real time."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @property
+    def strategy(self) -> Any:
+        return self.engine.roster.instances["mm"].strategy
+
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        """Wait for something; the test's own time limit ends a wait in vain."""
+        while not is_so():
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def running(files: Files) -> AsyncIterator[Node]:
+    source = ConfigSource(files.folder / "tandem.toml", None, {})
+    config = source.load().config
+    clock = LiveClock()
+    journal = Journal.open(
+        config.journal_dir, node="test", segment_bytes=config.node.journal_segment_kb << 10
+    )
+    engine = Engine(
+        clock=clock,
+        journal=journal,
+        state=TradingState(),
+        risk_config=config.risk.limits,
+        settings=EngineSettings(snapshot_every=1_000_000),
+    )
+    engine.start_epoch("test", "main", 1, "test")
+    reloading = Reloading(config, engine, load_catalog(config, engine), source)
+    assembly = Assembly(config, RunOptions(), engine, lambda: reloading.catalog)
+    await assembly.connect()
+    driver = LiveDriver(engine, clock, engine.stepped)
+    await driver.run(lambda: engine.reconciler.is_ready("paper"))
+    assembly.start_instances()
+    reloading.start(assembly)
+    driving = asyncio.ensure_future(driver.run(lambda: False))
+    try:
+        yield Node(engine)
+    finally:
+        driving.cancel()
+        await asyncio.gather(driving, return_exceptions=True)
+        await reloading.close()
+        for feed in engine.feeds.values():
+            await feed.close()
+        journal.close()
+
+
+def run(tmp_path: Path, monkeypatch: Any, story: Callable[[Files], Coroutine[Any, Any, None]]) -> Files:
+    monkeypatch.chdir(tmp_path)
+    files = Files(tmp_path)
+    files.save(1)
+    asyncio.run(story(files))
+    return files
+
+
+def test_reload_off_leaves_plugin_files_alone_and_follows_the_configuration(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    async def story(files: Files) -> None:
+        files.configure("off")
+        async with running(files) as node:
+            files.save(2)
+            files.configure("off", away=6.0)
+            await node.until(lambda: node.strategy.params.away == 6.0)
+            files.save(3)
+            files.configure("off", away=7.0)
+            await node.until(lambda: node.strategy.params.away == 7.0)
+
+            assert node.strategy.edition == 1
+
+            files.configure("auto", away=7.0)
+            await node.until(lambda: node.strategy.edition == 3)
+            files.save(4)
+            await node.until(lambda: node.strategy.edition == 4)
+
+    files = run(tmp_path, monkeypatch, story)
+
+    entries = [record.entry for record in read(files.folder / "data" / "journal")]
+    captured = [one for one in entries if isinstance(one, e.StageReported) and one.stage == "capture"]
+    assert len(captured) == 2, "what was saved while it was off was never looked at"
+
+
+def test_threads_let_the_event_loop_go_on_soon_while_a_node_watches_its_files(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    before = sys.getswitchinterval()
+
+    async def story(files: Files) -> None:
+        files.configure("auto")
+        async with running(files):
+            assert sys.getswitchinterval() < before / 10
+
+    run(tmp_path, monkeypatch, story)
+    assert sys.getswitchinterval() == before
