@@ -43,7 +43,7 @@ from host.core.quoting import TICK_NOISE, QuoteLane, Slot, Step
 from host.core.risk import Lane, Refusal, RiskEngine
 from host.core.state import Outcome, TradingState
 
-__all__ = ["Channel", "Oms"]
+__all__ = ["Channel", "Oms", "request_fault"]
 
 _ZERO: Final = Decimal(0)
 _NOTHING: Final = Step.NOTHING
@@ -699,7 +699,7 @@ class Oms:
             detail = "this node may not send orders now"
             self._refuse(channel, action, "GATE_CLOSED", detail, now_ns)
             raise OrderRefused("GATE_CLOSED", detail)
-        fault = _request_fault(request, channel.instrument)
+        fault = request_fault(request, channel.instrument)
         if fault is not None:
             field, text = fault
             self._refuse(channel, action, "INVALID_ORDER", text, now_ns)
@@ -808,7 +808,7 @@ def _qty_fault(instrument: Instrument, qty: Decimal) -> str | None:
     return None
 
 
-def _request_fault(request: OrderRequest, instrument: Instrument) -> tuple[str, str] | None:
+def request_fault(request: OrderRequest, instrument: Instrument) -> tuple[str, str] | None:
     """Return the field of a request that cannot be, and why."""
     if not _is_on_grid(request.qty, instrument.lot_size):
         return "qty", (

@@ -263,6 +263,11 @@ class Lane:
                 return False
         return True
 
+    def forget_last(self) -> None:
+        """Take the order that passed last out of the order rates: it was asked about, not sent."""
+        for rate, _ in self._rates:
+            rate.give_back()
+
     def _give_back_two(self, full: RateWindow) -> None:
         for rate, _ in self._rates:
             if rate is full:

@@ -5,11 +5,11 @@ checks that all orders pass. Its sender is journaled with it. It outlives the se
 and the process too: it rests until it is filled or cancelled, or the node is stopped.
 """
 
-from collections.abc import Iterable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from host.api import (
+    AmendSupport,
     Instrument,
     InstrumentKind,
     Order,
@@ -21,27 +21,24 @@ from host.api import (
 )
 from host.core import entries as e
 from host.core.hand import hand_of, is_hand
-from host.core.oms import Channel
-from host.runtime.scope import NotKnown, check_scope, is_in_scope
-from host.runtime.turn import turn
+from host.core.oms import Channel, request_fault
+from host.runtime.scope import NotKnown
+from host.runtime.turn import Halted, turn
 
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
 
-__all__ = ["ByHand", "Stopped"]
+__all__ = ["ByHand"]
 
 _RESTING: Final = (OrderStatus.OPEN, OrderStatus.PARTIALLY_FILLED)
 
 
-class Stopped(OrderRefused):
-    """A scope is not as the request needs it: there is no kill switch to release."""
-
-
 class ByHand:
-    """Places, amends and cancels orders for people, and stops trading for them.
+    """Places, amends and cancels orders for people.
 
     Every method raises `NotKnown` for a name that is not there, `OrderRefused` for what may not be
-    done now (its `field` says which part of a request cannot be), and `Halted`. `by` is who asks.
+    done now (its `field` says which part of a request cannot be), and `Halted`. What is refused has
+    changed nothing: a person's mistake is no breach that would stop a scope. `by` is who asks.
     """
 
     def __init__(self, engine: "Engine") -> None:
@@ -58,16 +55,21 @@ class ByHand:
     # -- single orders ---------------------------------------------------------------------------
 
     def place(self, account: str, request: OrderRequest, by: str) -> Order:
-        """Send an order and return it, as it is when the adapter has it."""
+        """Send an order and return it."""
         engine = self._engine
-        self._check_market(account, request.symbol)
-        _check_terms(request, engine.state.instruments[account][request.symbol])
+        self.check_place(account, request)
         with turn(engine) as now_ns:
-            self._check_touch(account)
             channel = self._open(account, request.symbol)
             top = engine.top(account, request.symbol)
             client_id = engine.oms.place(channel, request, top, now_ns, by)
         return self.find(client_id)
+
+    def check_place(self, account: str, request: OrderRequest) -> None:
+        """Raise what `place` would raise, and send nothing."""
+        engine = self._engine
+        self._check_market(account, request.symbol)
+        _check_terms(request, engine.state.instruments[account][request.symbol])
+        self._check_send(account, request, None)
 
     def amend(self, client_id: str, price: Decimal | None, qty: Decimal | None, by: str) -> Order:
         """Change a resting order by hand; None keeps the price or the total quantity as it is.
@@ -75,6 +77,18 @@ class ByHand:
         A strategy's order cannot be amended: the strategy would amend it back.
         """
         engine = self._engine
+        self.check_amend(client_id, price, qty)
+        order = self.find(client_id)
+        wanted = _amended(order, price, qty)
+        if wanted == (order.price, order.qty):
+            return order
+        with turn(engine) as now_ns:
+            channel = self._open(order.account, order.symbol)
+            engine.oms.amend(channel, order, *wanted, engine.top(order.account, order.symbol), now_ns, by)
+        return order
+
+    def check_amend(self, client_id: str, price: Decimal | None, qty: Decimal | None) -> None:
+        """Raise what `amend` would raise, and send nothing."""
         order = self.find(client_id)
         if not is_hand(order.instance):
             raise OrderRefused(
@@ -83,35 +97,39 @@ class ByHand:
                 "cancel it, or change the instance's parameters",
             )
         if order.status not in _RESTING or order.price is None:
-            raise OrderRefused(
-                "NOT_RESTING", f"order {client_id} is {order.status}: only one that rests can change"
+            detail = f"order {client_id} is {order.status}: only one that rests can change"
+            raise OrderRefused("NOT_RESTING", detail)
+        if self._engine.feeds[order.account].adapter.amend_support is not AmendSupport.NATIVE:
+            detail = f"the venue of account {order.account} amends no order; cancel it and place another"
+            raise OrderRefused("NO_AMENDS", detail)
+        new_price, new_qty = _amended(order, price, qty)
+        if not (new_qty.is_finite() and new_qty > order.filled):
+            detail = (
+                f"quantity must be more than the {order.filled} filled of order {client_id}, was {new_qty}"
             )
-        price = order.price if price is None else price
-        qty = order.qty if qty is None else qty
-        if not (qty.is_finite() and qty > order.filled):
-            detail = f"quantity must be more than the {order.filled} filled of order {client_id}, was {qty}"
             raise OrderRefused("INVALID_ORDER", detail, "qty")
-        if (price, qty) == (order.price, order.qty):
-            return order
-        with turn(engine) as now_ns:
-            self._check_touch(order.account)
-            channel = self._open(order.account, order.symbol)
-            top = engine.top(order.account, order.symbol)
-            engine.oms.amend(channel, order, price, qty, top, now_ns, by)
-        return self.find(client_id)
+        request = OrderRequest(
+            symbol=order.symbol, side=order.side, qty=new_qty, price=new_price, post_only=order.post_only
+        )
+        self._check_send(order.account, request, order)
 
-    def cancel(self, client_id: str, by: str, reason: str = "") -> Order:
+    def cancel(self, client_id: str, by: str, reason: str = "by hand") -> Order:
         """Ask for an order to be cancelled, anybody's; no effect while that is under way already.
 
         A strategy that runs may quote again at once.
         """
+        order = self.check_cancel(client_id)
+        with turn(self._engine) as now_ns:
+            self._engine.oms.cancel_all([order], reason, now_ns, by)
+        return order
+
+    def check_cancel(self, client_id: str) -> Order:
+        """Return the order that `cancel` would cancel, or raise what it would raise."""
         order = self.find(client_id)
         if order.status.is_terminal:
-            raise OrderRefused(
-                "ORDER_DONE", f"order {client_id} is {order.status}: there is nothing to cancel"
-            )
-        self._cancel([order], _said(by, reason), by)
-        return self.find(client_id)
+            detail = f"order {client_id} is {order.status}: there is nothing to cancel"
+            raise OrderRefused("ORDER_DONE", detail)
+        return order
 
     def find(self, client_id: str) -> Order:
         """Return an order that may still trade, or one of the latest that ended."""
@@ -121,57 +139,7 @@ class ByHand:
             raise NotKnown("order", client_id, "it was never placed here, or ended long ago: see the store")
         return order
 
-    # -- many orders -----------------------------------------------------------------------------
-
-    def cancel_all(self, scope: str, by: str, reason: str = "") -> int:
-        """Ask for every order of a scope to be cancelled; return for how many.
-
-        Strategies that run may quote again at once: pause them first, or use `panic_stop`.
-        """
-        check_scope(self._engine, scope)
-        return self._cancel(self.orders_in(scope), _said(by, reason), by)
-
-    def orders_in(self, scope: str) -> list[Order]:
-        """Return the orders of a scope that may still trade."""
-        return [
-            order
-            for order in self._engine.state.orders.values()
-            if is_in_scope(scope, order.account, order.instance, order.symbol)
-        ]
-
-    def panic_stop(self, scope: str, by: str, reason: str = "", *, flatten: bool = False) -> int:
-        """Refuse new orders of a scope from here on, over restarts too, and cancel what is open.
-
-        With `flatten` its positions are closed as well, until none is left. Returns how many orders
-        were asked to be cancelled; doing it again cancels again.
-        """
-        engine = self._engine
-        check_scope(engine, scope)
-        before = engine.oms.cancels_sent
-        with turn(engine):
-            engine.safety.set_kill_switch(scope, True, _said(by, reason), by)
-            asked = engine.oms.cancels_sent - before
-            if flatten:
-                engine.safety.flattening.begin(scope, _said(by, reason), by)
-        return asked
-
-    def release(self, scope: str, by: str, reason: str = "") -> None:
-        """Let a scope trade again, whoever or whatever stopped it; closing its positions ends."""
-        engine = self._engine
-        stopped = engine.state.kill_switches
-        if scope not in stopped:
-            detail = f"no kill switch is on for {scope}; on are: {', '.join(stopped) or 'none'}"
-            raise Stopped("NOT_STOPPED", detail)
-        with turn(engine):
-            if scope in engine.state.flattening:
-                engine.safety.flattening.end(scope, f"released: {_said(by, reason)}", by)
-            engine.safety.set_kill_switch(scope, False, _said(by, reason), by)
-
     # -- inside ----------------------------------------------------------------------------------
-
-    def _cancel(self, orders: Iterable[Order], reason: str, by: str) -> int:
-        with turn(self._engine) as now_ns:
-            return self._engine.oms.cancel_all(orders, reason, now_ns, by)
 
     def _check_market(self, account: str, symbol: str) -> None:
         engine = self._engine
@@ -186,15 +154,33 @@ class ByHand:
                 "name it in the symbols of an instance to have it followed",
             )
 
-    def _check_touch(self, account: str) -> None:
-        engine = self._engine
+    def _check_send(self, account: str, request: OrderRequest, replaces: Order | None) -> None:
+        """Raise `OrderRefused` for what the account, the gate, the instrument or a limit says no to."""
+        engine, symbol = self._engine, request.symbol
+        if engine.halted:
+            raise Halted(engine.halted)
         if engine.must_stop:
             raise OrderRefused("NODE_STOPS", f"this node stops: {engine.must_stop}")
-        feed = engine.feeds.get(account)
-        if feed is None or not feed.is_settled:
-            why = "" if feed is None else feed.failure or engine.reconciler.waiting_for(account)
-            detail = f"account {account} is not in touch with its venue" + (f": {why}" if why else "")
-            raise OrderRefused("NOT_CONNECTED", detail)
+        feed = engine.feeds[account]
+        if not feed.is_settled:
+            why = feed.failure or f"waits for {engine.reconciler.waiting_for(account) or 'a connection'}"
+            raise OrderRefused("NOT_CONNECTED", f"account {account} is not in touch with its venue: {why}")
+        now_ns = engine.clock.now_ns()
+        if not engine.gate.permit(now_ns):
+            raise OrderRefused("GATE_CLOSED", "this node may not send orders now")
+        instrument = engine.state.instruments[account][symbol]
+        fault = request_fault(request, instrument)
+        if fault is not None:
+            raise OrderRefused("INVALID_ORDER", fault[1], fault[0])
+        lane = engine.risk.lane(hand_of(account), account, instrument)
+        open_qty = request.qty if replaces is None else request.qty - replaces.filled
+        top = engine.top(account, symbol)
+        refusal = lane.check(
+            request.side, request.price, open_qty, top, now_ns, replaces, is_post_only=request.post_only
+        )
+        if refusal is not None:
+            raise OrderRefused(refusal.reason, refusal.detail)
+        lane.forget_last()
 
     def _open(self, account: str, symbol: str) -> Channel:
         """Return the channel of the account's people in a symbol; make the instance on first use."""
@@ -211,8 +197,10 @@ class ByHand:
         return engine.oms.open_channel(name, account, symbol, engine.roster.ids_of(name, number), 0.0)
 
 
-def _said(by: str, reason: str) -> str:
-    return f"{reason} (by {by})" if reason else f"by {by}"
+def _amended(order: Order, price: Decimal | None, qty: Decimal | None) -> tuple[Decimal, Decimal]:
+    """Return the price and total quantity that a resting order is to have."""
+    assert order.price is not None, "a market order does not rest"
+    return (order.price if price is None else price, order.qty if qty is None else qty)
 
 
 def _check_terms(request: OrderRequest, instrument: Instrument) -> None:

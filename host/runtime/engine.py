@@ -40,6 +40,7 @@ from host.runtime.latency import Histogram
 from host.runtime.risk_settings import RiskSettings
 from host.runtime.roster import Roster
 from host.runtime.safety import Safety
+from host.runtime.stops import Stops
 from host.runtime.upkeep import Upkeep
 
 __all__ = ["Engine", "EngineSettings"]
@@ -93,6 +94,7 @@ class Engine:
         self.safety: Final = Safety(self)
         self.upkeep: Final = Upkeep(self)
         self.by_hand: Final = ByHand(self)
+        self.stops: Final = Stops(self)
         self.risk_settings: Final = RiskSettings(self, risk_config)
         self.fill_history: Final = fills or FillHistory(known_after=state.lsn)
         self.halted = ""

@@ -25,11 +25,15 @@ class Halted(TandemError):  # noqa: N818 - the fact, in the words operators see
 def turn(engine: "Engine") -> Iterator[int]:
     """Run the body as one turn and give it the time; what it journaled is written and sent at its end.
 
-    What the body raises ends the turn as usual and goes on to the caller. Raises `Halted` where the
-    node has halted, before the body or because its entries cannot be written.
+    Within a turn that is open it is a part of that one. What the body raises ends the turn as usual
+    and goes on to the caller. Raises `Halted` where the node has halted, before the body or because its
+    entries cannot be written.
     """
     if engine.halted:
         raise Halted(engine.halted)
+    if engine.depth:
+        yield engine.now_ns
+        return
     now_ns = engine.clock.now_ns()
     engine.begin_turn(now_ns)
     try:

@@ -19,9 +19,9 @@ from host.api import (
     TimeInForce,
 )
 from host.core import entries as e
-from host.core.risk_limits import Limits, RiskConfig
-from host.runtime.by_hand import Stopped
+from host.core.risk_limits import Action, Limits, RiskConfig
 from host.runtime.scope import NotKnown
+from host.runtime.stops import NotStopped
 from host.runtime.turn import Halted
 from tests.runtime.desk_tools import ACCOUNT, BTC, ETH, Desk, Quoter, ScriptedVenue
 
@@ -116,7 +116,7 @@ def test_unknown_names_are_told_with_those_there_are(desk: Desk) -> None:
             ask("tdt1i1n9")
     for scope in ("node:x", "account:x", "instance:x", "symbol:x", "all", ""):
         with pytest.raises(NotKnown):
-            by_hand.cancel_all(scope, "ann")
+            desk.engine.stops.cancel_all(scope, "ann")
 
 
 def test_limits_of_account_symbol_and_node_hold_for_orders_by_hand(tmp_path: Path) -> None:
@@ -129,6 +129,26 @@ def test_limits_of_account_symbol_and_node_hold_for_orders_by_hand(tmp_path: Pat
     with pytest.raises(OrderRefused, match="position"):
         place(desk, bid(qty="1"))
     assert len(desk.orders(HAND)) == 1
+
+
+def test_what_is_refused_has_changed_nothing_and_trips_nothing(tmp_path: Path) -> None:
+    limits = Limits(max_order_qty=D(3), max_orders_per_second=2, on_breach=Action.KILL)
+    desk = Desk(tmp_path, risk=RiskConfig(node=limits))
+    desk.top()
+    before = desk.engine.state.digest()
+    for _ in range(5):
+        with pytest.raises(OrderRefused, match="order_qty"):
+            place(desk, bid(qty="4"))
+        desk.engine.by_hand.check_place(ACCOUNT, bid())
+    assert desk.engine.state.digest() == before
+    client_id = place(desk)
+    before = desk.engine.state.digest()
+    for _ in range(5):
+        desk.engine.by_hand.check_amend(client_id, D(58_000), None)
+    assert desk.engine.state.digest() == before
+    place(desk)
+    with pytest.raises(OrderRefused, match="order_rate"):
+        place(desk)
 
 
 def test_nothing_is_placed_while_the_account_is_out_of_touch_or_the_gate_closed(desk: Desk) -> None:
@@ -151,7 +171,7 @@ def test_a_halted_node_refuses_everything(desk: Desk) -> None:
     for ask in (
         lambda: desk.engine.by_hand.place(ACCOUNT, bid(), "ann"),
         lambda: desk.engine.by_hand.cancel(client_id, "ann"),
-        lambda: desk.engine.by_hand.panic_stop("node", "ann"),
+        lambda: desk.engine.stops.panic_stop("node", "ann"),
     ):
         with pytest.raises(Halted, match="the test says so"):
             ask()
@@ -253,7 +273,7 @@ def test_any_order_can_be_cancelled_once_and_asking_again_changes_nothing(desk: 
         with pytest.raises(OrderRefused, match="is cancelled: there is nothing to cancel"):
             desk.engine.by_hand.cancel(client_id, "ann")
     cancels = [entry for entry in desk.entries if isinstance(entry, e.CancelSent)]
-    assert [(cancel.by, cancel.reason) for cancel in cancels] == [("ann", "mistake (by ann)")] * 2
+    assert [(cancel.by, cancel.reason) for cancel in cancels] == [("ann", "mistake")] * 2
 
 
 @pytest.mark.parametrize(
@@ -271,7 +291,7 @@ def test_a_scope_is_cancelled_and_nothing_else(desk: Desk, scope: str, asked: in
     desk.top()
     place(desk)
     place(desk, OrderRequest(symbol=ETH, side=Side.BUY, qty=D(1), price=D(2000)))
-    assert desk.engine.by_hand.cancel_all(scope, "ann") == asked
+    assert desk.engine.stops.cancel_all(scope, "ann") == asked
     desk.settle()
     assert len(desk.venue.open()) == 4 - asked
 
@@ -283,21 +303,21 @@ def test_a_panic_stop_cancels_and_refuses_until_it_is_released(desk: Desk) -> No
     desk.run("mm", Quoter())
     desk.top()
     place(desk)
-    assert desk.engine.by_hand.panic_stop("node", "ann", "odd prices") == 3
+    assert desk.engine.stops.panic_stop("node", "ann", "odd prices") == 3
     desk.settle()
     desk.top(60_010.0, 60_010.1)
     assert not desk.venue.open()
-    with pytest.raises(OrderRefused, match=r"kill_switch: .* odd prices \(by ann\)"):
+    with pytest.raises(OrderRefused, match=r"kill_switch: .* odd prices"):
         place(desk)
-    desk.engine.by_hand.release("node", "bob", "over")
+    desk.engine.stops.release("node", "bob", "over")
     desk.advance(2.0)  # a quote that was refused is not tried again at once
     desk.top(60_020.0, 60_020.1)
     place(desk)
     assert len(desk.venue.open()) == 3
     said = [(entry.is_on, entry.by) for entry in desk.entries if isinstance(entry, e.KillSwitchSet)]
     assert said == [(True, "ann"), (False, "bob")]
-    with pytest.raises(Stopped, match="no kill switch is on for node; on are: none"):
-        desk.engine.by_hand.release("node", "bob")
+    with pytest.raises(NotStopped, match="no kill switch is on for node; on are: none"):
+        desk.engine.stops.release("node", "bob")
 
 
 # -- over restarts -------------------------------------------------------------------------------
@@ -321,7 +341,7 @@ def test_an_order_by_hand_outlives_the_process_and_can_still_be_changed(desk: De
     again.engine.by_hand.amend(client_id, D("59002"), None, "bob")
     again.settle()
     assert order.price == D("59002")
-    other = place(again)
+    other = place(again)  # the ids of another epoch
     assert other != client_id
     assert {order.client_id for order in again.orders(HAND)} == {client_id, other}
 

@@ -76,7 +76,7 @@ def qty_of(desk: Desk, instance: str = HAND, symbol: str = BTC) -> Decimal:
 
 
 def flatten(desk: Desk, scope: str = "node") -> int:
-    asked = desk.engine.by_hand.panic_stop(scope, "ann", "test", flatten=True)
+    asked = desk.engine.stops.panic_stop(scope, "ann", "test", flatten=True)
     desk.settle()
     return asked
 
@@ -199,11 +199,11 @@ def test_releasing_a_scope_ends_it(desk: Desk, venue: Taker) -> None:
     hold(desk, "1")
     venue.refuses = True
     flatten(desk)
-    desk.engine.by_hand.release("node", "bob", "enough")
+    desk.engine.stops.release("node", "bob", "enough")
     venue.refuses = False
     desk.advance(5.0)
     assert qty_of(desk) == 1
-    assert ends(desk) == ["released: enough (by bob)"]
+    assert ends(desk) == ["released: enough"]
 
 
 def test_nothing_is_sent_and_nothing_given_up_while_the_account_is_out_of_touch(
