@@ -16,6 +16,7 @@ from host.config import ConfigError, ConfigSource, NodeConfig, NodeSection, Prob
 from host.loader import settle_files
 from host.runtime.config_edit import ConfigEdit, EditTools
 from host.runtime.instance_maker import InstanceMaker
+from host.runtime.listening import listen_to
 from host.runtime.plugin_errors import describe_error
 from host.runtime.reload import Reloader
 
@@ -129,7 +130,7 @@ class Reconfigurer:
                 return self._wait(waits_for)
             try:
                 await self._reloader.keep(edit.offers())
-                await self._listen_to(new_symbols)
+                await listen_to(self._engine, new_symbols)
             except (ExchangeError, OSError) as error:
                 return self._refuse([Problem("", "instance", str(error))])
             # Once more: time has passed. From here to the end there is no await.
@@ -158,25 +159,7 @@ class Reconfigurer:
             self._engine.alert("config_waits", text)
         return ConfigReport(waits_for=plugins)
 
-    # -- more market data ---------------------------------------------------------------------------
-
     def _adapters(self, accounts: Mapping[str, set[str]]) -> set[str]:
         return {
             section.exchange.partition(".")[0] for section in self.config.account if section.name in accounts
         }
-
-    async def _listen_to(self, symbols: Mapping[str, set[str]]) -> None:
-        """Have market data of more symbols come in; raise `ExchangeError`."""
-        for account, names in symbols.items():
-            feed = self._engine.feeds[account]
-            self._engine.set_instruments(account, list(feed.listed.values()), names)
-            feed.follow(sorted(names))
-            try:
-                await feed.adapter.subscribe(sorted(names))
-            except Exception as error:
-                for name in names:
-                    del feed.symbols[name]
-                if isinstance(error, ExchangeError):
-                    raise
-                text = f"account {account}: its adapter raised {describe_error(error)}"
-                raise ExchangeError(text) from error
