@@ -64,7 +64,7 @@ class Authority:
             key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
         )  # fmt: skip
         certificate = (
-            _builder(name, name, key.public_key(), now, CA_DAYS)
+            _builder(name, name, key.public_key(), now, now + timedelta(CA_DAYS))
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(usage, critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -97,11 +97,20 @@ class Authority:
         now: datetime,
         days: int,
     ) -> tuple[Path, Path]:
+        end = self._certificate.not_valid_after_utc
+        if now >= end:
+            raise TlsError(
+                f"the CA in {self.folder} expired at {end:%Y-%m-%d}; make a new one in another folder, and "
+                "new certificates with it"
+            )
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         certificate = (
-            _builder(subject, self._certificate.subject, key.public_key(), now, days)
+            # Nobody takes a certificate that is older than its CA: better to see that in its own dates.
+            _builder(
+                subject, self._certificate.subject, key.public_key(), now, min(now + timedelta(days), end)
+            )
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             # Says for which side it is good: a node's certificate is no way in for a client.
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
@@ -114,7 +123,7 @@ class Authority:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: datetime, days: int
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, since: datetime, until: datetime
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -122,8 +131,8 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - CLOCK_SLACK)
-        .not_valid_after(now + timedelta(days=days))
+        .not_valid_before(since - CLOCK_SLACK)
+        .not_valid_after(until)
     )
 
 

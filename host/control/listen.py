@@ -96,7 +96,7 @@ def parse_listen(text: str) -> UnixAddress | TcpAddress:
     """
     if text.startswith("unix:"):
         path = Path(text.removeprefix("unix:"))
-        if not path.name:
+        if not path.name or "\0" in text:
             raise ListenRefused(text, "expected unix:PATH such as unix:var/a/control.sock")
         if len(os.fsencode(path)) > SOCKET_PATH_LIMIT:
             raise ListenRefused(
@@ -139,7 +139,8 @@ def plan_listeners(
             if not has_server_certificate:
                 raise ListenRefused(
                     text,
-                    "other machines may reach this address, so it needs TLS. Make certificates with "
+                    f"{'it says tls:' if address.is_loopback else 'other machines may reach this address'}, so "
+                    "it needs a certificate of the node's own. Make one with "
                     "`tandem certs init`, which prints the [control.tls] section to add; or listen on "
                     f"127.0.0.1:{address.port} and come in through ssh or a VPN",
                 )
