@@ -719,22 +719,26 @@ class TradingFilter(_message.Message):
     ACCOUNT_FIELD_NUMBER: _builtins.int
     INSTANCE_FIELD_NUMBER: _builtins.int
     SYMBOL_FIELD_NUMBER: _builtins.int
+    SIDE_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     """accounts/NAME; empty is all of them."""
     instance: _builtins.str
     """instances/NAME; empty is all of them."""
     symbol: _builtins.str
     """For example "BTC-USDT"; empty is all of them."""
+    side: _common_pb2.Side.ValueType
+    """Only this side of orders and fills; of positions, those bought or those sold short."""
     def __init__(
         self,
         *,
         account: _builtins.str = ...,
         instance: _builtins.str = ...,
         symbol: _builtins.str = ...,
+        side: _common_pb2.Side.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "instance", b"instance", "symbol", b"symbol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "instance", b"instance", "side", b"side", "symbol", b"symbol"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -751,6 +755,8 @@ class ListOrdersRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     INCLUDE_DONE_FIELD_NUMBER: _builtins.int
     STATUSES_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """How many at most, 1 to 1000; 0 is 100."""
     page_token: _builtins.str
@@ -765,6 +771,14 @@ class ListOrdersRequest(_message.Message):
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___OrderStatus.ValueType]:
         """Only those with one of these; empty is all of them."""
 
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Only those sent at or after this; not set is any time."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Only those sent before this; not set is any time."""
+
     def __init__(
         self,
         *,
@@ -773,10 +787,12 @@ class ListOrdersRequest(_message.Message):
         filter: Global___TradingFilter | None = ...,
         include_done: _builtins.bool = ...,
         statuses: _abc.Iterable[Global___OrderStatus.ValueType] | None = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "since", b"since", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "include_done", b"include_done", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "include_done", b"include_done", "page_size", b"page_size", "page_token", b"page_token", "since", b"since", "statuses", b"statuses", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -922,6 +938,7 @@ class ListFillsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """How many at most, 1 to 1000; 0 is 100."""
     page_token: _builtins.str
@@ -932,7 +949,13 @@ class ListFillsRequest(_message.Message):
 
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
-        """Only those at or after this; not set is all that the journal still holds."""
+        """Only those at or after this, in the venue's time; not set is any time. The latest 10000 since the
+        newest snapshot of the journal are kept here, older ones in the store.
+        """
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Only those before this, in the venue's time; not set is any time."""
 
     def __init__(
         self,
@@ -941,10 +964,11 @@ class ListFillsRequest(_message.Message):
         page_token: _builtins.str = ...,
         filter: Global___TradingFilter | None = ...,
         since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "since", b"since"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "since", b"since", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "since", b"since"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "since", b"since", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1442,7 +1466,7 @@ class PlaceOrderRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    INSTANCE_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
     SYMBOL_FIELD_NUMBER: _builtins.int
     SIDE_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
@@ -1453,10 +1477,12 @@ class PlaceOrderRequest(_message.Message):
     REDUCE_ONLY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
-    instance: _builtins.str
-    """Whose order it is, and whose position it changes: instances/NAME. It has to be running or paused."""
+    account: _builtins.str
+    """accounts/NAME. The order and its position belong to the account's instance for people, which is
+    called hand@NAME.
+    """
     symbol: _builtins.str
-    """One of the instance's."""
+    """One that the account follows: an instance names it."""
     side: _common_pb2.Side.ValueType
     """Buy or sell."""
     type: Global___OrderType.ValueType
@@ -1470,7 +1496,7 @@ class PlaceOrderRequest(_message.Message):
     post_only: _builtins.bool
     """Whether it must rest and never cross."""
     reduce_only: _builtins.bool
-    """Whether it may only make the position smaller."""
+    """Whether it may only make the account's position smaller; not on spot, where there is no such thing."""
     request_id: _builtins.str
     """Makes a retry safe: the same id has the same effect once."""
     validate_only: _builtins.bool
@@ -1478,7 +1504,7 @@ class PlaceOrderRequest(_message.Message):
     def __init__(
         self,
         *,
-        instance: _builtins.str = ...,
+        account: _builtins.str = ...,
         symbol: _builtins.str = ...,
         side: _common_pb2.Side.ValueType = ...,
         type: Global___OrderType.ValueType = ...,
@@ -1492,7 +1518,7 @@ class PlaceOrderRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "post_only", b"post_only", "price", b"price", "qty", b"qty", "reduce_only", b"reduce_only", "request_id", b"request_id", "side", b"side", "symbol", b"symbol", "time_in_force", b"time_in_force", "type", b"type", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "post_only", b"post_only", "price", b"price", "qty", b"qty", "reduce_only", b"reduce_only", "request_id", b"request_id", "side", b"side", "symbol", b"symbol", "time_in_force", b"time_in_force", "type", b"type", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2030,7 +2056,9 @@ Global___GetRiskLimitsResponse: _TypeAlias = GetRiskLimitsResponse  # noqa: Y015
 
 @_typing.final
 class SetRiskLimitsRequest(_message.Message):
-    """Changes limits. An edit of the configuration file that concerns limits replaces what was set here."""
+    """Changes limits. They hold over restarts, until the configuration file says something else of the
+    same scope than it said when they were set.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

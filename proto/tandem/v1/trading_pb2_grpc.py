@@ -236,22 +236,22 @@ class TradingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PlaceOrder(self, request, context):
-        """Sends one order, as part of an instance's trading and within its risk limits. It is journaled
-        with the caller's name. Role: trader.
+        """Sends one order by hand, within the risk limits of node, account and symbol. It is journaled with
+        the caller's name, and outlives the connection and a crash of the node. Role: trader.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AmendOrder(self, request, context):
-        """Changes price or quantity of an open order. Role: trader.
+        """Changes price or quantity of an open order that was placed by hand. Role: trader.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelOrder(self, request, context):
-        """Cancels one order. Role: trader.
+        """Cancels one order, anybody's. An instance that runs may quote again. Role: trader.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -58,13 +58,13 @@ class TradingServiceStub:
     WatchBooks: _grpc.UnaryStreamMultiCallable[_trading_pb2.WatchBooksRequest, _trading_pb2.WatchBooksResponse]
     """Sends books as they change, each at most once per `interval`. Role: viewer. Standby: answers."""
     PlaceOrder: _grpc.UnaryUnaryMultiCallable[_trading_pb2.PlaceOrderRequest, _trading_pb2.PlaceOrderResponse]
-    """Sends one order, as part of an instance's trading and within its risk limits. It is journaled
-    with the caller's name. Role: trader.
+    """Sends one order by hand, within the risk limits of node, account and symbol. It is journaled with
+    the caller's name, and outlives the connection and a crash of the node. Role: trader.
     """
     AmendOrder: _grpc.UnaryUnaryMultiCallable[_trading_pb2.AmendOrderRequest, _trading_pb2.AmendOrderResponse]
-    """Changes price or quantity of an open order. Role: trader."""
+    """Changes price or quantity of an open order that was placed by hand. Role: trader."""
     CancelOrder: _grpc.UnaryUnaryMultiCallable[_trading_pb2.CancelOrderRequest, _trading_pb2.CancelOrderResponse]
-    """Cancels one order. Role: trader."""
+    """Cancels one order, anybody's. An instance that runs may quote again. Role: trader."""
     CancelAllOrders: _grpc.UnaryUnaryMultiCallable[_trading_pb2.CancelAllOrdersRequest, _trading_pb2.CancelAllOrdersResponse]
     """Cancels every open order of a scope. Instances that run quote again. Role: operator."""
     Flatten: _grpc.UnaryUnaryMultiCallable[_trading_pb2.FlattenRequest, _trading_pb2.FlattenResponse]
@@ -114,13 +114,13 @@ class TradingServiceAsyncStub(TradingServiceStub):
     WatchBooks: _aio.UnaryStreamMultiCallable[_trading_pb2.WatchBooksRequest, _trading_pb2.WatchBooksResponse]  # type: ignore[assignment]
     """Sends books as they change, each at most once per `interval`. Role: viewer. Standby: answers."""
     PlaceOrder: _aio.UnaryUnaryMultiCallable[_trading_pb2.PlaceOrderRequest, _trading_pb2.PlaceOrderResponse]  # type: ignore[assignment]
-    """Sends one order, as part of an instance's trading and within its risk limits. It is journaled
-    with the caller's name. Role: trader.
+    """Sends one order by hand, within the risk limits of node, account and symbol. It is journaled with
+    the caller's name, and outlives the connection and a crash of the node. Role: trader.
     """
     AmendOrder: _aio.UnaryUnaryMultiCallable[_trading_pb2.AmendOrderRequest, _trading_pb2.AmendOrderResponse]  # type: ignore[assignment]
-    """Changes price or quantity of an open order. Role: trader."""
+    """Changes price or quantity of an open order that was placed by hand. Role: trader."""
     CancelOrder: _aio.UnaryUnaryMultiCallable[_trading_pb2.CancelOrderRequest, _trading_pb2.CancelOrderResponse]  # type: ignore[assignment]
-    """Cancels one order. Role: trader."""
+    """Cancels one order, anybody's. An instance that runs may quote again. Role: trader."""
     CancelAllOrders: _aio.UnaryUnaryMultiCallable[_trading_pb2.CancelAllOrdersRequest, _trading_pb2.CancelAllOrdersResponse]  # type: ignore[assignment]
     """Cancels every open order of a scope. Instances that run quote again. Role: operator."""
     Flatten: _aio.UnaryUnaryMultiCallable[_trading_pb2.FlattenRequest, _trading_pb2.FlattenResponse]  # type: ignore[assignment]
@@ -245,8 +245,8 @@ class TradingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trading_pb2.PlaceOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trading_pb2.PlaceOrderResponse, _abc.Awaitable[_trading_pb2.PlaceOrderResponse]]:
-        """Sends one order, as part of an instance's trading and within its risk limits. It is journaled
-        with the caller's name. Role: trader.
+        """Sends one order by hand, within the risk limits of node, account and symbol. It is journaled with
+        the caller's name, and outlives the connection and a crash of the node. Role: trader.
         """
 
     @_abc_1.abstractmethod
@@ -255,7 +255,7 @@ class TradingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trading_pb2.AmendOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trading_pb2.AmendOrderResponse, _abc.Awaitable[_trading_pb2.AmendOrderResponse]]:
-        """Changes price or quantity of an open order. Role: trader."""
+        """Changes price or quantity of an open order that was placed by hand. Role: trader."""
 
     @_abc_1.abstractmethod
     def CancelOrder(
@@ -263,7 +263,7 @@ class TradingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trading_pb2.CancelOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trading_pb2.CancelOrderResponse, _abc.Awaitable[_trading_pb2.CancelOrderResponse]]:
-        """Cancels one order. Role: trader."""
+        """Cancels one order, anybody's. An instance that runs may quote again. Role: trader."""
 
     @_abc_1.abstractmethod
     def CancelAllOrders(
