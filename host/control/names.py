@@ -7,7 +7,7 @@ from host.control.reasons import Refused
 
 __all__ = ["child_of", "id_of", "read_scope", "scope_name"]
 
-_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,127}")
 _KINDS: Final = {"account": "accounts", "instance": "instances", "symbol": "symbols"}
 """The core's word for a scope, and the collection that names it here."""
 

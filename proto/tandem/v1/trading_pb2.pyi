@@ -245,7 +245,7 @@ class Order(_message.Message):
     client_id: _builtins.str
     """What we call it at the venue."""
     instance: _builtins.str
-    """Whose it is: instances/NAME."""
+    """Whose it is: instances/NAME; instances/hand@ACCOUNT for one by hand."""
     account: _builtins.str
     """accounts/NAME"""
     symbol: _builtins.str
