@@ -1,19 +1,27 @@
 """From a saved file to its first live event, in a whole node that quotes a synthetic market.
 
 Each round renames a new version of a strategy over the old one and waits until the new code has
-handled a live event. The stages are those of the journal; `loop held` is how late a task that wakes
-every millisecond was while a reload was under way, beside how late it is without one.
+handled a live event. The stages are those of the journal. `loop held` is how long messages that come
+in every millisecond wait for the event loop while a reload is under way, beside how long they do without
+one; what the loop's thread spent waiting for a processor that others had is taken off, because it says
+nothing of the host. `longest in a reload` is the worst of each reload.
 """
 
 import argparse
+import array
 import asyncio
+import gc
 import json
+import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import IO, NamedTuple, Self
 
 import uvloop
 from rich.console import Console
@@ -54,26 +62,60 @@ class Maker(Strategy[NoParams]):
 '''
 WAIT_S = 10.0
 TICK_S = 0.001
+SENDER = """
+import os, time
+while True:
+    os.write(1, time.perf_counter_ns().to_bytes(8, "little"))
+    time.sleep(0.001)
+"""
 SHOWN = ("capture", "validate", "restore", "warm_up", "swap")
 
 
 class Heartbeat:
-    """Wakes every millisecond and notes how late it was."""
+    """Notes how long each of many messages waited in its pipe for the event loop; a context manager.
+
+    Another process sends them, because nothing in this one tells the time while the loop is held.
+    """
 
     def __init__(self) -> None:
         self.late_ms: list[float] = []
+        self._sender = subprocess.Popen([sys.executable, "-c", SENDER], stdout=subprocess.PIPE)
+        self._waited_ns = _waited_ns()
 
-    async def run(self) -> None:
-        """Beat until cancelled."""
-        while True:
-            due = time.perf_counter() + TICK_S
-            await asyncio.sleep(TICK_S)
-            self.late_ms.append((time.perf_counter() - due) * 1e3)
+    def __enter__(self) -> Self:
+        asyncio.get_running_loop().add_reader(self._messages, self._receive)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        asyncio.get_running_loop().remove_reader(self._messages)
+        self._sender.kill()
+        self._sender.wait()
 
     def take(self) -> list[float]:
         """Return what was noted since the last call."""
         taken, self.late_ms = self.late_ms, []
         return taken
+
+    @property
+    def _messages(self) -> IO[bytes]:
+        assert self._sender.stdout is not None
+        return self._sender.stdout
+
+    def _receive(self) -> None:
+        now_ns, waited_ns = time.perf_counter_ns(), _waited_ns()
+        elsewhere_ns, self._waited_ns = waited_ns - self._waited_ns, waited_ns
+        sent = array.array("q", os.read(self._messages.fileno(), 1 << 12))
+        self.late_ms += [max(now_ns - sent_ns - elsewhere_ns, 0) / 1e6 for sent_ns in sent]
+
+
+def _waited_ns() -> int:
+    """Return how long this thread was ready to run and had no processor, ever; 0 where nobody counts."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_bytes().split()[1])
+    except FileNotFoundError:
+        return 0
 
 
 def save(path: Path, version: int) -> None:
@@ -83,10 +125,18 @@ def save(path: Path, version: int) -> None:
     beside.rename(path)
 
 
-async def measure(
-    folder: Path, rounds: int
-) -> tuple[list[float], list[float], list[float], dict[str, list[float]]]:
-    """Return ms per round, lateness during reloads, lateness between them, and ms per stage."""
+class Measured(NamedTuple):
+    """All in ms: from the rename to the first event, lateness in reloads and between them, stages."""
+
+    taken: list[float]
+    held: list[float]
+    longest: list[float]
+    quiet: list[float]
+    stages: dict[str, list[float]]
+
+
+async def measure(folder: Path, rounds: int) -> Measured:
+    """Reload so many times."""
     plugins = folder / "plugins"
     plugins.mkdir()
     path = plugins / "maker.py"
@@ -109,6 +159,8 @@ async def measure(
         settings=EngineSettings(),
     )
     engine.start_epoch("bench", "main", 1, "bench")
+    gc.collect()
+    gc.freeze()  # as a node does before it loads its plugins
     reloading = Reloading(config, engine, load_catalog(config, engine), None)
     assembly = Assembly(config, RunOptions(), engine, lambda: reloading.catalog)
     await assembly.connect()
@@ -117,27 +169,28 @@ async def measure(
     assembly.start_instances()
     reloading.start(assembly)
     driving = asyncio.ensure_future(driver.run(lambda: False))
-    heartbeat = Heartbeat()
-    beating = asyncio.ensure_future(heartbeat.run())
     instance = engine.roster.instances["mm"]
-    taken, held, quiet = [], [], []
+    taken, held, longest, quiet = list[float](), list[float](), list[float](), list[float]()
     try:
-        for version in range(1, rounds + 1):
-            await asyncio.sleep(0.3)  # the last one's probation, and a stretch without a reload
-            quiet += heartbeat.take()
-            started_ns = time.perf_counter_ns()
-            save(path, version)
-            give_up = time.monotonic() + WAIT_S
-            while getattr(instance.strategy, "version", 0) != version or not instance.strategy.handled_ns:
-                if time.monotonic() > give_up:
-                    raise TimeoutError(f"version {version} was not live within {WAIT_S:g} s")
-                await asyncio.sleep(TICK_S)
-            taken.append((instance.strategy.handled_ns - started_ns) / 1e6)
-            held += heartbeat.take()
+        with Heartbeat() as heartbeat:
+            for version in range(1, rounds + 1):
+                await asyncio.sleep(0.3)  # the last one's probation, and a stretch without a reload
+                quiet += heartbeat.take()
+                started_ns = time.perf_counter_ns()
+                save(path, version)
+                give_up = time.monotonic() + WAIT_S
+                while getattr(instance.strategy, "version", 0) != version or not instance.strategy.handled_ns:
+                    if time.monotonic() > give_up:
+                        raise TimeoutError(f"version {version} was not live within {WAIT_S:g} s")
+                    await asyncio.sleep(TICK_S)
+                taken.append((instance.strategy.handled_ns - started_ns) / 1e6)
+                late = heartbeat.take()
+                held += late
+                longest.append(max(late, default=0.0))
     finally:
-        for task in (beating, driving):
-            task.cancel()
-        await asyncio.gather(beating, driving, return_exceptions=True)
+        gc.unfreeze()
+        driving.cancel()
+        await asyncio.gather(driving, return_exceptions=True)
         await reloading.close()
         for feed in engine.feeds.values():
             await feed.close()
@@ -146,7 +199,7 @@ async def measure(
     for record in read(config.journal_dir):
         if isinstance(record.entry, StageReported):
             stages.setdefault(record.entry.stage, []).append(record.entry.duration_us / 1e3)
-    return taken, held, quiet, {name: stages[name] for name in SHOWN if name in stages}
+    return Measured(taken, held, longest, quiet, {name: stages[name] for name in SHOWN if name in stages})
 
 
 def quantiles(values: Sequence[float]) -> dict[str, float]:
@@ -168,12 +221,13 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="tandem-bench-") as folder,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        taken, held, quiet, stages = runner.run(measure(Path(folder), args.runs))
+        measured = runner.run(measure(Path(folder), args.runs))
     result = {
-        "save_to_live_ms": quantiles(taken),
-        "loop_held_ms": quantiles(held),
-        "loop_held_without_reload_ms": quantiles(quiet),
-        "stages": {name: quantiles(values) for name, values in stages.items()},
+        "save_to_live_ms": quantiles(measured.taken),
+        "loop_held_ms": quantiles(measured.held),
+        "loop_held_longest_ms": quantiles(measured.longest),
+        "loop_held_without_reload_ms": quantiles(measured.quiet),
+        "stages": {name: quantiles(values) for name, values in measured.stages.items()},
     }
     if args.json:
         print(json.dumps(result))
@@ -185,6 +239,7 @@ def main() -> None:
         "rename → first live event": result["save_to_live_ms"],
         **{f"  {name}": row for name, row in result["stages"].items()},
         "loop held during a reload": result["loop_held_ms"],
+        "  longest in a reload": result["loop_held_longest_ms"],
         "loop held without one": result["loop_held_without_reload_ms"],
     }
     for name, row in rows.items():
