@@ -129,6 +129,7 @@ class Reloading:
         in_use.adapters = assembly.adapter_uses
         used = [use.offer.version for use in assembly.uses.values()]
         used += [use.offer.version for uses in assembly.model_uses.values() for use in uses]
+        used += [use.offer.version for use in assembly.adapter_uses.values()]
         for version in {version.name: version for version in used if version.digest}.values():
             self._reloader.note_running(version)
         if self._source is not None:
@@ -199,19 +200,9 @@ class Reloading:
 
     async def _look_at(self, plugins: Mapping[str, Path]) -> None:
         for name, path in plugins.items():
-            if await self._is_as_it_runs(name, path):
-                continue
-            if self._is_adapter(name):
-                # Replaced while it trades, an event can reach a strategy twice: not until that is mended.
-                text = f"plugin {name}: its files changed; an adapter in use is replaced by a restart only"
-                self._engine.alert("restart_required", text)
-            else:
+            if not await self._is_as_it_runs(name, path):
                 report = await self._reloader.reload(name, functools.partial(settle, path))
                 self._tell(report)
-
-    def _is_adapter(self, name: str) -> bool:
-        uses = self._assembly.adapter_uses.values() if self._assembly is not None else ()
-        return any(use.offer.version.name == name for use in uses)
 
     async def _is_as_it_runs(self, name: str, path: Path) -> bool:
         running = self._reloader.catalog.versions.get(name)

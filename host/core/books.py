@@ -136,6 +136,10 @@ class Book:
         if self._is_synced or self.depth_fault:
             self._drop_depth(reason)
 
+    def forget_numbers(self) -> None:
+        """Take it that the venue's numbers mean something else from here on: the next quote is newer."""
+        self._top_seq = 0
+
     # -- what is known ---------------------------------------------------------------------------
 
     @property

@@ -114,6 +114,16 @@ def test_depth_that_ends_a_fault_of_the_top_replaces_it_even_when_the_prices_are
     assert book.top is not before
 
 
+def test_after_numbers_were_forgotten_the_next_quote_counts_whatever_its_number() -> None:
+    book = Book(SYMBOL)
+    book.apply_top(quote(99, 101, 1 << 40))
+    assert not book.apply_top(quote(98, 100, 7))
+    book.forget_numbers()
+    assert book.is_valid and book.top == quote(99, 101, 1 << 40)
+    assert book.apply_top(quote(98, 100, 7))
+    assert not book.apply_top(quote(99, 101, 6))
+
+
 def test_age_counts_from_the_last_accepted_message() -> None:
     book = Book(SYMBOL)
     book.apply_top(quote(99, 101, seq=5, ts=1_000))

@@ -356,6 +356,64 @@ def test_change_between_connections_that_are_not_level_delivers_each_event_once(
     play(desk, story)
 
 
+@pytest.mark.parametrize("lagging", ["neither", "old", "new"])
+def test_way_back_to_a_connection_that_is_still_open_delivers_each_event_once(
+    desk: WireDesk, lagging: str
+) -> None:
+    async def story() -> None:
+        wire, old = desk.wire, desk.feed.adapter
+        desk.step_ns = MS // 10
+        await desk.leave_in_flight()  # keeps the old connection open
+        report = await desk.edit("VERSION", "2")
+        assert report.state is VersionState.ACTIVE, report.reason
+        new = desk.feed.adapter
+        await desk.let(10)
+        if lagging != "neither":
+            wire.lagging[old if lagging == "old" else new] = deque()
+        await desk.let(10)
+        assert desk.reloader.roll_back("wired", "said the operator")
+        assert desk.feed.adapter is old
+        filled = wire.fill(desk.resting[0], "0.5")
+        await desk.let(10)
+        for adapter in list(wire.lagging):
+            wire.catch_up(adapter)
+        await desk.let(10)
+        wire.let_answers_out()
+        await desk.until(lambda: wire.connections == [old])
+        await desk.until(lambda: desk.feed.links[0].market == desk.feed.market)
+        await desk.let(100)
+
+        assert_heard_once(desk.strategy)
+        assert desk.strategy.numbers("top")[-1] == wire.seq
+        assert desk.strategy.fills == [filled.trade_id]
+        assert not desk.alerts("book_fault")
+
+    play(desk, story)
+
+
+def test_wrong_numbers_of_a_version_taken_back_do_not_outlive_it(desk: WireDesk) -> None:
+    async def story() -> None:
+        wire, old = desk.wire, desk.feed.adapter
+        desk.step_ns = MS // 10
+        await desk.leave_in_flight()
+        report = await desk.edit("VERSION", "2")
+        assert report.state is VersionState.ACTIVE, report.reason
+        now_ns = desk.clock.now_ns()
+        desk.feed.adapter.ctx.market(BookTop(BTC, 1.0, 1.0, 2.0, 1.0, now_ns, now_ns, 1 << 40))
+        assert desk.reloader.roll_back("wired", "said the operator")
+        wire.let_answers_out()
+        desk.step_ns = 10 * MS
+        await desk.until(lambda: desk.feed.links[0].market == desk.feed.market)
+        await desk.let(100)
+
+        assert desk.feed.adapter is old
+        book = desk.feed.symbols[BTC].book
+        assert book.is_valid and book.top is not None and book.top.seq == wire.seq
+        assert desk.strategy.numbers("top")[-1] == wire.seq
+
+    play(desk, story)
+
+
 def test_answer_to_a_request_in_flight_comes_through_the_old_connection(desk: WireDesk) -> None:
     async def story() -> None:
         wire, old = desk.wire, desk.feed.adapter
@@ -456,9 +514,6 @@ def test_version_that_sees_another_account_is_refused(
     play(desk, story)
 
 
-@pytest.mark.xfail(
-    reason="known defect: taking an adapter back is not always completed in time", strict=False
-)
 @pytest.mark.parametrize(
     ("trouble", "is_old_open"),
     [("losses", True), ("losses", False), ("raises", True), ("raises", False), ("bad book", False)],

@@ -15,13 +15,16 @@ from host.api import (
     MarketEvent,
     Report,
     TandemError,
+    Ticker,
+    Trade,
 )
 from host.core.books import Book, DepthResult
 from host.runtime.link import AdapterLink
 from host.runtime.plugin_errors import describe_error
 from host.runtime.reload.account_view import AccountView
-from host.runtime.reload.overlap import Overlap, SameReports
+from host.runtime.reload.overlap import Overlap
 from host.runtime.reload.revision import RevisionFailed
+from host.runtime.reload.same_reports import SameReports
 
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
@@ -35,6 +38,8 @@ READY_DEADLINE_S: Final = 20.0
 MATCH_PATIENCE_S: Final = 3.0
 """How long an event that both connections deliver is waited for; venues may number each by itself."""
 LOOK_AGAIN_S: Final = 0.01
+RECENT_EVENTS: Final = 4_000
+"""How far back the last thing that strategies heard of each stream is looked for."""
 
 
 class Candidate:
@@ -49,7 +54,9 @@ class Candidate:
         self.adapter: Final = adapter
         self.channels: dict[str, bool] = {}
         """Whether each of its connections is up."""
-        self.overlap: Final = Overlap(engine.clock.now_ns())
+        history = engine.feeds[account].history
+        recent = history.since(max(history.sequence - RECENT_EVENTS, 0))
+        self.overlap: Final = Overlap(e for e in recent if isinstance(e, BookTop | Depth | Trade | Ticker))
         self.reports: Final = SameReports()
         self.live_events = 0
         """How many market events the live version delivered meanwhile."""
@@ -59,6 +66,7 @@ class Candidate:
         self._name = f"account {account}"
         self._live_link = live_link
         self._failure = ""
+        self._is_patient = True
         self._stirred = asyncio.Event()
         self._view: AccountView | None = None
         self.books: Final = {symbol: Book(symbol) for symbol in self._feed.symbols}
@@ -122,7 +130,7 @@ class Candidate:
             if waited_s >= READY_DEADLINE_S:
                 raise RevisionFailed(f"{self._name}: not ready after {READY_DEADLINE_S:g} s: {why}")
             if waited_s >= MATCH_PATIENCE_S:
-                self.overlap.give_up_matching()
+                self._is_patient = False
             # With each message: a replay at full speed covers much time between two looks at the clock.
             self._stirred.clear()
             with contextlib.suppress(TimeoutError):
@@ -132,6 +140,8 @@ class Candidate:
         """Say what the new version still lacks; raise `RevisionFailed` where it broke."""
         if self._failure:
             raise RevisionFailed(f"{self._name}: {self._failure}")
+        if self._feed.adapter is not self._live_link.adapter:
+            raise RevisionFailed(f"{self._name}: its adapter was replaced meanwhile; reload it again")
         if self._feed.symbols.keys() != self.books.keys():
             raise RevisionFailed(f"{self._name}: symbols were added meanwhile; reload it again")
         for channel, is_up in self.channels.items():
@@ -143,7 +153,7 @@ class Candidate:
             # A market that is closed or one-sided is no fault of the new version.
             if not book.is_valid and (live.is_valid or not is_live_good):
                 return f"{symbol}: {book.invalid_reason}"
-        if is_live_good and (why := self.overlap.waiting_for(now_ns)):
+        if is_live_good and (why := self.overlap.waiting_for(now_ns, is_patient=self._is_patient)):
             return why
         assert self._view is not None
         try:
@@ -160,17 +170,21 @@ class Candidate:
         market, report = link.market, link.report
 
         def tap_market(event: MarketEvent) -> None:
-            market(event)
             self.live_events += 1
             self._stirred.set()
             overlap.live(event, now_ns())
+            market(event)
 
         def tap_report(message: Report) -> None:
-            report(message)
             reports.live(message)
+            report(message)
 
         def untap() -> None:
-            link.market, link.report = market, report
+            # Whoever took the live version out of service meanwhile has put others in place.
+            if link.market is tap_market:
+                link.market = market
+            if link.report is tap_report:
+                link.report = report
 
         link.market, link.report = tap_market, tap_report
         return untap
@@ -182,6 +196,7 @@ class Candidate:
             return
         if isinstance(event, Depth):
             if book.apply_depth(event) is DepthResult.GAP:
+                self.overlap.lose(Depth, event.symbol)
                 self.adapter.resync(event.symbol)
         elif isinstance(event, BookTop):
             book.apply_top(event)
@@ -191,6 +206,10 @@ class Candidate:
         self._stirred.set()
         if isinstance(report, ConnectionChanged):
             self.channels[report.channel] = report.is_up
+            if report.channel == "market" and not report.is_up:
+                self.overlap.lose()
+                for book in self.books.values():
+                    book.invalidate(f"market data connection lost: {report.text}")
         elif self._view is None or not self._view.take(report):
             self.reports.other(report)
 
