@@ -134,7 +134,7 @@ def _from_hooks(impls: Mapping[Kind, Callable[[], object]], version: Version) ->
 def _from_classes(module: ModuleType, version: Version) -> list[Offer]:
     offers = []
     prefix = module.__name__ + "."
-    modules = [m for name, m in list(sys.modules.items()) if m is module or name.startswith(prefix)]
+    modules = [m for name, m in sys.modules.copy().items() if m is module or name.startswith(prefix)]
     for kind, base in BASES.items():
         classes = {
             cls.__name__: cls
