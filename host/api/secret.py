@@ -12,21 +12,18 @@ class Secret:
     """Holds text that must not reach a log, a journal, an error message or a screen.
 
     It prints as `Secret(***)`; it cannot be encoded or pickled. `reveal` gives the text, for signing.
-    A parameter of this type is written `secret:NAME` in the configuration of an account, and stored
-    with `tandem secret set NAME`.
+    An adapter declares `api_secret: Secret | None = None`; an account's configuration says
+    `api_secret = "secret:NAME"`, and `tandem secret set NAME` stores it.
     """
 
     __slots__ = ("_text",)
 
-    def __init__(self, text: str = "") -> None:
+    def __init__(self, text: str) -> None:
         self._text = text
 
     def reveal(self) -> str:
         """Return the text itself. Use it where it is needed, and keep no copy."""
         return self._text
-
-    def __bool__(self) -> bool:
-        return bool(self._text)
 
     def __repr__(self) -> str:
         return _SHOWN

@@ -1,5 +1,6 @@
 """`tandem certs`: TLS for the control API, without a company's CA."""
 
+import re
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
 __all__ = ["certs"]
 
 DEFAULT_DAYS: Final = 365
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
+
+
+def _named(_ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not _NAME.fullmatch(value):
+        raise click.BadParameter(f'expected 1 to 64 of A-Z a-z 0-9 _ . @ -, was "{value}"', param=param)
+    return value
 
 
 @click.group()
@@ -34,12 +42,14 @@ Examples:
     "--dir", "folder", default="certs", show_default=True, type=click.Path(path_type=Path, file_okay=False),
     help="Where to write them; its CA is used if there is one.",
 )  # fmt: skip
-@click.option("--node", help="Make a node's certificate, node-NAME.crt.", metavar="NAME")
+@click.option("--node", callback=_named, help="Make a node's certificate, node-NAME.crt.", metavar="NAME")
 @click.option(
     "--host", "hosts", multiple=True, metavar="HOST",
     help="A name or IP address that callers reach the node by; may be repeated. [default: this machine's]",
 )  # fmt: skip
-@click.option("--client", help="Make a client's certificate, client-NAME.crt.", metavar="NAME")
+@click.option(
+    "--client", callback=_named, help="Make a client's certificate, client-NAME.crt.", metavar="NAME"
+)
 @click.option("--role", type=click.Choice(ROLES), help="What that client may do. [default: viewer]")
 @click.option(
     "--days",

@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from host.api import Params, Secret, State, params_schema
+from host.api import Params, State, params_schema
 from host.loader.contract import class_line
 from host.loader.offers import Kind, Offer
 from host.loader.params import InstanceFailed, ParamsInvalid, decode_params, make
@@ -37,8 +37,7 @@ def check_params(offer: Offer) -> str:
         )
     try:
         params_schema(params_type)
-        values = msgspec.structs.asdict(params_type())
-        defaults = msgspec.to_builtins({n: v for n, v in values.items() if not isinstance(v, Secret)})
+        defaults = msgspec.to_builtins(params_type())
         decode_params(offer, defaults, instance="")
     except ParamsInvalid as error:
         field = error.field.removeprefix("params.")

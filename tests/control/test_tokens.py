@@ -60,26 +60,26 @@ def test_a_store_that_is_open_sees_what_another_process_creates_and_revokes(path
 
 @given(where=st.integers(0, 58), character=st.characters())
 def test_no_token_with_one_other_character_is_taken(where: int, character: str) -> None:
-    store, token = SHARED
+    ((store, token),) = SHARED
     changed = token[:where] + character + token[where + 1 :]
     assert (store.verify(changed, NOW_NS) is not None) == (changed == token)
 
 
 @given(text=st.text())
 def test_any_text_is_refused_and_never_raises(text: str) -> None:
-    store, token = SHARED
+    ((store, token),) = SHARED
     assert store.verify(text, NOW_NS) is None
     assert store.verify(token + text, NOW_NS) is None or not text
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _shared(tmp_path_factory: pytest.TempPathFactory) -> None:
-    global SHARED  # noqa: PLW0603 - hypothesis draws many examples for one fixture
     store = TokenStore.open(tmp_path_factory.mktemp("shared") / "control" / "tokens.json")
-    SHARED = store, store.create("shared", Role.VIEWER, NOW_NS, None)
+    SHARED[:] = [(store, store.create("shared", Role.VIEWER, NOW_NS, None))]
 
 
-SHARED: tuple[TokenStore, str]
+SHARED: list[tuple[TokenStore, str]] = []
+"""One store and its token, for the many examples of hypothesis."""
 
 
 def test_a_name_is_given_once_while_its_token_is_good(path: Path) -> None:
