@@ -180,6 +180,7 @@ class StrategyRevision:
                 comparison.step()
             if done == len(events):
                 return comparison
+            await asyncio.sleep(0)
             some = events[done : done + AT_A_TIME]
             if comparison is not None:
                 try:
