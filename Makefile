@@ -46,4 +46,4 @@ bench: setup ## run every benchmark; ARGS are passed to each, for example --json
 
 clean: ## remove .venv, caches and the data of local runs
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist var
-	find host venue plugins tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+	find host failover venue plugins tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

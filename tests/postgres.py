@@ -41,7 +41,7 @@ class PostgresServer:
 
     def __init__(self, binaries: Path, folder: Path) -> None:
         self._binaries = binaries
-        self._folder = folder
+        self.folder = folder
         self._data = folder / "data"
         # The server refuses to run as root: hand the folder to the account that Debian's package made.
         self._as_user = "postgres" if os.geteuid() == 0 else None
@@ -51,14 +51,14 @@ class PostgresServer:
     def create(self) -> None:
         """Make the data folder and start for the first time."""
         if self._as_user is not None:
-            shutil.chown(self._folder, self._as_user)
+            shutil.chown(self.folder, self._as_user)
         self._run("initdb", "-D", str(self._data), "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
         self.start()
 
     def start(self) -> None:
         """Start and wait until connections are taken."""
-        options = f"{SETTINGS} -k {self._folder}"
-        log = str(self._folder / "log")
+        options = f"{SETTINGS} -k {self.folder}"
+        log = str(self.folder / "log")
         self._run("pg_ctl", "-D", str(self._data), "-w", "-l", log, "-o", options, "start")
 
     def stop(self) -> None:
@@ -69,8 +69,8 @@ class PostgresServer:
         """Make an empty database and return its URL."""
         self._databases += 1
         name = f"test_{self._databases}"
-        self._run("createdb", "-h", str(self._folder), "-U", self._user, name)
-        return f"postgresql://{self._user}@/{name}?host={self._folder}"
+        self._run("createdb", "-h", str(self.folder), "-U", self._user, name)
+        return f"postgresql://{self._user}@/{name}?host={self.folder}"
 
     def _run(self, program: str, *arguments: str) -> None:
         result = subprocess.run(
@@ -78,7 +78,7 @@ class PostgresServer:
             user=self._as_user,
             group=self._as_user,
             extra_groups=None if self._as_user is None else [],
-            cwd=self._folder,
+            cwd=self.folder,
             # pg_ctl's child keeps the pipes open, so its output goes to the log and not to one.
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -87,7 +87,7 @@ class PostgresServer:
             check=False,
         )
         if result.returncode != 0:
-            log = self._folder / "log"
+            log = self.folder / "log"
             text = log.read_text() if log.exists() else "no log was written"
             raise RuntimeError(f"{program} ended with {result.returncode}: {text}")
 
