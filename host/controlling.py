@@ -7,16 +7,19 @@ from typing import Final
 
 from host.config import NodeConfig, RunOptions
 from host.control.audit import AuditError, AuditEvent, AuditLog
-from host.control.audit_chain import AUDIT_FOLDER
+from host.control.audit_chain import AUDIT_FOLDER, Anchor
 from host.control.callers import Callers
 from host.control.door import DoorRefusal
 from host.control.front import Front
-from host.control.listen import Security, TcpAddress, plan_listeners
+from host.control.listen import plan_listeners
 from host.control.node_service import NodeService
+from host.control.principal import Role
 from host.control.server import ControlServer
 from host.control.subject import Phase, Subject
 from host.control.tls import ServerTls, TlsFiles
 from host.control.tokens import TOKENS_FILE, TokenStore
+from host.core.entries import AuditAnchored
+from host.journal import JournalError
 
 __all__ = ["Control"]
 
@@ -37,6 +40,8 @@ class Control:
         self._server: ControlServer | None = None
         self._callers: Callers | None = None
         self._audit: AuditLog | None = None
+        self._tls: ServerTls | None = None
+        self._tls_warning = ""
 
     async def start(self) -> None:
         """Listen; raise `TandemError` where that cannot be done, or not safely."""
@@ -49,17 +54,14 @@ class Control:
         listeners = plan_listeners(
             self._listen,
             has_server_certificate=tls is not None,
-            has_caller_proof=bool(tokens.records()) or (tls is not None and tls.files.client_ca is not None),
+            has_caller_proof=any(not one.is_expired(time.time_ns()) for one in tokens.records())
+            or (tls is not None and tls.files.client_ca is not None),
         )
-        self._audit = AuditLog.open(folder / AUDIT_FOLDER)
+        self._tls = tls
+        self._audit = AuditLog.open(folder / AUDIT_FOLDER, on_anchor=self._anchor)
+        role = config.control.loopback_role
         self._callers = Callers(
-            tokens,
-            time.time_ns,
-            loopback=[
-                one.address
-                for one in listeners
-                if one.security is Security.LOOPBACK and isinstance(one.address, TcpAddress)
-            ],
+            tokens, time.time_ns, loopback_role=None if role == "none" else Role.parse(role)
         )
         front = Front(subject, self._callers, self._audit, config.control.watch_stall_ms / 1e3)
         services = {"tandem.v1.NodeService": NodeService(subject)}
@@ -91,8 +93,30 @@ class Control:
             except AuditError as error:
                 _log.error("%s", error)
 
+    def _anchor(self, anchor: Anchor) -> None:
+        """Journal what the audit log's newest record is: a log that is cut short later does not agree."""
+        engine = self._subject.engine
+        if engine.halted:
+            return  # nothing is written any more; the log's own chain goes on
+        now_ns = engine.clock.now_ns()
+        engine.begin_turn(now_ns)
+        try:
+            engine.record(AuditAnchored(anchor.seq, anchor.hash), now_ns)
+        except JournalError as error:
+            engine.abort_turn(error)
+            return
+        engine.end_turn(now_ns, 0)
+
+    def _warn_of_tls(self) -> None:
+        """Alert once for each thing about the node's certificate that needs somebody's hand."""
+        text = "" if self._tls is None else self._tls.warning(datetime.now(UTC))
+        if text and text != self._tls_warning and not self._subject.engine.halted:
+            self._subject.engine.alert("tls_warning", text)
+        self._tls_warning = text
+
     def _on_time(self, _now_ns: int) -> None:
         assert self._audit is not None
+        self._warn_of_tls()
         try:
             self._audit.tick(time.time_ns())
         except AuditError as error:
@@ -113,5 +137,10 @@ def _tls(config: NodeConfig) -> ServerTls | None:
     section = config.control.tls
     if section is None:
         return None
-    files = TlsFiles(certificate=section.certificate, key=section.key, client_ca=section.client_ca)
+    files = TlsFiles(
+        certificate=section.certificate,
+        key=section.key,
+        client_ca=section.client_ca,
+        require_client_certificate=section.require_client_certificate,
+    )
     return ServerTls(files, datetime.now(UTC))

@@ -135,6 +135,8 @@ class ControlTlsSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """The key of that certificate, readable by the node's user alone."""
     client_ca: Path | None = None
     """Who signs the certificates of callers; None takes no client certificates."""
+    require_client_certificate: bool = False
+    """Refuse the connection of a client without one, even if it has a token."""
 
 
 class ControlSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -145,6 +147,8 @@ class ControlSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     A run in simulated time serves it only where this is set.
     """
+    loopback_role: Literal["none", "viewer", "operator", "trader", "admin"] = "admin"
+    """What the node's own user may do over loopback without a token; other users always need one."""
     tls: ControlTlsSection | None = None
     watch_stall_ms: Positive = 5_000
     """How long a watcher may leave an answer unread; then it is dropped."""

@@ -6,7 +6,7 @@ caller never acts under another identity than the one they meant to.
 
 import os
 import pwd
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Final
 from urllib.parse import unquote
 
@@ -45,17 +45,23 @@ class Callers:
         now_ns: Callable[[], int],
         *,
         loopback_role: Role | None = Role.ADMIN,
-        loopback: Sequence[TcpAddress] = (),
-        doors: Sequence[TlsDoor] = (),
     ) -> None:
         self._tokens = tokens
         self._now_ns = now_ns
         self._loopback_role = loopback_role
-        self._loopback = [(address.host, address.port) for address in loopback]
-        self._doors = doors
+        self._loopback: list[tuple[str, int]] = []
+        self._doors: list[TlsDoor] = []
         self._peers = LocalPeers()
         self._own_uid = os.geteuid()
         self._unix = Caller(Principal(_user(self._own_uid), Role.ADMIN, Via.UNIX_SOCKET), "unix")
+
+    def listen_on_loopback(self, address: TcpAddress) -> None:
+        """Take calls to this address too, as it was bound: with its real port."""
+        self._loopback.append((address.host, address.port))
+
+    def listen_behind(self, door: TlsDoor) -> None:
+        """Take calls through this door too."""
+        self._doors.append(door)
 
     def identify(self, peer: str, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
         """Return who makes a call, given gRPC's peer and the call's metadata; raise `NotAuthenticated`."""

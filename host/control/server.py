@@ -62,6 +62,7 @@ class ControlServer:
         self.addresses: list[UnixAddress | TcpAddress] = []
         self.doors: list[TlsDoor] = []
         self._data_dir = data_dir
+        self._callers = callers
         self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=None)
         self._names = tuple(services)
         for name, methods in services.items():
@@ -100,6 +101,7 @@ class ControlServer:
             assert inner is not None
             assert tls is not None  # `plan_listeners` made sure
             door = TlsDoor(address, tls, inner, on_refused)
+            self._callers.listen_behind(door)
             self.doors.append(door)
             self.addresses.append(TcpAddress(address.host, door.start()))
         for name in ("", *self._names):
@@ -137,4 +139,5 @@ class ControlServer:
             ) from error
         if isinstance(address, TcpAddress):
             address = TcpAddress(address.host, port)
+            self._callers.listen_on_loopback(address)
         self.addresses.append(address)

@@ -85,13 +85,9 @@ class Site:
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         server.add_insecure_port(str(self.inner))
         self.loopback_port = server.add_insecure_port("127.0.0.1:0")
-        callers = Callers(
-            self.tokens,
-            time.time_ns,
-            loopback_role=loopback_role,
-            loopback=[TcpAddress("127.0.0.1", self.loopback_port)],
-            doors=[door],
-        )
+        callers = Callers(self.tokens, time.time_ns, loopback_role=loopback_role)
+        callers.listen_on_loopback(TcpAddress("127.0.0.1", self.loopback_port))
+        callers.listen_behind(door)
 
         async def who_am_i(_request: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
             try:
