@@ -67,8 +67,8 @@ class Site:
             who="",
             peer=refusal.address,
             method="connect",
-            outcome="UNAVAILABLE",
-            detail=f"{refusal.reason}: {refusal.text}",
+            outcome=refusal.reason,
+            detail=refusal.text,
         )
         self.audit.refuse(event, time.time_ns(), refusal.count)
         self.refused.set()
