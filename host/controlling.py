@@ -13,6 +13,7 @@ from host.control.door import DoorRefusal
 from host.control.front import Front
 from host.control.listen import plan_listeners
 from host.control.node_service import NodeService
+from host.control.plugin_service import PluginService
 from host.control.principal import Role
 from host.control.server import ControlServer
 from host.control.subject import Phase, Subject
@@ -64,7 +65,10 @@ class Control:
             tokens, time.time_ns, loopback_role=None if role == "none" else Role.parse(role)
         )
         front = Front(subject, self._callers, self._audit, config.control.watch_stall_ms / 1e3)
-        services = {"tandem.v1.NodeService": NodeService(subject)}
+        services = {
+            "tandem.v1.NodeService": NodeService(subject),
+            "tandem.v1.PluginService": PluginService(subject),
+        }
         self._server = ControlServer(services, front, self._callers, folder)
         await self._server.start(listeners, tls, self._on_refused)
         subject.engine.upkeep.duties.append(self._on_time)
@@ -87,6 +91,7 @@ class Control:
             await self._server.close(CLOSE_GRACE_S)
         if self._callers is not None:
             self._callers.close()
+        self._subject.tail.close()
         if self._audit is not None:
             try:
                 self._audit.close(time.time_ns())

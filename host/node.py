@@ -19,6 +19,7 @@ import uvloop
 from host.assembly import Assembly, NodeNotStarted
 from host.config import ConfigSource, NodeConfig, RunOptions
 from host.control.subject import Subject
+from host.control.tail import JournalTail
 from host.controlling import Control
 from host.journal import Journal, JournalError
 from host.loader import Catalog
@@ -26,6 +27,7 @@ from host.reloading import Reloading, load_catalog
 from host.runtime.clock import LiveClock, VirtualClock
 from host.runtime.driver import LiveDriver, ReplayDriver
 from host.runtime.engine import Engine, EngineSettings
+from host.runtime.instance_control import InstanceControl, with_api_instances
 from host.runtime.recovery import recover
 from host.runtime.report import RunReport, make_report
 from host.store import StoreWriter
@@ -149,8 +151,9 @@ class _Node:
         for note in catalog.notes:
             engine.alert("plugin_shadowed", note)
         reloading = Reloading(self._config, engine, catalog, self._source)
-        assembly = Assembly(self._config, options, engine, lambda: reloading.catalog)
-        control = Control(self._config, options, self._subject(engine, reloading, store))
+        config = with_api_instances(self._config, engine)
+        assembly = Assembly(config, options, engine, lambda: reloading.catalog)
+        control = Control(self._config, options, self._subject(engine, reloading, assembly, store))
         try:
             # First of all: an address that is taken is no reason to have connected to a venue.
             await control.start()
@@ -158,16 +161,25 @@ class _Node:
         finally:
             await control.close()
 
-    def _subject(self, engine: Engine, reloading: Reloading, store: StoreWriter | None) -> Subject:
+    def _subject(
+        self, engine: Engine, reloading: Reloading, assembly: Assembly, store: StoreWriter | None
+    ) -> Subject:
         journal = engine.journal
+
+        def config() -> NodeConfig:
+            return reloading.config
+
         return Subject(
             engine=engine,
-            config=lambda: reloading.config,
+            config=config,
             config_files=() if self._source is None else self._source.files,
             host_version=version("tandem"),
             started_ns=engine.clock.now_ns(),
             stop=self._ask_to_stop,
-            reloads=lambda: reloading.reloads,
+            tail=JournalTail(journal),
+            reloader=reloading.reloader,
+            instances=InstanceControl(engine, reloading.reloader, assembly.maker, config, assembly.skipped),
+            reload=reloading.reload,
             store_lag=lambda: None if store is None else store.lag(journal.last_lsn),
         )
 
@@ -197,6 +209,7 @@ class _Node:
                     except NodeNotStarted as error:
                         await self._stop(engine, driver, clock, str(error))
                         raise
+                reloading.bind(assembly)
                 if not options.is_simulated:
                     reloading.start(assembly)
                 await control.running()

@@ -22,9 +22,11 @@ from host.loader import (
     Version,
     VersionArchive,
     capture,
+    discover,
     settle,
 )
 from host.runtime.engine import Engine
+from host.runtime.instance_control import NotNow
 from host.runtime.reconfigure import Reconfigurer
 from host.runtime.reload import ProbationLimits, Reloader, ReloadReport, ReloadSettings
 from host.runtime.reload.restart import choose_version
@@ -121,12 +123,21 @@ class Reloading:
         """Return how many versions went live."""
         return self._reloader.reloads
 
-    def start(self, assembly: Assembly) -> None:
-        """Note what runs, and watch from here on."""
+    @property
+    def reloader(self) -> Reloader:
+        """Return what takes plugins from one version to the next."""
+        return self._reloader
+
+    def bind(self, assembly: Assembly) -> None:
+        """Note who runs what."""
         self._assembly = assembly
         in_use = self._reloader.in_use
         in_use.strategies, in_use.models = assembly.uses, assembly.model_uses
         in_use.adapters = assembly.adapter_uses
+
+    def start(self, assembly: Assembly) -> None:
+        """Note what runs, and watch from here on."""
+        self.bind(assembly)
         used = [use.offer.version for use in assembly.uses.values()]
         used += [use.offer.version for uses in assembly.model_uses.values() for use in uses]
         used += [use.offer.version for use in assembly.adapter_uses.values()]
@@ -160,6 +171,19 @@ class Reloading:
         await self._fork_server.close()
         self._reloader.close()
         sys.setswitchinterval(self._switch_s)
+
+    async def reload(self, plugin: str) -> ReloadReport:
+        """Take a plugin to the bytes that its files have now, on an operator's word.
+
+        Raises `NotNow` where its files are gone.
+        """
+        found = await asyncio.to_thread(discover, self._config.plugin_dirs)
+        path = found.plugins.get(plugin)
+        if path is None:
+            raise NotNow("WRONG_STATE", f"plugin {plugin} has no files in a plugin folder; put them back")
+        report = await self._reloader.reload(plugin, functools.partial(settle, path), is_ordered=True)
+        self._tell(report)
+        return report
 
     # -- inside ----------------------------------------------------------------------------------
 

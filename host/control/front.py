@@ -26,7 +26,7 @@ from host.control.reasons import Refused, refusal_of, status_of
 from host.control.requests import ServedRequests, digest_of
 from host.control.rules import RULES, Rule
 from host.control.subject import Subject
-from host.journal import JournalError
+from host.runtime.turn import turn
 
 __all__ = ["Front", "snake"]
 
@@ -63,7 +63,6 @@ class Front:
         return {
             method.name: self._handler(method, getattr(methods, snake(method.name)))
             for method in service.methods
-            if hasattr(methods, snake(method.name))
         }
 
     def _handler(self, method: MethodDescriptor, behaviour: Any) -> "grpc.RpcMethodHandler[Any, Any]":
@@ -75,8 +74,10 @@ class Front:
             stream = self._stream(full_name, rule, request_type, behaviour)
             return grpc.unary_stream_rpc_method_handler(stream)
         if not rule.mutates:
-            look = self._unary(full_name, rule, request_type, behaviour, self._look)
-            return grpc.unary_unary_rpc_method_handler(look)
+            way = self._look_in_steps if inspect.iscoroutinefunction(behaviour) else self._look
+            return grpc.unary_unary_rpc_method_handler(
+                self._unary(full_name, rule, request_type, behaviour, way)
+            )
         way = self._change_in_steps if inspect.iscoroutinefunction(behaviour) else self._change
         return grpc.unary_unary_rpc_method_handler(self._unary(full_name, rule, request_type, behaviour, way))
 
@@ -130,6 +131,10 @@ class Front:
         response: Message = behaviour(request, call)
         return response.SerializeToString()
 
+    async def _look_in_steps(self, behaviour: Any, request: Any, call: Call) -> bytes:
+        response: Message = await behaviour(request, call)
+        return response.SerializeToString()
+
     async def _change(self, behaviour: Any, request: Any, call: Call) -> bytes:
         """Carry out a mutation that does not await: its effect and its answer are one journal write."""
         if request.validate_only:
@@ -144,7 +149,7 @@ class Front:
 
         def carry_out() -> bytes:
             data: bytes = behaviour(request, call).SerializeToString()
-            if digest:
+            if digest and not self._engine.halted:
                 self._served.note(call, request.request_id, digest, data)
             return data
 
@@ -178,21 +183,10 @@ class Front:
         return kept[0]
 
     def _in_turn(self, work: Callable[[], Any]) -> Any:
-        engine = self._engine
-        now_ns = engine.clock.now_ns()
-        engine.begin_turn(now_ns)
-        try:
-            result = work()
-        except JournalError as error:
-            engine.abort_turn(error)
-            raise
-        except BaseException:
-            engine.end_turn(now_ns, 0)
-            raise
-        engine.end_turn(now_ns, 0)
-        if engine.halted:
-            raise Refused("HALTED", f"it may not have been carried out: {engine.halted}")
-        return result
+        if self._engine.halted:
+            return work()  # it is one of the few that do not touch trading
+        with turn(self._engine):
+            return work()
 
     async def _watch(self, responses: AsyncIterator[Message], call: Call, context: _Context) -> None:
         """Send what a watch yields; it is asked for more only once the last answer was taken."""

@@ -8,16 +8,24 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from host.control.call import Call
-from host.control.plain import duration, duration_ns, timestamp
+from host.control.config_view import shown_config
+from host.control.event_methods import EventMethods
+from host.control.plain import duration, duration_ns, timestamp, to_struct
 from host.control.reasons import Refused
 from host.control.subject import Phase, Subject
+from host.core.entries import InstanceState
 from host.runtime.latency import Histogram
+from host.runtime.turn import turn
 from tandem.v1 import node_pb2 as pb
 
 __all__ = ["NodeService"]
 
+_log = logging.getLogger("tandem.control")
+
 MIN_INTERVAL_NS: Final = 100_000_000
 DEFAULT_INTERVAL_NS: Final = 1_000_000_000
+DEFAULT_DRAIN_NS: Final = 5_000_000_000
+MAX_DRAIN_NS: Final = 60_000_000_000
 RATE_WINDOW_S: Final = 2.0
 """The rate of events is measured anew after so long."""
 
@@ -28,11 +36,11 @@ _PHASES: Final = {
 }
 
 
-class NodeService:
+class NodeService(EventMethods):
     """The methods of `tandem.v1.NodeService`."""
 
     def __init__(self, subject: Subject) -> None:
-        self._subject = subject
+        super().__init__(subject)
         self._started_s = self._rate_s = time.monotonic()
         self._rate_events = subject.engine.events
         self._rate = 0.0
@@ -84,7 +92,7 @@ class NodeService:
                 fills=engine.fills,
                 rejects=engine.rejects,
                 refused=engine.oms.refused,
-                reloads=subject.reloads(),
+                reloads=subject.reloader.reloads,
             ),
             events_per_second=self._rate,
             tick_to_order=_latency(engine.tick_to_order),
@@ -106,6 +114,15 @@ class NodeService:
         detail = "" if ready else feed.failure or f"waits for {engine.reconciler.waiting_for(name)}"
         return pb.AccountStatus(name=f"accounts/{name}", exchange=exchange, ready=ready, detail=detail)
 
+    # -- configuration -----------------------------------------------------------------------------
+
+    def get_config(self, _request: pb.GetConfigRequest, _call: Call) -> pb.GetConfigResponse:
+        """Return the configuration in force, without secrets."""
+        subject = self._subject
+        response = pb.GetConfigResponse(files=map(str, subject.config_files))
+        to_struct(shown_config(subject.config()), response.config)
+        return response
+
     # -- the log -----------------------------------------------------------------------------------
 
     def get_log_level(self, _request: pb.GetLogLevelRequest, _call: Call) -> pb.GetLogLevelResponse:
@@ -125,6 +142,36 @@ class NodeService:
         return pb.SetLogLevelResponse(level=request.level)
 
     # -- the end -----------------------------------------------------------------------------------
+
+    async def drain(self, request: pb.DrainRequest, call: Call) -> pb.DrainResponse:
+        """Pause every running instance, cancel every order, and wait until the venue has confirmed it."""
+        wait_ns = duration_ns(request.wait) if request.HasField("wait") else DEFAULT_DRAIN_NS
+        if not 0 <= wait_ns <= MAX_DRAIN_NS:
+            text = f"expected 0 to {MAX_DRAIN_NS / 1e9:g} s, was {wait_ns / 1e9:g} s"
+            raise Refused.field("wait", text)
+        engine = self._subject.engine
+        orders = len(engine.state.orders)
+        running = [one for one in engine.roster.instances.values() if one.state is InstanceState.RUNNING]
+        response = pb.DrainResponse(open_orders=orders)
+        if request.validate_only:
+            return response
+        call.before = {"running": [one.instance for one in running], "open_orders": orders}
+        why = f"drained by {call.because(request.reason)}"
+        with turn(engine) as now_ns:
+            for instance in running:
+                engine.roster.pause(instance, why)
+            engine.oms.cancel_all(engine.state.orders.values(), why, now_ns, call.principal.name)
+        try:
+            async with asyncio.timeout(wait_ns / 1e9):
+                while engine.state.orders and not engine.halted:
+                    await self._subject.tail.wait(engine.journal.flushed_lsn + 1)
+        except TimeoutError:
+            _log.warning("drain: %d orders are not confirmed cancelled yet", len(engine.state.orders))
+        response.paused_instances.extend(f"instances/{one.instance}" for one in running)
+        response.cancelled_orders = orders
+        response.open_orders = len(engine.state.orders)
+        call.after = {"running": [], "open_orders": response.open_orders}
+        return response
 
     def shutdown(self, request: pb.ShutdownRequest, call: Call) -> pb.ShutdownResponse:
         """Have the node stop cleanly, once this answer is sent."""

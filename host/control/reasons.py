@@ -15,6 +15,9 @@ from host.control.principal import NotAuthenticated
 from host.journal import JournalError, JournalPruned
 from host.loader import InstanceFailed, ParamsInvalid, PluginRejected, UnknownPlugin
 from host.runtime.instance import StateNotCarried
+from host.runtime.instance_control import NotNow
+from host.runtime.scope import NotKnown
+from host.runtime.turn import Halted
 
 __all__ = ["DOMAIN", "REASONS", "Refused", "Violation", "refusal_of", "status_of"]
 
@@ -40,6 +43,7 @@ REASONS: Final[Mapping[str, int]] = {
     "ORDER_NOT_FOUND": code_pb2.NOT_FOUND,
     "BOOK_NOT_FOUND": code_pb2.NOT_FOUND,
     "SYMBOL_NOT_FOUND": code_pb2.NOT_FOUND,
+    "SCOPE_NOT_FOUND": code_pb2.NOT_FOUND,
     "INSTANCE_EXISTS": code_pb2.ALREADY_EXISTS,
     "ETAG_MISMATCH": code_pb2.ABORTED,
     # The state that things are in
@@ -48,7 +52,8 @@ REASONS: Final[Mapping[str, int]] = {
     "PLUGIN_FAILED": code_pb2.FAILED_PRECONDITION,
     "ORDER_REFUSED": code_pb2.FAILED_PRECONDITION,
     "NOT_PRIMARY": code_pb2.FAILED_PRECONDITION,
-    "RELOAD_OFF": code_pb2.FAILED_PRECONDITION,
+    "ON_PROBATION": code_pb2.FAILED_PRECONDITION,
+    "ACCOUNT_UNAVAILABLE": code_pb2.FAILED_PRECONDITION,
     "REFUSED": code_pb2.FAILED_PRECONDITION,
     # The node or its surroundings
     "DEADLINE_EXCEEDED": code_pb2.DEADLINE_EXCEEDED,
@@ -74,6 +79,7 @@ _OF_ERRORS: Final[Mapping[type[TandemError], str]] = {
     ExchangeError: "EXCHANGE_UNAVAILABLE",
     JournalPruned: "LSN_TOO_OLD",
     JournalError: "JOURNAL_FAILED",
+    Halted: "HALTED",
     TandemError: "REFUSED",
 }
 """Errors that other parts raise; the nearest class of an error's own ancestry counts."""
@@ -111,6 +117,10 @@ def refusal_of(error: TandemError) -> Refused:
     """Return any of our errors as the refusal that a client is told."""
     if isinstance(error, Refused):
         return error
+    if isinstance(error, NotKnown):
+        return Refused(f"{error.kind.upper()}_NOT_FOUND", str(error), name=error.name)
+    if isinstance(error, NotNow):
+        return Refused(error.reason, str(error), Violation(error.reason, str(error)))
     reason = next(_OF_ERRORS[cls] for cls in type(error).__mro__ if cls in _OF_ERRORS)
     if isinstance(error, ParamsInvalid):
         return Refused(reason, str(error), Violation(error.field, error.detail))

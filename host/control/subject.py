@@ -1,15 +1,19 @@
 """What the control API acts on: the running node, as its services see it."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
-from host.config import NodeConfig
+from host.config import InstanceSection, NodeConfig
 from host.control.reasons import Refused, Violation
 from host.control.rules import Rule
+from host.control.tail import JournalTail
 from host.runtime.engine import Engine
+from host.runtime.instance_control import InstanceControl
+from host.runtime.reload import Reloader, ReloadReport
 
 __all__ = ["Phase", "Subject"]
 
@@ -35,8 +39,19 @@ class Subject(Struct, kw_only=True):
     phase: Phase = Phase.STARTING
     stop: Callable[[str], None]
     """Has the node stop cleanly; takes the reason."""
-    reloads: Callable[[], int]
+    tail: JournalTail
+    reloader: Reloader
+    instances: InstanceControl
+    reload: Callable[[str], Awaitable[ReloadReport]]
+    """Takes a plugin to the bytes of its files, on an operator's word."""
     store_lag: Callable[[], int | None] = lambda: None
+
+    def section(self, name: str) -> InstanceSection | None:
+        """Return how an instance is configured; None where nothing says so any more."""
+        known = self.engine.state.api_instances.get(name)
+        if known is not None:
+            return msgspec.json.decode(known, type=InstanceSection)
+        return next((one for one in self.config().instance if one.name == name), None)
 
     def check(self, rule: Rule) -> None:
         """Raise `Refused` where the node cannot do now what such a call asks for."""

@@ -146,6 +146,9 @@ class ConfigEdit:
                 yield from self._bad_models(section, at)
 
     def _misplaced(self, section: InstanceSection, at: tuple[str, int]) -> Iterator[Problem]:
+        if section.name in self._engine.state.api_instances:
+            text = "the control API made an instance of that name; remove that first, or take another name"
+            yield self._loaded.problem((*at, "name"), text)
         feed = self._engine.feeds.get(section.account)
         if feed is None or feed.failure:
             why = f"it failed: {feed.failure}" if feed is not None else "it was not connected at the start"

@@ -91,6 +91,9 @@ class InstanceMaker:
         """Start an instance, paused or not; or, for None, as it was left, or else as its section says."""
         engine = self._engine
         record = engine.state.instances[instance.instance]
+        if instance.instance in engine.state.held:
+            engine.roster.keep_stopped(instance)
+            return
         is_same = not engine.roster.is_new_version(instance.instance)
         if record.state is InstanceState.QUARANTINED and is_same:
             engine.roster.keep_quarantined(instance, record.reason)

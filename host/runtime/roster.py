@@ -192,6 +192,13 @@ class Roster:
         self._pull_all(instance, "quarantined", self._engine.now_ns)
         self._engine.end_turn(self._engine.now_ns, 0)
 
+    def keep_stopped(self, instance: Instance) -> None:
+        """Leave an instance stopped, as an operator left it."""
+        instance.state = InstanceState.STOPPED
+        self._engine.begin_turn(self._engine.clock.now_ns())
+        self._pull_all(instance, "stopped by an operator", self._engine.now_ns)
+        self._engine.end_turn(self._engine.now_ns, 0)
+
     def cancel_strays(self, reason: str) -> None:
         """Cancel the orders of instances that are gone, or that do not trade that symbol any more.
 

@@ -1,0 +1,200 @@
+"""Instances as the API shows them, and as it takes them."""
+
+import re
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import msgspec
+from google.protobuf.struct_pb2 import Struct
+
+from host.api import Params, TandemError, params_schema
+from host.config import InstanceSection, ModelRef
+from host.config.schema import SYMBOL_PATTERN
+from host.control.etags import etag_of
+from host.control.plain import struct, to_struct
+from host.control.reasons import Refused, Violation
+from host.control.subject import Subject
+from host.core.entries import InstanceState
+from host.loader import Offer, ParamsInvalid, UnknownPlugin, decode_params
+from host.runtime.instance import Instance
+from tandem.v1 import plugin_pb2 as pb
+
+__all__ = ["STATES", "InstanceView", "schema_of"]
+
+STATES: Final = {
+    InstanceState.LOADED: pb.INSTANCE_STATE_LOADED,
+    InstanceState.STARTING: pb.INSTANCE_STATE_STARTING,
+    InstanceState.RUNNING: pb.INSTANCE_STATE_RUNNING,
+    InstanceState.PAUSED: pb.INSTANCE_STATE_PAUSED,
+    InstanceState.STOPPED: pb.INSTANCE_STATE_STOPPED,
+    InstanceState.QUARANTINED: pb.INSTANCE_STATE_QUARANTINED,
+}
+DEFAULT_TOLERANCE_BPS: Final = 0.5
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+# Weak, because a retired version's classes must be collectable.
+_schemas: "WeakKeyDictionary[type[Params], Struct]" = WeakKeyDictionary()
+
+
+def schema_of(params_type: type[Params]) -> Struct:
+    """Return the JSON schema of a class of parameters; made once for each."""
+    known = _schemas.get(params_type)
+    if known is None:
+        known = _schemas[params_type] = Struct()
+        to_struct(params_schema(params_type), known)
+    return known
+
+
+class InstanceView:
+    """Shows the instances of a node; one that was removed is not there any more, though its orders end yet."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+
+    def names(self) -> list[str]:
+        """Return the names of all instances."""
+        return [name for name in self._subject.engine.roster.instances if not self._is_leaving(name)]
+
+    def find(self, name: str) -> Instance:
+        """Return an instance; raise `Refused` where there is none of that name."""
+        instance = self._subject.engine.roster.instances.get(name)
+        if instance is None or self._is_leaving(name):
+            known = ", ".join(sorted(self.names())) or "none"
+            raise Refused("INSTANCE_NOT_FOUND", f"no instance is named {name}; there are: {known}", name=name)
+        return instance
+
+    def _is_leaving(self, name: str) -> bool:
+        return self._subject.instances.is_leaving(name)
+
+    def etag(self, instance: Instance) -> str:
+        """Return what changes when the instance does."""
+        name = instance.instance
+        record = self._subject.engine.state.instances[name]
+        reloader = self._subject.reloader
+        use = reloader.uses.get(name)
+        models = [(one.offer.name, one.params) for one in reloader.model_uses.get(name, ())]
+        return etag_of(
+            record.number, record.plugin, record.digest, record.account, record.symbols, instance.state,
+            msgspec.to_builtins(instance.strategy.params), models, use is not None,
+        )  # fmt: skip
+
+    def show(self, instance: Instance, *, with_schema: bool = False) -> pb.Instance:
+        """Return an instance as it is now."""
+        subject, name = self._subject, instance.instance
+        state = subject.engine.state
+        record = state.instances[name]
+        use = subject.reloader.uses.get(name)
+        shown = pb.Instance(
+            name=f"instances/{name}",
+            plugin=use.offer.name if use is not None else record.plugin,
+            account=f"accounts/{record.account}",
+            symbols=instance.symbols,
+            state=STATES[instance.state],
+            state_reason=record.reason,
+            digest=record.digest,
+            origin=pb.INSTANCE_ORIGIN_API if name in state.api_instances else pb.INSTANCE_ORIGIN_CONFIG,
+            etag=self.etag(instance),
+        )
+        to_struct(msgspec.to_builtins(instance.strategy.params), shown.params)
+        for model, stage in zip(subject.reloader.model_uses.get(name, ()), instance.models, strict=False):
+            one = shown.models.add(model=model.offer.name, used=stage.used, skipped=stage.skipped)
+            to_struct(msgspec.to_builtins(stage.model.params), one.params)
+        section = subject.section(name)
+        if section is not None:
+            shown.quote_tolerance_bps = section.quote_tolerance_bps
+            shown.start_paused = section.start == "paused"
+        if with_schema:
+            shown.params_schema.CopyFrom(schema_of(type(instance.strategy).params_type))
+        return shown
+
+    # -- a new one ---------------------------------------------------------------------------------
+
+    def read(self, request: pb.CreateInstanceRequest) -> InstanceSection:
+        """Return the section that a request describes; raise `Refused` naming everything wrong with it."""
+        wanted, problems = request.instance, []
+
+        def wrong(field: str, text: str) -> None:
+            problems.append(Violation(field, text))
+
+        if not _NAME.fullmatch(request.instance_id):
+            text = f'expected 1 to 64 of A-Z a-z 0-9 _ . -, not starting with _ . -; was "{request.instance_id[:80]}"'
+            wrong("instance_id", text)
+        account = wanted.account.removeprefix("accounts/")
+        feed = self._subject.engine.feeds.get(account)
+        if not wanted.account.startswith("accounts/") or feed is None:
+            known = ", ".join(f"accounts/{one}" for one in self._subject.engine.feeds) or "none"
+            wrong("instance.account", f'expected a connected account ({known}), was "{wanted.account[:80]}"')
+        if not wanted.symbols:
+            wrong("instance.symbols", "expected at least one symbol, was none")
+        for place, symbol in enumerate(wanted.symbols):
+            field = f"instance.symbols[{place}]"
+            if not SYMBOL_PATTERN.fullmatch(symbol):
+                wrong(
+                    field, f'expected BASE-QUOTE or BASE-QUOTE-PERP such as "BTC-USDT", was "{symbol[:40]}"'
+                )
+            elif symbol in wanted.symbols[:place]:
+                wrong(field, f'"{symbol}" is listed twice')
+            elif feed is not None and symbol not in feed.listed:
+                wrong(field, f"account {account} has no symbol {symbol}; it has {', '.join(feed.listed)}")
+        tolerance = (
+            wanted.quote_tolerance_bps if wanted.HasField("quote_tolerance_bps") else DEFAULT_TOLERANCE_BPS
+        )
+        if not 0 <= tolerance < float("inf"):
+            wrong("instance.quote_tolerance_bps", f"expected at least 0, was {tolerance}")
+        params = struct(wanted.params)
+        catalog = self._subject.reloader.catalog
+        models = []
+        try:
+            problems += _misfits("instance", catalog.strategy(wanted.plugin), params)
+        except UnknownPlugin as error:
+            wrong("instance.plugin", str(error))
+        for place, model in enumerate(wanted.models):
+            field = f"instance.models[{place}]"
+            models.append(ModelRef(model.model, struct(model.params)))
+            try:
+                problems += _misfits(field, catalog.model(model.model), models[-1].params)
+            except UnknownPlugin as error:
+                wrong(f"{field}.model", str(error))
+        if problems:
+            text = "; ".join(f"{one.field}: {one.text}" for one in problems)
+            raise Refused("INVALID_FIELD", text, *problems)
+        return InstanceSection(
+            name=request.instance_id,
+            plugin=wanted.plugin,
+            account=account,
+            symbols=tuple(wanted.symbols),
+            models=tuple(models),
+            params=params,
+            quote_tolerance_bps=tolerance,
+            start="paused" if wanted.start_paused else "running",
+        )
+
+    def preview(self, section: InstanceSection) -> pb.Instance:
+        """Return a section as the instance that it would become."""
+        offer = self._subject.reloader.catalog.strategy(section.plugin)
+        shown = pb.Instance(
+            name=f"instances/{section.name}",
+            plugin=section.plugin,
+            account=f"accounts/{section.account}",
+            symbols=section.symbols,
+            quote_tolerance_bps=section.quote_tolerance_bps,
+            start_paused=section.start == "paused",
+            digest=offer.version.digest,
+            origin=pb.INSTANCE_ORIGIN_API,
+        )
+        params = decode_params(offer, section.params, instance=section.name)
+        to_struct(msgspec.to_builtins(params), shown.params)
+        for ref in section.models:
+            to_struct(ref.params, shown.models.add(model=ref.name).params)
+        return shown
+
+
+def _misfits(at: str, offer: Offer, params: dict[str, Any]) -> list[Violation]:
+    """Return what is wrong with a table of parameters, under the field `at`."""
+    try:
+        decode_params(offer, params, instance=at)
+    except ParamsInvalid as error:
+        return [Violation(f"{at}.{error.field}", error.detail)]
+    except TandemError as error:
+        return [Violation(f"{at}.params", str(error))]
+    return []
