@@ -126,6 +126,8 @@ class Upkeep:
 
     def snapshot(self, now_ns: int) -> None:
         """Write the state down, so that a restart reads only what came after, and prune the journal."""
+        # This flush is in the middle of a turn, whose reports must not be there without what heard them.
+        self._engine.roster.save_touched(now_ns)
         self._engine.journal.flush()
         lsn, data = self._engine.state.lsn, self._engine.state.encode()
         if not self._engine.settings.snapshot_in_thread:

@@ -4,15 +4,8 @@ import resource
 from collections.abc import Callable
 from pathlib import Path
 
-from fault_tools import (
-    INSTANCES,
-    JournalTruth,
-    TandemProcess,
-    Venue,
-    VenueTruth,
-    assert_agreement,
-    wait_until,
-)
+from fault_tools import INSTANCES, TandemProcess, Venue, wait_until
+from judges import JournalTruth, VenueTruth, assert_stopped_in_agreement
 
 from host.core import entries as e
 from host.core.entries import InstanceState
@@ -53,7 +46,7 @@ def test_node_stops_cleanly_while_the_journal_has_room_for_it(
             assert node.wait() == 1
         assert "error: trading stopped: the journal has room for" in node.said()
         truth, journal = VenueTruth(venue.log, "acc"), JournalTruth(disk / "journal")
-        assert_agreement(journal, truth, "acc")
+        assert_stopped_in_agreement(journal, truth)
         entries = [record.entry for record in read(disk / "journal")]
         low = next(i for i, x in enumerate(entries) if isinstance(x, e.Alert) and x.kind == "journal_low")
         assert not [entry for entry in entries[low:] if isinstance(entry, e.PlaceSent)]
@@ -66,7 +59,7 @@ def test_node_stops_cleanly_while_the_journal_has_room_for_it(
         with TandemProcess(tmp_path / "node.out", "run", "-c", config, "--no-ui") as node:
             wait_until(trades(venue), "the node to trade again, now that there is room")
             assert node.stop() == 0
-        assert_agreement(JournalTruth(disk / "journal"), VenueTruth(venue.log, "acc"), "acc")
+        assert_stopped_in_agreement(JournalTruth(disk / "journal"), VenueTruth(venue.log, "acc"))
 
 
 def test_node_whose_journal_cannot_be_written_cancels_all_the_same(tmp_path: Path) -> None:
@@ -82,7 +75,7 @@ def test_node_whose_journal_cannot_be_written_cancels_all_the_same(tmp_path: Pat
         with TandemProcess(tmp_path / "node.out", "run", "-c", config, "--no-ui") as node:
             wait_until(trades(venue), "the node to trade again")
             assert node.stop() == 0
-        assert_agreement(JournalTruth(tmp_path / "data/journal"), VenueTruth(venue.log, "acc"), "acc")
+        assert_stopped_in_agreement(JournalTruth(tmp_path / "data/journal"), VenueTruth(venue.log, "acc"))
 
 
 def test_paper_account_whose_log_cannot_be_written_stops_the_node(
@@ -103,7 +96,7 @@ def test_paper_account_whose_log_cannot_be_written_stops_the_node(
         wait_until(lambda: log.stat().st_size > size + 10_000, "the node to trade again")
         assert node.stop() == 0
     journal = JournalTruth(disk / "journal")
-    assert_agreement(journal, VenueTruth(log, "acc"), "acc")
+    assert_stopped_in_agreement(journal, VenueTruth(log, "acc"))
     assert journal.state.instances["mm-btc"].state is InstanceState.STOPPED
 
 

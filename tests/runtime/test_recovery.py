@@ -353,6 +353,16 @@ def test_fill_that_broke_its_strategy_outlives_a_snapshot(desk: Desk) -> None:
     desk.journal.close()
 
 
+def test_snapshot_in_the_middle_of_a_turn_parts_no_fill_from_the_state_that_counts_it(desk: Desk) -> None:
+    now_ns = desk.clock.now_ns()
+    trade_a_bid(desk, "0.5")
+    desk.engine.begin_turn(now_ns)
+    desk.settle()
+    take_snapshot(desk)
+    assert isinstance(desk.entries[-1], e.StrategyStateSaved)  # a process that dies here leaves this
+    desk.engine.end_turn(now_ns, 0)
+
+
 STEPS = ("quote", "trade", "hear", "stop", "start", "snapshot", "die", "die before it starts")
 
 
