@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fault_tools import INSTANCES, TandemProcess, Venue, wait_until
-from judges import JournalTruth, VenueTruth, assert_stopped_in_agreement
+from judges import assert_stopped_in_agreement
+from truths import JournalTruth, VenueTruth
 
 from host.core import entries as e
 from host.core.entries import InstanceState
