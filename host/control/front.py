@@ -94,7 +94,8 @@ class Front:
         async def serve(data: bytes, context: _Context) -> bytes:
             call = request = None
             try:
-                call = self._admit(method, rule, context)
+                call = self._identify(method, context)
+                self._admit(call, rule)
                 request = self._parse(request_type, data)
                 response = await way(behaviour, request, call)
             except TandemError as error:
@@ -116,7 +117,8 @@ class Front:
         async def serve(data: bytes, context: _Context) -> None:
             call = request = None
             try:
-                call = self._admit(method, rule, context)
+                call = self._identify(method, context)
+                self._admit(call, rule)
                 request = self._parse(request_type, data)
                 await self._watch(behaviour(request, call), call, context)
             except TandemError as error:
@@ -203,16 +205,21 @@ class Front:
 
     # -- the conventions ---------------------------------------------------------------------------
 
-    def _admit(self, method: str, rule: Rule, context: _Context) -> Call:
+    def _identify(self, method: str, context: _Context) -> Call:
         caller = self._callers.identify(context.peer(), context.invocation_metadata() or ())
-        principal = caller.principal
-        call = Call(
-            method=method, principal=principal, peer=caller.address, time_left_s=context.time_remaining()
+        return Call(
+            method=method,
+            principal=caller.principal,
+            peer=caller.address,
+            time_left_s=context.time_remaining(),
         )
+
+    def _admit(self, call: Call, rule: Rule) -> None:
+        principal = call.principal
         if not principal.may(rule.role):
             raise Refused(
                 "ROLE_TOO_LOW",
-                f"{method} needs the role {rule.role}, {principal.name} has {principal.role}",
+                f"{call.method} needs the role {rule.role}, {principal.name} has {principal.role}",
                 role=str(principal.role),
                 needed=str(rule.role),
             )
@@ -221,7 +228,6 @@ class Front:
         self._subject.check(rule)
         if rule.mutates and not rule.stops and self._audit_failure:
             raise Refused("AUDIT_FAILED", self._audit_failure)
-        return call
 
     @staticmethod
     def _parse(request_type: type[Message], data: bytes) -> Message:
@@ -241,11 +247,16 @@ class Front:
         context: _Context,
     ) -> None:
         if rule.mutates or refused.reason in ("NOT_AUTHENTICATED", "ROLE_TOO_LOW"):
-            event = self._event(
-                method, call, request, context.peer(), _NAME_OF_CODE[refused.code], refused.text
-            )
+            peer = self._callers.address(context.peer())
+            event = self._event(method, call, request, peer, _NAME_OF_CODE[refused.code], refused.text)
             self._write(lambda: self._audit.refuse(event, time.time_ns()))
         await context.abort_with_status(rpc_status.to_status(status_of(refused)))
+
+    def note_stranger(self, method: str, peer: str, refused: Refused) -> None:
+        """Audit that a call which does not come through here was refused, to nobody knows whom."""
+        address = self._callers.address(peer)
+        event = self._event(method, None, None, address, _NAME_OF_CODE[refused.code], refused.text)
+        self._write(lambda: self._audit.refuse(event, time.time_ns()))
 
     def _note(self, call: Call, request: Message) -> None:
         if getattr(request, "validate_only", False):

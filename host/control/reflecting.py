@@ -1,18 +1,18 @@
 """Server reflection: what a client without our proto files asks, such as grpcurl."""
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import Any, Final
 
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import FileDescriptor
 from grpc.aio import ServicerContext
-from grpc_reflection.v1alpha.reflection import aio
+from grpc_reflection.v1alpha.reflection import SERVICE_NAME, aio
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 from grpc_status import rpc_status
 
 from host.control.callers import Callers
 from host.control.principal import NotAuthenticated
-from host.control.reasons import refusal_of, status_of
+from host.control.reasons import Refused, refusal_of, status_of
 
 __all__ = ["Reflection"]
 
@@ -39,9 +39,15 @@ class _Pool:
 class Reflection(aio.ReflectionServicer):
     """Tells what services there are, to whoever may call any of them: from far away that takes a token too."""
 
-    def __init__(self, service_names: tuple[str, ...], callers: Callers) -> None:
+    def __init__(
+        self,
+        service_names: tuple[str, ...],
+        callers: Callers,
+        on_refused: Callable[[str, str, Refused], None],
+    ) -> None:
         super().__init__(service_names, _Pool())
         self._callers = callers
+        self._on_refused = on_refused
 
     async def ServerReflectionInfo(  # type: ignore[override]  # noqa: N802 - the method's name in its proto
         self,
@@ -52,7 +58,9 @@ class Reflection(aio.ReflectionServicer):
         try:
             self._callers.identify(context.peer(), context.invocation_metadata() or ())
         except NotAuthenticated as error:
-            await context.abort_with_status(rpc_status.to_status(status_of(refusal_of(error))))
+            refused = refusal_of(error)
+            self._on_refused(f"{SERVICE_NAME}/ServerReflectionInfo", context.peer(), refused)
+            await context.abort_with_status(rpc_status.to_status(status_of(refused)))
         answers: Any = super().ServerReflectionInfo(request_iterator, context)  # its stub says otherwise
         async for response in answers:
             yield response

@@ -73,7 +73,7 @@ class ControlServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
-            Reflection(names, callers), self._server
+            Reflection(names, callers, front.note_stranger), self._server
         )
         self._sockets: list[Path] = []
 
