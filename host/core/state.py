@@ -129,6 +129,10 @@ class PluginRecord(Struct):
     """Why versions were refused or rolled back, the latest last."""
     rollbacks_ns: list[int] = []
     is_auto: bool = True
+    trial_from_ns: int = 0
+    trial_until_ns: int = 0
+    """When versions traded that had not earned their place yet; until is 0 while they do, from is 0 where
+    none did since the permanent one."""
 
 
 class ServedRequest(Struct, frozen=True):
@@ -287,9 +291,12 @@ class TradingState(Struct):
                 if record.active == entry.digest:  # the node stopped while it was on probation
                     record.active = record.permanent
             case e.VersionState.ACTIVE:
+                if record.active == record.permanent:
+                    record.trial_from_ns, record.trial_until_ns = self.ts_ns, 0
                 record.active, record.staged = entry.digest, ""
             case e.VersionState.PERMANENT:
                 record.permanent = record.active = entry.digest
+                record.trial_from_ns = record.trial_until_ns = 0
             case e.VersionState.REFUSED | e.VersionState.ROLLED_BACK:
                 record.refused.pop(entry.digest, None)
                 record.refused[entry.digest] = entry.reason
@@ -297,6 +304,7 @@ class TradingState(Struct):
                     del record.refused[next(iter(record.refused))]
                 if entry.state is e.VersionState.ROLLED_BACK:
                     record.active = record.permanent
+                    record.trial_until_ns = self.ts_ns
                     record.rollbacks_ns = [*record.rollbacks_ns, self.ts_ns][-ROLLBACKS_KEPT:]
 
     def plugin(self, name: str) -> PluginRecord:

@@ -6,6 +6,7 @@
 import asyncio
 import gc
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from host.api import BookTop, MarketEvent
 from host.core import entries as e
 from host.core.entries import VersionState
 from host.journal import Follower
+from host.reloading import THREAD_SWITCH_S
 from host.runtime.latency import Histogram
 from host.runtime.reload import ProbationLimits, ReloadSettings
 from venue.recording import Recording
@@ -125,9 +127,12 @@ def test_reloads_of_a_live_quoting_strategy_lose_and_leave_nothing(tmp_path: Pat
 
     gc.collect()
     gc.freeze()  # as a node does before it trades
+    switch_s = sys.getswitchinterval()
+    sys.setswitchinterval(THREAD_SWITCH_S)
     started_s = time.monotonic()
     base_mb = asyncio.run(story())
     took_s = time.monotonic() - started_s
+    sys.setswitchinterval(switch_s)
     gc.unfreeze()
     rig.desk.advance(40.0)
     gc.collect()

@@ -1,6 +1,8 @@
 """Wherever a reload is cut off: the node comes back to the version that earned its place."""
 
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import pytest
 from desk_tools import Desk, ScriptedVenue
@@ -10,6 +12,8 @@ from host.core import entries as e
 from host.core.entries import InstanceState, VersionState
 from host.core.state import PluginRecord
 from host.loader import Version
+from host.runtime.instance import Instance
+from host.runtime.reload import ProbationLimits, ReloadSettings
 from host.runtime.reload.restart import choose_version
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
@@ -52,21 +56,40 @@ class Crash(BaseException):
 
 
 class CrashingDesk(Desk):
-    """A desk whose process ends after the n-th write of the journal, counted from `arm` on."""
+    """A desk whose process ends with an entry of its journal, counted from `arm` on.
 
-    def arm(self, writes: int) -> None:
+    What was to be written with it, and after it, is not; nor are the commands of that turn sent.
+    """
+
+    last_lsn = 0
+
+    def arm(self, entries: int) -> None:
+        self.last_lsn = self.journal.last_lsn + entries
         flush = self.journal.flush
-        left = writes
 
         def write() -> None:
-            nonlocal left
-            before = self.journal.flushed_lsn
             flush()
-            left -= self.journal.flushed_lsn > before
-            if left == 0:
+            if self.journal.flushed_lsn >= self.last_lsn:
                 raise Crash
 
         self.journal.flush = write  # type: ignore[method-assign]
+
+    def restart(self, after_s: float = 0.0) -> Desk:
+        vars(self.journal).pop("flush", None)
+        self.journal.close()
+        cut(self.folder, self.last_lsn)
+        return super().restart(after_s)
+
+
+def cut(folder: Path, last_lsn: int) -> None:
+    """Have a journal of one segment end with an entry."""
+    [segment] = folder.glob("*.seg")
+    data = segment.read_bytes()
+    at = 20 + int.from_bytes(data[12:16], "little")
+    for _ in range(last_lsn):
+        at += 8 + int.from_bytes(data[at : at + 4], "little")
+    with segment.open("r+b") as file:
+        file.truncate(at)
 
 
 UPGRADE = """
@@ -98,8 +121,7 @@ def live(rig: ReloadDesk) -> None:
 
 def started_over(rig: ReloadDesk, first: Version) -> ReloadDesk:
     """Return the rig as the next process finds it, with the version that it chooses."""
-    vars(rig.desk.journal).pop("flush", None)
-    again = ReloadDesk(rig.folder, desk=rig.desk.restart())
+    again = ReloadDesk(rig.folder, desk=rig.desk.restart(), settings=rig.settings)
     again.load()
     record = again.desk.engine.state.plugin(PLUGIN)
     choice = choose_version(record, again.reloader.catalog.versions[PLUGIN].digest)
@@ -111,12 +133,34 @@ def started_over(rig: ReloadDesk, first: Version) -> ReloadDesk:
     return again
 
 
-def test_process_that_ends_after_any_write_comes_back_to_a_version_and_state_that_fit(tmp_path: Path) -> None:
-    seen: set[tuple[str, str]] = set()
-    for writes in range(1, 200):
-        rig = ReloadDesk(
-            tmp_path / str(writes), desk=CrashingDesk(tmp_path / str(writes) / "j", ScriptedVenue())
-        )
+class Crashed(NamedTuple):
+    """A node that came back, and how its process had ended."""
+
+    again: ReloadDesk
+    first: Version
+    instance: Instance
+    was_on_probation: bool
+    last_stage: str
+
+    def comes_back_to(self, offset: float, kept: Collection[float] = ()) -> None:
+        """Check that the version that quotes so far away trades on, beside orders `kept` so far away."""
+        again = self.again
+        assert again.desk.state_of("mm") is InstanceState.RUNNING
+        assert again.offsets() == {offset, *kept}
+        assert again.desk.engine.state.orders.keys() == {o.client_id for o in again.desk.venue.open()}
+        if self.was_on_probation:
+            assert again.desk.alerts("rolled_back")[0].endswith("the node ended while it was on probation")
+            report = again.reload()
+            assert report.reason == "these bytes were tried before: the node ended while it was on probation"
+
+
+def crashes(
+    folder: Path, story: Callable[[ReloadDesk], None], settings: ReloadSettings | None = None
+) -> Iterator[Crashed]:
+    """End the process with each entry that a story writes, in turn, and start it over."""
+    for entries in range(1, 300):
+        place = folder / str(entries)
+        rig = ReloadDesk(place, desk=CrashingDesk(place / "j", ScriptedVenue()), settings=settings)
         rig.write(maker())
         rig.load()
         rig.run("mm")
@@ -125,47 +169,91 @@ def test_process_that_ends_after_any_write_comes_back_to_a_version_and_state_tha
         rig.desk.venue.trade(rig.desk.venue.open()[0], "0.25")
         rig.desk.settle()
         assert isinstance(rig.desk, CrashingDesk)
-        rig.desk.arm(writes)
+        rig.desk.arm(entries)
         try:
-            live(rig)
+            story(rig)
         except Crash:
             pass
         else:
             rig.close()
-            break
+            return
         finally:
             rig.die()
-        fills = len(rig.desk.venue.fills)
-
         again = started_over(rig, first)
-        state = again.desk.engine.state
-        record = state.plugin(PLUGIN)
+        record = again.desk.engine.state.plugin(PLUGIN)
         was_on_probation = record.active not in ("", record.permanent)
-        is_newer = record.permanent != first.digest
-        assert is_newer is (VersionState.PERMANENT in again.moves()[1:])
-        seen.add((again.stages()[-1][0] if again.stages() else "", "newer" if is_newer else "older"))
+        stages = again.stages()
         instance = again.run("mm")
         again.desk.advance(3.0)  # what was in flight is out of doubt
         again.tops(1)
-
-        assert again.desk.state_of("mm") is InstanceState.RUNNING
-        assert again.offsets() == ({0.05} if is_newer else {0.02})
-        told = instance.strategy.state.fills_doubled / 2 if is_newer else instance.strategy.state.fills
-        assert told == fills, "each fill once"
-        assert state.orders.keys() == {order.client_id for order in again.desk.venue.open()}
-        if was_on_probation:
-            assert again.desk.alerts("rolled_back")[0].endswith("the node ended while it was on probation")
-            report = again.reload()
-            assert report.reason == "these bytes were tried before: the node ended while it was on probation"
-        elif not is_newer:
-            assert again.reload().state is VersionState.ACTIVE, "what is on disk is tried"
+        yield Crashed(again, first, instance, was_on_probation, stages[-1][0] if stages else "")
         again.close()
-    else:
-        raise AssertionError("it never came to an end")
+    raise AssertionError("the story never came to an end")
+
+
+def test_process_that_ends_with_any_entry_comes_back_to_a_version_and_state_that_fit(tmp_path: Path) -> None:
+    seen: set[tuple[str, str]] = set()
+    for crashed in crashes(tmp_path, live):
+        again = crashed.again
+        is_newer = again.desk.engine.state.plugin(PLUGIN).permanent != crashed.first.digest
+        assert is_newer is (VersionState.PERMANENT in again.moves()[1:])
+        seen.add((crashed.last_stage, "newer" if is_newer else "older"))
+        state = crashed.instance.strategy.state
+        told = state.fills_doubled / 2 if is_newer else state.fills
+        assert told == len(again.desk.venue.fills), "each fill once"
+        crashed.comes_back_to(0.05 if is_newer else 0.02)
+        if not crashed.was_on_probation and not is_newer:
+            assert again.reload().state is VersionState.ACTIVE, "what is on disk is tried"
 
     stages = {"capture", "validate", "restore", "warm_up", "swap"}
     assert {stage for stage, version in seen if version == "older"} >= stages
     assert ("promote", "newer") in seen
+
+
+BAD = maker(
+    0.05,
+    at_book="""
+        if self.state.books >= 5:
+            self.buy_limit(book.symbol, Decimal(1), Decimal("59000"))
+        if self.state.books >= 8:
+            raise RuntimeError("bad")
+    """,
+)
+
+
+def go_back(rig: ReloadDesk) -> None:
+    """Save a version that places orders and then raises, and trade on with the one before it."""
+    rig.save(BAD)
+    rig.tops(2)
+    rig.desk.venue.trade(next(o for o in rig.desk.venue.open() if o.side == "sell"), "0.25")
+    rig.desk.settle()
+    rig.tops(3)
+    assert rig.moves()[-1] is VersionState.ROLLED_BACK
+
+
+@pytest.mark.parametrize("policy", ["cancel", "keep", "flatten"])
+def test_process_that_ends_with_any_entry_of_a_rollback_comes_back_as_if_it_had_been_whole(
+    tmp_path: Path, policy: Literal["cancel", "keep", "flatten"]
+) -> None:
+    limits = ProbationLimits(seconds=2.0, events=5)
+    settings = ReloadSettings(rollback_policy=policy, limits=limits)
+    seen: set[str] = set()
+    for crashed in crashes(tmp_path, go_back, settings):
+        again = crashed.again
+        record = again.desk.engine.state.plugin(PLUGIN)
+        assert record.permanent == record.active == crashed.first.digest
+        seen.add("active" if crashed.was_on_probation else "taken back" if record.refused else "before")
+        low = [order for order in again.desk.venue.open() if order.price == 59_000]
+        assert policy == "keep" or low == [], "what the bad version placed is gone"
+        closes = any(isinstance(entry, e.FlattenSet) for entry in again.desk.entries)
+        assert closes is (policy == "flatten" and bool(record.refused))
+        assert crashed.instance.strategy.state.fills == len(again.desk.venue.fills), "each fill once"
+        crashed.comes_back_to(0.02, kept={1_000.0} if low else set())
+        if not crashed.was_on_probation and record.refused:
+            report = again.reload()
+            assert report.reason.startswith("these bytes were tried before: instance mm: on_book raised")
+
+    assert seen == {"before", "active", "taken back"}
 
 
 def test_version_on_probation_at_a_clean_stop_did_nothing_wrong_and_is_tried_again(tmp_path: Path) -> None:

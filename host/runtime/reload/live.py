@@ -133,6 +133,30 @@ class LiveVersions:
             self._ended(live, StageOutcome.SKIPPED, reason)
             self._journal.move(live.version.name, live.version.digest, VersionState.STAGED, reason)
 
+    # -- after a restart -------------------------------------------------------------------------
+
+    def clear_away(self, plugin: str) -> None:
+        """Cancel, within a turn, what versions placed that were taken back and no longer can cancel it."""
+        engine = self._engine
+        record = engine.state.plugin(plugin)
+        if not record.trial_until_ns or self._settings().rollback_policy == "keep":
+            return
+        names = {instance.instance for instance in self._uses.instances(plugin)}
+        placed = [
+            order
+            for order in engine.state.orders.values()
+            if order.instance in names
+            and order.slot < 0
+            and record.trial_from_ns <= order.created_ns <= record.trial_until_ns
+        ]
+        engine.oms.cancel_all(placed, "rolled back", engine.now_ns)
+
+    def close_positions(self, plugin: str, reason: str) -> None:
+        """Close positions, within a turn, where the policy asks for that."""
+        if self._settings().rollback_policy == "flatten":
+            for instance in self._uses.instances(plugin):
+                self._engine.safety.flattening.begin(f"instance:{instance.instance}", reason)
+
     def close(self) -> None:
         """Give back the versions kept, once nothing runs any more."""
         for live in self._live.values():
@@ -197,12 +221,13 @@ class LiveVersions:
         """Make a version the one that restarts come back to, within a turn."""
         version, journal = live.version, self._journal
         del self._live[version.name]
+        self._ended(live, StageOutcome.PASSED, reason)
+        journal.stage(version, StageResult(Stage.PROMOTE, StageOutcome.PASSED, 0, ""))
+        # Before the states that it saves: it takes over an older one, the version before none of its.
+        journal.move(version.name, version.digest, VersionState.PERMANENT, reason)
         for revision in live.revisions:
             revision.settle(now_ns)
         self._engine.roster.rewire()
-        self._ended(live, StageOutcome.PASSED, reason)
-        journal.stage(version, StageResult(Stage.PROMOTE, StageOutcome.PASSED, 0, ""))
-        journal.move(version.name, version.digest, VersionState.PERMANENT, reason)
         live.revisions.clear()
         unload(live.before)
         self._retire(live.before, live.offers_before)

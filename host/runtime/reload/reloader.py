@@ -83,7 +83,8 @@ class Reloader:
         """Say that this version runs from the node's start.
 
         It is permanent if none was before. One that was on probation when the process ended is taken
-        back: whether it ended the process, nobody can tell.
+        back: whether it ended the process, nobody can tell. What it placed is treated as in any rollback,
+        and so is what the process ended too soon to cancel.
         """
         plugin, journal = version.name, self._journal
         record = self._engine.state.plugin(plugin)
@@ -94,8 +95,11 @@ class Reloader:
                 return
             if record.active not in ("", record.permanent):
                 reason = "the node ended while it was on probation"
-                journal.move(plugin, record.active, VersionState.ROLLED_BACK, reason)
-                self._engine.record_alert("rolled_back", f"plugin {plugin} {record.active[:12]}: {reason}")
+                digest = record.active
+                journal.move(plugin, digest, VersionState.ROLLED_BACK, reason)
+                self._engine.record_alert("rolled_back", f"plugin {plugin} {digest[:12]}: {reason}")
+                self._live.close_positions(plugin, reason)
+            self._live.clear_away(plugin)
             if not record.permanent:
                 journal.move(plugin, version.digest, VersionState.PERMANENT, "the first version")
                 self._keep(version)
