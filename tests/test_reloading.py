@@ -18,6 +18,7 @@ from host.runtime.clock import LiveClock
 from host.runtime.driver import LiveDriver
 from host.runtime.engine import Engine, EngineSettings
 
+PAPER = Path(__file__).parents[1] / "plugins" / "exchanges" / "paper.py"
 MAKER = """
     from decimal import Decimal
     from host.api import BookTop, Params, Quote, Strategy
@@ -58,9 +59,21 @@ class Files:
         self.folder = folder
         (folder / "plugins").mkdir()
 
-    def configure(self, reload: str, away: float = 5.0) -> None:
+    def configure(self, reload: str, away: float = 5.0, exchange: str = "paper") -> None:
         text = CONFIG.replace("RELOAD", reload).replace("AWAY", str(away))
+        text = text.replace('exchange = "paper"', f'exchange = "{exchange}"')
         self._put(self.folder / "tandem.toml", text)
+
+    def own_venue(self, edition: int) -> None:
+        """Save a copy of the bundled paper venue as the user's own plugin, and trade there."""
+        text = PAPER.read_text()
+        for old, new in (
+            ('{"paper": Paper, "paper_remote": PaperRemote}', '{"mine": Paper}'),
+            ("    _host: HostedExchange\n", f"    edition = {edition}\n    _host: HostedExchange\n"),
+        ):
+            assert old in text
+            text = text.replace(old, new)
+        self._put(self.folder / "plugins" / "mine.py", text)
 
     def save(self, edition: int) -> None:
         self._put(self.folder / "plugins" / "maker.py", MAKER.replace("EDITION", str(edition)))
@@ -155,6 +168,24 @@ def test_reload_off_leaves_plugin_files_alone_and_follows_the_configuration(
     entries = [record.entry for record in read(files.folder / "data" / "journal")]
     captured = [one for one in entries if isinstance(one, e.StageReported) and one.stage == "capture"]
     assert len(captured) == 2, "what was saved while it was off was never looked at"
+
+
+def test_saved_adapter_takes_the_place_of_the_one_that_trades(tmp_path: Path, monkeypatch: Any) -> None:
+    async def story(files: Files) -> None:
+        files.own_venue(1)
+        files.configure("auto", exchange="mine")
+        async with running(files) as node:
+            [feed] = node.engine.feeds.values()
+            assert type(feed.adapter).edition == 1  # type: ignore[attr-defined]
+            permanent = node.engine.state.plugin("mine").permanent
+            assert permanent, "what restarts would come back to"
+            files.own_venue(2)
+            await node.until(lambda: getattr(type(feed.adapter), "edition") == 2)  # noqa: B009
+            assert node.engine.state.plugin("mine").permanent == permanent, "on probation"
+            events = node.engine.events
+            await node.until(lambda: len(feed.links) == 1 and node.engine.events > events)
+
+    run(tmp_path, monkeypatch, story)
 
 
 def test_threads_let_the_event_loop_go_on_soon_while_a_node_watches_its_files(

@@ -332,6 +332,7 @@ def test_change_between_connections_that_are_not_level_delivers_each_event_once(
 ) -> None:
     async def story() -> None:
         wire, old = desk.wire, desk.feed.adapter
+        desk.step_ns = MS // 10  # threads that import take real time, in which no connection lags for seconds
         resting = desk.resting
         reloading = asyncio.ensure_future(desk.edit("VERSION", "2"))
         await desk.until(lambda: len(wire.connections) == 2)

@@ -166,18 +166,21 @@ class Candidate:
     def _tap(self) -> Callable[[], None]:
         """Hear what the live version delivers, until the function that this returns is called."""
         link, overlap, reports = self._live_link, self.overlap, self.reports
-        now_ns = self._engine.clock.now_ns
+        engine, now_ns = self._engine, self._engine.clock.now_ns
         market, report = link.market, link.report
 
         def tap_market(event: MarketEvent) -> None:
             self.live_events += 1
             self._stirred.set()
-            overlap.live(event, now_ns())
+            events = engine.events
             market(event)
+            # While the change before this one is not complete, some are repeated and not handed over.
+            if engine.events != events:
+                overlap.live(event, now_ns())
 
         def tap_report(message: Report) -> None:
-            reports.live(message)
             report(message)
+            reports.live(message)
 
         def untap() -> None:
             # Whoever took the live version out of service meanwhile has put others in place.
