@@ -1,5 +1,6 @@
 """`tandem run`: one node, live on a simulated market or over a recording."""
 
+import faulthandler
 import os
 import re
 import tempfile
@@ -95,6 +96,7 @@ def run(
     """
     from host import node
 
+    faulthandler.enable()  # a page of the mapped journal that the disk cannot supply is a SIGBUS: say where
     options = RunOptions(
         replay=replay,
         speed=speed,

@@ -1,5 +1,6 @@
 """The writer's side: append, flush, sync, snapshot, prune."""
 
+import logging
 import os
 from bisect import bisect_right
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from host.journal._segments import list_segments
 from host.journal._snapshots import Snapshot
 from host.journal._spare import Spare
 from host.journal._sync import GroupSync
+from host.journal._window import Window, is_room_promised
 
 __all__ = ["DEFAULT_SEGMENT_BYTES", "Durability", "Journal"]
 
@@ -35,6 +37,7 @@ _WAYPOINTS = 64
 _PREPARE_AT = 48
 _DECIDE_AT = 56
 
+_log = logging.getLogger("tandem.journal")
 _encode = msgspec.msgpack.Encoder().encode
 _pack_frame = FRAME.pack
 
@@ -57,6 +60,7 @@ class Journal:
         lock_fd: int,
         durability: Durability,
         segment_bytes: int,
+        is_mapped: bool,
     ) -> None:
         self.folder = folder
         self.durability = durability
@@ -65,14 +69,18 @@ class Journal:
         self.is_low = False
         """Whether the next segment cannot be created: room for the last entries only."""
         self._segment = recovered.segment
-        self._offset = recovered.offset
+        self._window = Window(recovered.offset)
         self._first_lsn = recovered.first_lsn
         self.last_lsn = self.flushed_lsn = recovered.next_lsn - 1
         """LSN of the last entry appended, and of the last that readers see; 0 when there is none."""
+        self.durable_lsn = self.flushed_lsn
+        """Up to where entries are as safe as the configured durability promises."""
         self._lock_fd = lock_fd
         self._pending: list[bytes] = []
         self._failure: JournalError | None = None
-        self._bytes_written = 0
+        self._is_mapped = is_mapped
+        self._began = recovered.offset
+        self._bytes_before = 0
         self._max_frame = segment_bytes - _HEADER_ROOM - FRAME.size
         self._spare = Spare(folder, segment_bytes)
         self._syncs_each_flush = durability == "disk"
@@ -80,7 +88,8 @@ class Journal:
         self._on_trouble: Listeners[JournalTrouble] = Listeners()
         self._sync = GroupSync(folder, self.flushed_lsn, self._synced, self._sync_failed)
         self._marks: list[tuple[int, int]] = [(recovered.next_lsn, recovered.offset)]
-        self._waypoint = self._offset
+        self._waypoint = recovered.offset
+        self._open_window()
 
     @classmethod
     def open(
@@ -91,11 +100,13 @@ class Journal:
         cell: str = "main",
         durability: Durability = "process",
         segment_bytes: int = DEFAULT_SEGMENT_BYTES,
+        is_mapped: bool = True,
     ) -> Self:
         """Take up the journal in `folder`, or create it.
 
-        A torn tail is cut off and described by `repaired`. Raises `JournalLocked`, `JournalCorrupt`,
-        `JournalFull`, or `JournalError` for anything else.
+        A torn tail is cut off and described by `repaired`. Entries are stored into mapped memory where
+        that is safe (docs/journal.md); without `is_mapped` each flush is a system call everywhere.
+        Raises `JournalLocked`, `JournalCorrupt`, `JournalFull`, or `JournalError` for anything else.
         """
         if durability not in ("process", "disk"):
             raise JournalError(f"durability should be 'process' or 'disk', was {durability!r}")
@@ -118,7 +129,9 @@ class Journal:
         except BaseException:
             os.close(lock_fd)
             raise
-        return cls(folder, recovered, lock_fd, durability, segment_bytes)
+        # Not with `disk`: each sync write-protects the pages again, and orders wait for it anyway.
+        is_mapped = is_mapped and durability == "process" and is_room_promised(folder)
+        return cls(folder, recovered, lock_fd, durability, segment_bytes, is_mapped)
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -143,7 +156,7 @@ class Journal:
         return lsn
 
     def flush(self) -> None:
-        """Write everything appended since the last flush, with one system call.
+        """Write everything appended since the last flush: into mapped memory, or with a system call.
 
         Raises `JournalFull` when there is no room: whole entries that fitted are written, the others
         stay pending, and another flush tries again. Raises `JournalError` for any other failure,
@@ -152,10 +165,26 @@ class Journal:
         pending = self._pending
         if not pending:
             return
+        # One store for each frame, in their order: whenever this process dies, or a reader looks, a
+        # later frame is there only if the earlier ones are.
+        window = self._window
+        at, until, memory = window.at, window.until, window.memory
+        for frame in pending:
+            end = at + len(frame)
+            if end > until:
+                self._flush_by_system_call()  # all of them: what was stored is written once more
+                return
+            memory[at:end] = frame
+            at = end
+        window.at = at
+        pending.clear()
+        self.flushed_lsn = self.durable_lsn = self.last_lsn
+
+    def _flush_by_system_call(self) -> None:
         if self._failure is not None:
             raise self._failure.with_traceback(None)  # else each raise would lengthen it
-        data = b"".join(pending)
-        end = self._offset + len(data)
+        data = b"".join(self._pending)
+        end = self._window.offset + len(data)
         if end > self._segment.capacity:
             try:
                 self._flush_across_segments()
@@ -164,26 +193,41 @@ class Journal:
                 raise
         else:
             self._write(data)
-            pending.clear()
+            self._pending.clear()
             self.flushed_lsn = self.last_lsn
             if end >= self._waypoint:
                 self._pass_waypoint()
-        if self._syncs_each_flush or self._on_durable.items:
-            self._wrote()
+        self._wrote()
+        self._open_window()
 
     def _wrote(self) -> None:
         if self._syncs_each_flush:
             self._sync.request(self._segment, self.flushed_lsn)
-        elif self._on_durable.items:
-            self._on_durable.tell_now(self.flushed_lsn)
+        else:
+            self.durable_lsn = self.flushed_lsn
+            if self._on_durable.items:
+                self._on_durable.tell_now(self.flushed_lsn)
+
+    def _open_window(self) -> None:
+        """Let `flush` store entries up to the next waypoint, unless there is somebody to tell of each."""
+        if self._is_mapped and not self._on_durable.items:
+            try:
+                self._window.open(self._segment, self._waypoint)
+            except OSError as error:
+                self._is_mapped = False
+                _log.warning(
+                    "%s cannot be mapped, so it is written by system calls: %s", self._segment.path, error
+                )
+            if self._failure is not None:  # of a sync, meanwhile
+                self._window.until = 0
 
     def _write(self, data: bytes) -> None:
-        size = len(data)
+        size, offset = len(data), self._window.offset
         written = 0
         try:
-            written = os.pwrite(self._segment.fd, data, self._offset)
+            written = os.pwrite(self._segment.fd, data, offset)
             while written < size:
-                written += os.pwrite(self._segment.fd, data[written:], self._offset + written)
+                written += os.pwrite(self._segment.fd, data[written:], offset + written)
         except OSError as error:
             # Without room nothing is lost: the same bytes go to the same place when there is room.
             # (Only file systems that copy on write run out of room inside preallocated space.)
@@ -191,20 +235,19 @@ class Journal:
             failure = kind(
                 f"cannot write {size} bytes",
                 path=self._segment.path,
-                offset=self._offset + written,
+                offset=offset + written,
                 errno=error.errno,
             )
             if kind is JournalError:
                 self._failure = failure
             raise failure from error
-        self._offset += size
-        self._bytes_written += size
+        self._window.at += size
 
     def _flush_across_segments(self) -> None:
         """Fill the current segment with whole frames, go on in the next; repeat for a huge flush."""
         pending = self._pending
         while pending:
-            room = self._segment.capacity - self._offset
+            room = self._segment.capacity - self._window.offset
             count = 0
             for frame in pending:
                 room -= len(frame)
@@ -230,16 +273,18 @@ class Journal:
             self._failure = error
             raise
         self._sync.request(self._segment, self.flushed_lsn, is_last=True)
+        self._bytes_before = self.bytes_written
         self._segment = following
-        self._offset = self._waypoint = following.start
+        self._began = self._waypoint = following.start
+        self._window.close(following.start)
         self._marks = []
         self.is_low = False
 
     def _pass_waypoint(self) -> None:
-        step = max(self._segment.capacity // _WAYPOINTS, 1)
-        passed = self._offset // step
+        step, offset = max(self._segment.capacity // _WAYPOINTS, 1), self._window.offset
+        passed = offset // step
         self._waypoint = (passed + 1) * step
-        self._marks.append((self.flushed_lsn + 1, self._offset))
+        self._marks.append((self.flushed_lsn + 1, offset))
         if passed < _PREPARE_AT:
             return
         self._spare.prepare()
@@ -255,7 +300,7 @@ class Journal:
         if self.is_low:
             return
         self.is_low = True
-        room = self._segment.capacity - self._offset
+        room = self._segment.capacity - self._window.offset
         text = f"the journal has room for {room} more bytes: {error}"
         self._on_trouble.tell(JournalTrouble(TroubleKind.LOW_SPACE, text, error.errno or 0, room))
 
@@ -277,14 +322,9 @@ class Journal:
         return self._first_lsn
 
     @property
-    def durable_lsn(self) -> int:
-        """Return up to where entries are as safe as the configured durability promises."""
-        return self._sync.durable_lsn if self._syncs_each_flush else self.flushed_lsn
-
-    @property
     def bytes_written(self) -> int:
         """Return how many bytes this journal object has written, framing included."""
-        return self._bytes_written
+        return self._bytes_before + self._window.offset - self._began
 
     @property
     def syncs(self) -> int:
@@ -311,7 +351,9 @@ class Journal:
         With durability `disk` the callback goes through `call_soon` from the sync thread; with
         `process` it is called inside `flush`.
         """
-        return self._on_durable.add(callback, call_soon)
+        undo = self._on_durable.add(callback, call_soon)
+        self._window.until = 0
+        return undo
 
     def on_trouble(
         self, callback: Callable[[JournalTrouble], object], *, call_soon: CallSoon = call_now
@@ -335,10 +377,12 @@ class Journal:
 
     def _synced(self, lsn: int) -> None:
         if self._syncs_each_flush:
+            self.durable_lsn = lsn
             self._on_durable.tell(lsn)
 
     def _sync_failed(self, failure: JournalError) -> None:
         self._failure = failure
+        self._window.until = 0  # the next flush meets the failure
         self._on_trouble.tell(JournalTrouble(TroubleKind.SYNC_FAILED, str(failure), failure.errno or 0, 0))
 
     # -- snapshots -------------------------------------------------------------------------------
@@ -397,6 +441,7 @@ class Journal:
             self._failure = self._failure or JournalError("the journal is closed", path=self.folder)
             self._sync.close()
             self._spare.close()
+            self._window.close(self._window.offset)
             self._segment.close()
             os.close(self._lock_fd)
             self._lock_fd = -1

@@ -130,7 +130,8 @@ import resource, sys
 sys.path[:0] = [{tests!r}]
 from journal_tools import SMALL, fill
 from host.journal import Journal, JournalFull, read
-journal = Journal.open({folder!r}, node="a", segment_bytes=SMALL)
+# The kernel holds system calls to this limit, not stores into what is mapped already.
+journal = Journal.open({folder!r}, node="a", segment_bytes=SMALL, is_mapped=False)
 journal.on_trouble(lambda trouble: print(trouble.kind, trouble.errno))
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL - 1000, hard))
@@ -169,7 +170,7 @@ def descriptor_of(path: Path) -> int:
 
 
 def test_after_a_failed_write_the_journal_takes_no_more(tmp_path: Path) -> None:
-    journal = Journal.open(tmp_path, node="a", segment_bytes=SMALL)
+    journal = Journal.open(tmp_path, node="a", segment_bytes=SMALL, is_mapped=False)
     records = fill(journal, 3)
     path = segments(tmp_path)[0]
     end = frame_spans(path)[-1][1]
@@ -188,20 +189,23 @@ def test_after_a_failed_write_the_journal_takes_no_more(tmp_path: Path) -> None:
     assert list(read(tmp_path)) == records
 
 
-def test_after_a_failed_sync_the_journal_takes_no_more(tmp_path: Path) -> None:
-    journal = Journal.open(tmp_path, node="a", segment_bytes=SMALL)
+@pytest.mark.parametrize("is_mapped", [True, False])
+def test_after_a_failed_sync_the_journal_takes_no_more(tmp_path: Path, is_mapped: bool) -> None:
+    journal = Journal.open(tmp_path, node="a", segment_bytes=SMALL, is_mapped=is_mapped)
     troubles: list[JournalTrouble] = []
     journal.on_trouble(troubles.append)
     records: list[Record] = fill(journal, 3)
     reading_end, writing_end = os.pipe()
     os.dup2(writing_end, descriptor_of(segments(tmp_path)[0]))  # a pipe cannot be synced
+    journal.append(alert(4), TS)
     with pytest.raises(JournalError, match="did not confirm a sync"):
         journal.sync()
     assert [(trouble.kind, trouble.errno) for trouble in troubles] == [
         (TroubleKind.SYNC_FAILED, errno.EINVAL)
     ]
-    with pytest.raises(JournalError, match="did not confirm a sync"):
-        journal.append(alert(4), TS)
+    for again in (journal.flush, lambda: journal.append(alert(5), TS)):
+        with pytest.raises(JournalError, match="did not confirm a sync"):
+            again()
     journal.close()
     os.close(reading_end)
     os.close(writing_end)
