@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
 from decimal import Decimal
+from enum import Enum
 from math import isfinite
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from msgspec import Struct
 from host.api import NO_CHANGE, Adjustment, AsyncQuoteModel, Features, Quote, QuoteModel
 from host.runtime.clock import Clock
 
-__all__ = ["Answer", "ModelStage", "Sample", "apply_adjustment"]
+__all__ = ["Answer", "ModelStage", "NotAsked", "Sample", "apply_adjustment"]
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 
@@ -23,8 +24,15 @@ SAMPLE_EVERY: Final = 16
 """Once there are so many, one quote in 16 is kept: what is kept long enough to leave the processor's
 caches costs more to let go of again than all else here."""
 
-Sample = tuple[Features, Quote, Adjustment | None]
-"""What a model was asked, and what it said (None: nothing that could be used)."""
+
+class NotAsked(Enum):
+    """Stands for the answer of a version that was not asked: another one was."""
+
+    NOT_ASKED = "not asked"
+
+
+Sample = tuple[Features, Quote, Adjustment | NotAsked | None]
+"""What a model was asked, and what the version that runs said (None: nothing that could be used)."""
 
 
 class Answer(Struct, frozen=True):
@@ -99,6 +107,8 @@ class ModelStage:
         before, self._answer = self._answer, answer
         self._task = None
         self.slowest_ns = 0
+        asked = ((features, quote, NotAsked.NOT_ASKED) for features, quote, _ in self.recent)
+        self.recent = deque(asked, maxlen=SAMPLES_KEPT)
         self._budget_ns = int(model.budget_us * 1e3)
         self._adjust = self._way_to(model)
         self.model = model

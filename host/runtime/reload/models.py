@@ -16,7 +16,7 @@ from host.api import AsyncQuoteModel, Features, Quote, QuoteModel
 from host.loader import Offer
 from host.runtime.clock import Clock
 from host.runtime.instance import Instance
-from host.runtime.models import Answer, ModelStage, Sample, apply_adjustment
+from host.runtime.models import Answer, ModelStage, NotAsked, Sample, apply_adjustment
 from host.runtime.plugin_errors import describe_error
 from host.runtime.reload.probation import ProbationLimits
 from host.runtime.reload.revision import RevisionFailed
@@ -206,6 +206,8 @@ class ModelRevision:
         adjusted = self._guard("adjust", apply_adjustment, new, quote)
         if adjusted is None:
             raise RevisionFailed(f"{self._what}: its answer makes no quote: {new}")
+        if old is NotAsked.NOT_ASKED:  # the version before the one that runs was
+            return []
         before = apply_adjustment(old, quote) if old is not None else quote
         if before is None:
             before = quote  # so it went out: the old answer was nonsense
