@@ -392,6 +392,44 @@ def test_way_back_to_a_connection_that_is_still_open_delivers_each_event_once(
     play(desk, story)
 
 
+def test_version_saved_before_the_change_to_another_is_complete_takes_over_where_the_account_is(
+    desk: WireDesk,
+) -> None:
+    async def story() -> None:
+        wire = desk.wire
+        desk.step_ns = MS // 10
+        reloading = asyncio.ensure_future(desk.edit("VERSION", "2"))
+        await desk.until(lambda: len(wire.connections) == 2)
+        second = wire.connections[1]
+        await desk.let(3)
+        backlog = wire.lagging[second] = deque()
+        report = await reloading
+        assert report.state is VersionState.ACTIVE, report.reason
+        await desk.until(lambda: wire.connections == [second])
+        assert backlog, "it is still to tell what the first one told"
+
+        reloading = asyncio.ensure_future(desk.edit("VERSION", "3"))
+        await desk.until(lambda: len(wire.connections) == 2)
+        third = wire.connections[1]
+        for _ in range(9):  # of which the account was told
+            second.ctx.market(backlog.popleft())
+        await desk.let(30)
+        assert desk.feed.adapter is second, (
+            "what comes before the beginning of the third one is still to come"
+        )
+        wire.catch_up(second)
+        report = await reloading
+        assert report.state is VersionState.ACTIVE, report.reason
+        await desk.let(30)
+
+        assert desk.feed.adapter is third
+        assert_heard_once(desk.strategy)
+        assert desk.strategy.numbers("trade")[-1] == wire.seq
+        await desk.until(lambda: len(desk.feed.links) == 1 and third.ctx.market == desk.feed.market)  # type: ignore[comparison-overlap]
+
+    play(desk, story)
+
+
 def test_wrong_numbers_of_a_version_taken_back_do_not_outlive_it(desk: WireDesk) -> None:
     async def story() -> None:
         wire, old = desk.wire, desk.feed.adapter

@@ -174,9 +174,10 @@ class Candidate:
             self._stirred.set()
             events = engine.events
             market(event)
-            # While the change before this one is not complete, some are repeated and not handed over.
             if engine.events != events:
                 overlap.live(event, now_ns())
+            else:  # not handed over: the change before this one is not complete
+                overlap.repeated(event)
 
         def tap_report(message: Report) -> None:
             report(message)

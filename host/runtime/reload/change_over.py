@@ -70,10 +70,15 @@ class ChangeOver:
         self._old_link.market = self._overlap.other  # it may be called back
         for report in self._reports.take_ahead():
             feed.report(report)
-        for symbol, book in books.items():
-            self._hand_over_book(symbol, book, now_ns)
+        told_anew = [symbol for symbol, book in books.items() if not self._is_continued(symbol, book)]
         for event in self._overlap.change():
             feed.market(event)
+        # After its quotes, or they would be older than what the whole book says.
+        for symbol in told_anew:
+            self._tell_book(books[symbol], now_ns)
+        for symbol, book in books.items():
+            if feed.symbols[symbol].book.top_fault and book.top is not None and not book.top_fault:
+                feed.market(book.top)
         if not was_settled:
             feed.reconnected(down, now_ns)
         feed.spawn(self._let_go(self._old_link), "the adapter's version before")
@@ -109,23 +114,26 @@ class ChangeOver:
         old_link.report, old_link.on_failed = self._late_report, self._on_failed_old
         link.market, link.report = self.market, self.report
 
-    def _hand_over_book(self, symbol: str, own: Book, now_ns: int) -> None:
-        """Give the live book what only the new version's connection can tell it."""
+    def _is_continued(self, symbol: str, own: Book) -> bool:
+        """Return whether the new version's depth goes on where the account is; else it is to start anew."""
         live, overlap = self._feed.symbols[symbol].book, self._overlap
         if not overlap.is_matched(BookTop, symbol):
             live.forget_numbers()
-        bids, asks = own.levels(ALL_LEVELS)
-        is_quiet = own.seq == live.seq and live.levels(ALL_LEVELS) == (bids, asks)
-        if live.depth_fault or not (overlap.is_matched(Depth, symbol) or is_quiet):
+        is_quiet = own.seq == live.seq and live.levels(ALL_LEVELS) == own.levels(ALL_LEVELS)
+        is_continued = not live.depth_fault and (overlap.is_matched(Depth, symbol) or is_quiet)
+        if not is_continued:
             overlap.lose(Depth, symbol)
-            if bids and asks:
-                book = Depth(
-                    symbol, tuple(bids), tuple(asks), is_snapshot=True, first_seq=own.seq, seq=own.seq,
-                    ts_event=now_ns, ts_recv=now_ns,
-                )  # fmt: skip
-                self._feed.market(book)
-        if live.top_fault and own.top is not None and not own.top_fault:
-            self._feed.market(own.top)
+        return is_continued
+
+    def _tell_book(self, own: Book, now_ns: int) -> None:
+        """Have the account take over the whole book that the new version kept by itself."""
+        bids, asks = own.levels(ALL_LEVELS)
+        if bids and asks:
+            book = Depth(
+                own.symbol, tuple(bids), tuple(asks), is_snapshot=True, first_seq=own.seq, seq=own.seq,
+                ts_event=now_ns, ts_recv=now_ns,
+            )  # fmt: skip
+            self._feed.market(book)
 
     # -- what comes in ---------------------------------------------------------------------------
 

@@ -50,6 +50,11 @@ class Overlap:
         stream.is_owed = False
         return True
 
+    def repeated(self, event: MarketEvent) -> None:
+        """Take note that the live connection is still on its way to where the account is."""
+        if not is_book(event):
+            self._stream(event).live.read(event)
+
     def other(self, event: MarketEvent) -> None:
         """Take note of what the other connection delivers, which the account does not hear."""
         if is_book(event):
