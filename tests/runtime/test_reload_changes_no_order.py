@@ -1,13 +1,19 @@
-"""Whatever is saved, and whenever: the orders are those of a host that ran what survived, all along."""
+"""Whatever is saved, and whenever: the orders are those of a host that ran what survived, all along.
+
+Every order, amend and cancel is the same, in the same order. What a version placed itself that was taken
+back is there too: with the policy `keep` it stays; with `cancel` the other host's operator cancels, in
+that turn, what its strategy placed since the swap; with `flatten` he closes the position as well.
+"""
 
 import os
 import shutil
 import tempfile
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from desk_tools import Desk, ScriptedVenue
+import pytest
+from desk_tools import BTC, Desk, ScriptedVenue
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reload_tools import ReloadDesk, taking
@@ -87,6 +93,7 @@ class Reference(Strategy[NoParams]):
         self.state.traded += fill.qty
 
 
+Policy = Literal["keep", "cancel", "flatten"]
 BUGS = {"raises": "raise RuntimeError('bad')", "hangs": taking(150.0)}
 
 events = st.one_of(
@@ -104,17 +111,18 @@ edits = st.one_of(
 class Comparison:
     """A desk whose strategy is edited all the time beside one that is never reloaded."""
 
-    def __init__(self, folder: Path) -> None:
-        # What a bad version placed is what a good one would have placed: it is to be kept.
+    def __init__(self, folder: Path, policy: Policy) -> None:
         limits = ProbationLimits(seconds=2.0, events=5)
-        self.rig = ReloadDesk(folder, settings=ReloadSettings(rollback_policy="keep", limits=limits))
+        self.rig = ReloadDesk(folder, settings=ReloadSettings(rollback_policy=policy, limits=limits))
+        self.policy = policy
         self.rig.write(self.text(0.02))
         self.rig.load()
         self.instance = self.rig.run("mm")
         self.desk = Desk(folder / "reference", ScriptedVenue())
         self.reference = Reference(NoParams())
         self.desk.run("mm", self.reference)
-        self.edits = 0
+        self.edits = self.rollbacks = 0
+        self.swapped_ns = 0
         self.tops = 0
         self.price = 60_000.0
         self.offsets = {self.digest: 0.02}
@@ -135,8 +143,14 @@ class Comparison:
         if action == "top":
             self.tops += 1
             self.price += number / 10
-            for desk in (self.rig.desk, self.desk):
-                desk.top(self.price, self.price + 0.1)
+            self.rig.desk.top(self.price, self.price + 0.1)
+            now_ns = self.desk.clock.now_ns()
+            self.desk.feed.market(
+                BookTop(BTC, self.price, 1.0, self.price + 0.1, 1.0, now_ns, now_ns, self.tops)
+            )
+            if self.was_rolled_back():
+                self.undo(now_ns)
+            self.desk.settle()
         elif action == "fill":
             for desk in (self.rig.desk, self.desk):
                 resting = desk.venue.open()
@@ -151,7 +165,28 @@ class Comparison:
         # A bug is added to what has earned its place, so taking it back changes no logic.
         self.reference.offset = self.offsets[self.digest]
 
+    def was_rolled_back(self) -> bool:
+        before = self.rollbacks
+        self.rollbacks = sum(report.state is VersionState.ROLLED_BACK for report in self.rig.reports)
+        return self.rollbacks > before
+
+    def undo(self, now_ns: int) -> None:
+        """Do by hand what the policy says of a version that is taken back."""
+        engine = self.desk.engine
+        if self.policy == "keep":
+            return
+        engine.begin_turn(now_ns)
+        placed = [o for o in engine.state.orders.values() if o.slot < 0 and o.created_ns >= self.swapped_ns]
+        engine.oms.cancel_all(placed, "rolled back", now_ns)
+        if self.policy == "flatten":
+            engine.safety.flattening.begin("instance:mm", "rolled back")
+        engine.end_turn(now_ns, 0)
+
     def edit(self, kind: str, number: int) -> None:
+        for desk in (self.rig.desk, self.desk):
+            desk.advance(0.001)  # so that what was placed before the swap is seen to be
+        if not self.rig.reloader.on_probation:
+            self.swapped_ns = self.rig.desk.clock.now_ns()
         self.edits += 1
         permanent = self.offsets[self.rig.desk.engine.state.plugin("maker").permanent]
         changes: dict[str, Any] = {"number": self.edits, "state_version": type(self.state).state_version}
@@ -192,11 +227,14 @@ class Comparison:
         self.desk.journal.close()
 
 
+@pytest.mark.parametrize("policy", ["keep", "cancel", "flatten"])
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(st.lists(st.one_of(events, events, events, edits), max_size=60))
-def test_orders_are_those_of_a_host_that_ran_the_surviving_versions(steps: list[tuple[str, int]]) -> None:
+def test_orders_are_those_of_a_host_that_ran_the_surviving_versions(
+    policy: Policy, steps: list[tuple[str, int]]
+) -> None:
     folder = Path(tempfile.mkdtemp())
-    comparison = Comparison(folder)
+    comparison = Comparison(folder, policy)
     try:
         for action, number in steps:
             comparison.step(action, number)
