@@ -7,10 +7,8 @@ out: what a stranger sends must not fill the disk.
 
 import logging
 import os
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +16,7 @@ from msgspec import Struct
 
 from host.config.private_files import PRIVATE_FILE, make_private_folder, sync_folder
 from host.control.audit_chain import GENESIS, Anchor, AuditError, decode_line, encode_line, segments
+from host.control.audit_sync import SyncThread
 
 __all__ = ["Anchor", "AuditError", "AuditEvent", "AuditLog"]
 
@@ -32,7 +31,6 @@ REFUSAL_WINDOW_NS: Final = 60_000_000_000
 REFUSAL_KINDS: Final = 64
 """So many different refusals are told apart within that time; further ones are counted together. At
 most two records each and 700 bytes a record, refusals write 130 MB a day in the worst case."""
-_CLOSE_DEADLINE_S: Final = 30.0
 
 
 class AuditEvent(Struct, frozen=True, kw_only=True):
@@ -80,7 +78,7 @@ class AuditLog:
         self._fd = -1
         self._size = 0
         self._refusals: dict[tuple[str, ...], _Refusals] = {}
-        self._syncing = _SyncThread()
+        self._syncing = SyncThread()
 
     @classmethod
     def open(
@@ -267,73 +265,3 @@ def _host(peer: str) -> str:
 def _last_line(path: Path) -> bytes:
     data = path.read_bytes().rstrip(b"\n")
     return data[data.rfind(b"\n") + 1 :]
-
-
-class _SyncThread:
-    """Syncs files off the caller's thread, in the order asked, as many requests at once as there are."""
-
-    def __init__(self) -> None:
-        self._queue: SimpleQueue[tuple[int, bool, threading.Event | None] | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._failure: OSError | None = None
-
-    def request(self, fd: int, *, is_last: bool = False, done: threading.Event | None = None) -> None:
-        """Ask for what was written to `fd`; it is closed after its last request."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="audit-sync", daemon=True)
-            self._thread.start()
-        self._queue.put((fd, is_last, done))
-
-    def check(self) -> None:
-        """Raise `AuditError` if a sync failed: what the disk dropped then cannot be had back."""
-        if self._failure is not None:
-            why = self._failure.strerror
-            raise AuditError(
-                f"the disk did not confirm the audit log: {why}; check it, then restart the node"
-            )
-
-    def wait(self, fd: int) -> None:
-        done = threading.Event()
-        self.request(fd, done=done)
-        if not done.wait(_CLOSE_DEADLINE_S):
-            raise AuditError(
-                f"the disk did not sync the audit log within {_CLOSE_DEADLINE_S:.0f} s; check it"
-            )
-        self.check()
-
-    def close(self, fd: int) -> None:
-        if fd >= 0:
-            self.request(fd, is_last=True)
-        if self._thread is not None:
-            self._queue.put(None)
-            self._thread.join(_CLOSE_DEADLINE_S)
-            self._thread = None
-        self.check()
-
-    def _run(self) -> None:
-        while (request := self._queue.get()) is not None:
-            batch, is_closing = [request], False
-            try:
-                while not is_closing:
-                    following = self._queue.get_nowait()
-                    is_closing = following is None
-                    if following is not None:
-                        batch.append(following)
-            except Empty:
-                pass  # that was everything asked for until now
-            self._serve(batch)
-            if is_closing:
-                return
-
-    def _serve(self, batch: list[tuple[int, bool, threading.Event | None]]) -> None:
-        try:
-            for fd in dict.fromkeys(fd for fd, _, _ in batch):
-                if self._failure is None:
-                    os.fdatasync(fd)
-        except OSError as error:
-            self._failure = error
-        for fd, is_last, done in batch:
-            if is_last:
-                os.close(fd)
-            if done is not None:
-                done.set()
