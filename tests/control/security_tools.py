@@ -105,7 +105,7 @@ class Site:
             who = caller.principal
             return f"{who.name} {who.role} {who.via}".encode()
 
-        handler: "grpc.RpcMethodHandler[bytes, bytes]" = grpc.unary_unary_rpc_method_handler(who_am_i)
+        handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(who_am_i)
         service = METHOD.split("/")[1]
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"WhoAmI": handler}),))
         await server.start()
@@ -136,7 +136,7 @@ async def ask(channel: grpc.aio.Channel, token: str | None = None) -> str:
     """Return who the server takes us for, or the name of the status code that refuses us."""
     metadata: Sequence[tuple[str, str]] = () if token is None else (("authorization", f"Bearer {token}"),)
     async with channel:
-        call: "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]" = channel.unary_unary(METHOD)
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
         try:
             return bytes(await call(b"", metadata=metadata, timeout=PATIENCE_S)).decode()
         except grpc.aio.AioRpcError as error:
