@@ -149,7 +149,10 @@ def test_every_command_explains_itself(command: str) -> None:
 # -- config --------------------------------------------------------------------------------------
 
 
-def test_config_check_accepts_a_configuration_whose_plugins_exist(tmp_path: Path) -> None:
+def test_config_check_accepts_a_configuration_whose_plugins_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TANDEM__CONTROL__LISTEN")  # what keeps the nodes of these tests off one port
     (tmp_path / "tandem.toml").write_text(CONFIG)
 
     result = tandem("config", "check", "--json")
@@ -161,7 +164,10 @@ def test_config_check_accepts_a_configuration_whose_plugins_exist(tmp_path: Path
     assert report["config"]["instance"][0]["name"] == "mm-btc"
 
 
-def test_config_check_shows_the_built_in_defaults_where_there_is_no_file() -> None:
+def test_config_check_shows_the_built_in_defaults_where_there_is_no_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("TANDEM__CONTROL__LISTEN")
     result = tandem("config", "check")
 
     assert result.exit_code == 0

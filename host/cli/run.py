@@ -3,6 +3,7 @@
 import faulthandler
 import os
 import re
+import sys
 import tempfile
 from contextlib import ExitStack
 from decimal import Decimal
@@ -96,7 +97,8 @@ def run(
     """
     from host import node
 
-    faulthandler.enable()  # a page of the mapped journal that the disk cannot supply is a SIGBUS: say where
+    # A page of the mapped journal that the disk cannot supply is a SIGBUS: say where.
+    faulthandler.enable(file=sys.__stderr__)
     options = RunOptions(
         replay=replay,
         speed=speed,
