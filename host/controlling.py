@@ -19,6 +19,7 @@ from host.control.server import ControlServer
 from host.control.subject import Phase, Subject
 from host.control.tls import ServerTls, TlsFiles
 from host.control.tokens import TOKENS_FILE, TokenStore
+from host.control.trading_service import TradingService
 from host.core.entries import AuditAnchored
 from host.journal import JournalError
 
@@ -68,6 +69,7 @@ class Control:
         services = {
             "tandem.v1.NodeService": NodeService(subject),
             "tandem.v1.PluginService": PluginService(subject),
+            "tandem.v1.TradingService": TradingService(subject.engine),
         }
         self._server = ControlServer(services, front, self._callers, folder)
         await self._server.start(listeners, tls, self._on_refused)

@@ -17,6 +17,7 @@ from host.loader import InstanceFailed, ParamsInvalid, PluginRejected, UnknownPl
 from host.runtime.instance import StateNotCarried
 from host.runtime.instance_control import NotNow
 from host.runtime.scope import NotKnown
+from host.runtime.stops import NotStopped
 from host.runtime.turn import Halted
 
 __all__ = ["DOMAIN", "REASONS", "Refused", "Violation", "refusal_of", "status_of"]
@@ -76,6 +77,7 @@ _OF_ERRORS: Final[Mapping[type[TandemError], str]] = {
     PluginRejected: "PLUGIN_FAILED",
     StateNotCarried: "PLUGIN_FAILED",
     OrderRefused: "ORDER_REFUSED",
+    NotStopped: "WRONG_STATE",
     ExchangeError: "EXCHANGE_UNAVAILABLE",
     JournalPruned: "LSN_TOO_OLD",
     JournalError: "JOURNAL_FAILED",
@@ -124,6 +126,8 @@ def refusal_of(error: TandemError) -> Refused:
     reason = next(_OF_ERRORS[cls] for cls in type(error).__mro__ if cls in _OF_ERRORS)
     if isinstance(error, ParamsInvalid):
         return Refused(reason, str(error), Violation(error.field, error.detail))
+    if isinstance(error, OrderRefused) and error.field:
+        return Refused.field(error.field, error.detail)
     if isinstance(error, OrderRefused):
         return Refused(reason, str(error), Violation(error.reason, error.detail), order_reason=error.reason)
     if isinstance(error, NotAuthenticated):

@@ -7,6 +7,7 @@ must pass the limits of all four of its scopes: a narrower scope can tighten, ne
 import math
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
+from typing import Final
 
 from msgspec import Struct
 
@@ -20,6 +21,10 @@ __all__ = [
     "RiskReason",
     "SelfTrade",
 ]
+
+
+MOST_ORDERS_PER_SECOND: Final = 100_000
+"""Each of them is remembered for a second."""
 
 
 class RiskReason(StrEnum):
@@ -116,7 +121,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Largest sum over symbols of that position's value, gross of sign."""
     max_open_orders: int | None = None
     max_orders_per_second: int | None = None
-    """In any window of one second; amends count, cancels do not."""
+    """In any window of one second; amends count, cancels do not. At most 100,000."""
     price_collar_bps: float | None = None
     """How far through the mid a buy may bid above it, or a sell ask below it."""
     max_data_age_ms: int | None = None
@@ -137,6 +142,11 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name}: expected a number above 0, was {value}")
+        per_second = self.max_orders_per_second
+        if per_second is not None and per_second > MOST_ORDERS_PER_SECOND:
+            raise ValueError(
+                f"max_orders_per_second: expected at most {MOST_ORDERS_PER_SECOND}, was {per_second}"
+            )
         share = self.max_concentration
         if share is not None and not 0 < share <= 1:
             raise ValueError(f"max_concentration: expected a share above 0 and at most 1, was {share}")

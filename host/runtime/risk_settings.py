@@ -43,13 +43,13 @@ class RiskSettings:
         check_scope(self._engine, scope)
         return _limits_of(self._engine.risk.config, scope)
 
-    def scopes(self) -> list[str]:
-        """Return every scope that has limits, the node first."""
+    def in_force(self) -> dict[str, Limits]:
+        """Return the limits of every scope that has any."""
         config = self._engine.risk.config
-        named = [
-            f"{kind}:{name}" for kind, field in _FIELDS.items() for name in sorted(getattr(config, field))
-        ]
-        return ["node", *named]
+        found = {"node": config.node}
+        for kind, field in _FIELDS.items():
+            found.update({f"{kind}:{name}": limits for name, limits in getattr(config, field).items()})
+        return {scope: limits for scope, limits in found.items() if limits != _NONE}
 
     def set(self, scope: str, limits: Limits, by: str) -> None:
         """Have other limits hold for a scope, between two events; raise `NotKnown` and `Halted`.
@@ -75,7 +75,7 @@ class RiskSettings:
         for scope, override in self._engine.state.risk_overrides.items():
             text = f"limits of {scope} are those that {override.by} set, not the configuration's"
             self._engine.record_alert("risk_overridden", text)
-        self._engine.risk.config = self._in_force()
+        self._engine.risk.config = self._merged()
 
     def _drop_outdated(self, now_ns: int) -> None:
         for scope, override in list(self._engine.state.risk_overrides.items()):
@@ -91,11 +91,11 @@ class RiskSettings:
 
     def _hold(self, now_ns: int) -> None:
         engine = self._engine
-        engine.risk.set_config(self._in_force(), engine.state.orders.values())
+        engine.risk.set_config(self._merged(), engine.state.orders.values())
         for refusal in engine.risk.monitor(now_ns, engine.top):
             engine.safety.breach(refusal, refusal.instance)
 
-    def _in_force(self) -> RiskConfig:
+    def _merged(self) -> RiskConfig:
         config = self.configured
         for scope, override in self._engine.state.risk_overrides.items():
             config = _with_limits(config, scope, _DECODER.decode(override.limits))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from desk_tools import ACCOUNT, BTC, ETH, Desk, Quoter, ScriptedVenue
 
 from host.api import (
     AmendOrder,
@@ -23,7 +24,6 @@ from host.core.risk_limits import Action, Limits, RiskConfig
 from host.runtime.scope import NotKnown
 from host.runtime.stops import NotStopped
 from host.runtime.turn import Halted
-from tests.runtime.desk_tools import ACCOUNT, BTC, ETH, Desk, Quoter, ScriptedVenue
 
 D = Decimal
 HAND = f"hand@{ACCOUNT}"

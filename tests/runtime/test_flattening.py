@@ -4,6 +4,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from desk_tools import ACCOUNT, BTC, ETH, Desk, Quoter, ScriptedVenue
 
 from host.api import (
     Command,
@@ -18,7 +19,6 @@ from host.api import (
 )
 from host.core import entries as e
 from host.core.risk_limits import Limits
-from tests.runtime.desk_tools import ACCOUNT, BTC, ETH, Desk, Quoter, ScriptedVenue
 
 D = Decimal
 HAND = f"hand@{ACCOUNT}"

@@ -4,6 +4,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from desk_tools import ACCOUNT, BTC, Desk, Quoter
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,7 +12,6 @@ from host.api import OrderRefused, OrderRequest, Side
 from host.core import entries as e
 from host.core.risk_limits import Action, Limits, RiskConfig
 from host.runtime.scope import NotKnown
-from tests.runtime.desk_tools import ACCOUNT, BTC, Desk, Quoter
 
 D = Decimal
 TIGHT, LOOSE = Limits(max_order_qty=D(1)), Limits(max_order_qty=D(5))
@@ -48,7 +48,7 @@ def test_limits_hold_from_the_next_order_on_and_are_journaled_with_their_author(
     assert not can_buy(desk, "2")
     assert can_buy(desk, "1")
     assert desk.engine.risk_settings.limits(scope) == TIGHT
-    assert scope in desk.engine.risk_settings.scopes()
+    assert desk.engine.risk_settings.in_force() == {scope: TIGHT}
     (said,) = [entry for entry in desk.entries if isinstance(entry, e.RiskLimitsSet)]
     assert (said.scope, said.by) == (scope, "ann")
 
