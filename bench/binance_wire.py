@@ -105,10 +105,10 @@ class BenchAdapter(ExchangeAdapter[Any]):
 
     def __init__(self, symbols: Sequence[str]) -> None:
         self.instruments = [bench_instrument(symbol) for symbol in symbols]
-        self.sent: list[bytes] = []
+        self.sent: list[tuple[Command, bytes]] = []
+        """What went out, to be answered."""
         self.sent_at_ns = 0
         """Reading of the performance counter when the latest bytes were ready for the socket."""
-        self.commands: list[Command] = []
 
     async def connect(self) -> Sequence[Instrument]:
         """Return the instruments."""
@@ -119,16 +119,19 @@ class BenchAdapter(ExchangeAdapter[Any]):
 
     def on_frame(self, frame: bytes, symbol: str) -> None:
         """Take one frame as a socket's callback would."""
-        self.ctx.market(decode(frame, symbol, self.ctx.now_ns()))
+        ctx = self.ctx
+        market = ctx.market
+        now_ns = ctx.now_ns
+        market(decode(frame, symbol, now_ns()))
 
     def send(self, command: Command, deadline_ns: int) -> None:
         """Encode and sign; the bytes are kept instead of sent."""
-        self.commands.append(command)
         kind = type(command)
         if kind is AmendOrder or kind is PlaceOrder or kind is CancelOrder:
-            now_ns = self.ctx.now_ns()
+            now_ns = time.time_ns()  # the venue's clock is the wall's
             window_ms = (deadline_ns - now_ns) // 1_000_000
-            self.sent.append(encode(command, "BTCUSDT", window_ms, now_ns // 1_000_000))  # type: ignore[arg-type]
+            wire = encode(command, "BTCUSDT", window_ms, now_ns // 1_000_000)  # type: ignore[arg-type]
+            self.sent.append((command, wire))
             self.sent_at_ns = time.perf_counter_ns()
 
     def resync(self, symbol: str) -> None:

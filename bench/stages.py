@@ -35,7 +35,7 @@ class StageClock:
             ("features", FeatureMaker, "features"),
             ("strategy", strategy_type, "on_book"),
             ("model", ModelStage, "adjust"),
-            ("oms", Oms, "set_quotes"),
+            ("oms", Oms, "set_quote"),
             ("risk", Lane, "pass_repriced_pair"),
             ("risk", Lane, "check_reprice"),
             ("risk", Lane, "order_changed"),
@@ -56,7 +56,7 @@ class StageClock:
             original = getattr(owner, attribute)
             self._originals.append((owner, attribute, original))
             setattr(owner, attribute, self._timed(name, original))
-        self._rig.engine.roster.rewire()  # handlers were bound before they were wrapped
+        self._bind()
         return self
 
     def __exit__(
@@ -64,6 +64,12 @@ class StageClock:
     ) -> None:
         for owner, attribute, original in self._originals:
             setattr(owner, attribute, original)
+        self._bind()
+
+    def _bind(self) -> None:
+        """Have what was bound before functions were exchanged bound anew."""
+        self._rig.engine.roster.rewire()
+        self._rig.engine.oms.append = self._rig.journal.append
 
     def tick(self, frame: bytes) -> None:
         """Time one tick; what is between the stages counts as dispatch."""

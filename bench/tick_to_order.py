@@ -108,7 +108,6 @@ class Rig:
             roster.start(roster.add(spec, strategy, models, feed.spawn))
         self.engine.upkeep.on_time(self.clock.now_ns())
         self.adapter.sent.clear()
-        self.adapter.commands.clear()
 
     def tick(self, frame: bytes) -> None:
         """Take one frame; the orders it leads to are in `adapter.sent` when this returns."""
@@ -116,15 +115,14 @@ class Rig:
 
     def acknowledge(self) -> int:
         """Answer every command as the venue would, and return how many there were."""
-        commands, self.adapter.commands = self.adapter.commands, []
-        self.adapter.sent.clear()
-        for command in commands:
+        sent, self.adapter.sent = self.adapter.sent, []
+        for command, _ in sent:
             now_ns = self.clock.now_ns()
             if isinstance(command, PlaceOrder):
                 self.feed.report(OrderAccepted(command.client_id, "8886774", now_ns))
             elif isinstance(command, AmendOrder):
                 self.feed.report(OrderAmended(command.client_id, command.price, command.qty, now_ns))
-        return len(commands)
+        return len(sent)
 
 
 def floor_once(frame: bytes, orders: tuple[AmendOrder, AmendOrder]) -> None:

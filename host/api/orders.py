@@ -157,8 +157,8 @@ class Quote(Struct, frozen=True, gc=False):
     ask: float | None
     ask_qty: Decimal
 
-    @classmethod
-    def around(cls, fair: float, half_spread_bps: float, size: Decimal) -> "Quote":
+    @staticmethod
+    def around(fair: float, half_spread_bps: float, size: Decimal) -> "Quote":
         """Quote `size` on both sides, `half_spread_bps` basis points away from `fair`."""
         offset = fair * half_spread_bps * 1e-4
-        return cls(fair - offset, size, fair + offset, size)
+        return Quote(fair - offset, size, fair + offset, size)

@@ -90,13 +90,13 @@ class Book:
         positive or not a number makes the book invalid until the next good one.
         """
         seq = top.seq
-        if 0 < seq < self._top_seq:
+        if seq < self._top_seq and seq > 0:
             return False
-        bid_size, ask_size = top.bid_size, top.ask_size
+        ask = top.ask
+        bid_size = top.bid_size
+        ask_size = top.ask_size
         # The sum is finite only if each of them is.
-        if not (
-            0.0 < top.bid < top.ask and bid_size >= 0.0 <= ask_size and top.ask + bid_size + ask_size < inf
-        ):
+        if not (0.0 < top.bid < ask and bid_size >= 0.0 <= ask_size and ask + bid_size + ask_size < inf):
             self.top_fault = (
                 f"bad quote: expected 0 < bid < ask and sizes of at least 0 in seq {seq}, "
                 f"was bid {top.bid!r} × {top.bid_size!r}, ask {top.ask!r} × {top.ask_size!r}"

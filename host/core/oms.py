@@ -66,8 +66,8 @@ CANCEL_AGAIN_NS: Final = 500_000_000
 """An order that still rests so long after its cancel was sent is cancelled again."""
 
 
-Outgoing = tuple[int, int, str, Command]
-"""A command on its way out: LSN and time of its intent (LSN 0: a query, which has none), account."""
+Outgoing = tuple[int, int, str, tuple[Command, ...]]
+"""Commands on their way out: LSN and time of their intent (LSN 0: queries, which have none), account."""
 
 
 class Channel:
@@ -119,7 +119,7 @@ class Channel:
 class Oms:
     """Turns wishes into journaled commands and venue reports into journaled state.
 
-    `record(entry, now_ns)` appends to the journal, applies to `state` and returns the outcome.
+    `append(entry, now_ns)` appends to the journal and returns the LSN; `record` also applies to `state`.
     `on_change(order, fill)` is called after the venue changed an order. `on_breach(refusal)` is
     called when a risk check asks for more than a refusal. `top_of(account, symbol)` is the latest
     top of book that can be trusted.
@@ -130,7 +130,7 @@ class Oms:
         state: TradingState,
         risk: RiskEngine,
         gate: Gate,
-        record: Callable[[e.Entry, int], Outcome | None],
+        append: Callable[[e.Entry, int], int],
         on_change: Callable[[Order | None, Fill | None], None],
         on_breach: Callable[[Refusal, str], None],
         top_of: Callable[[str, str], BookTop | None],
@@ -143,7 +143,7 @@ class Oms:
         self.amends_sent = 0
         self.cancels_sent = 0
         self.refused = 0
-        self._record = record
+        self.append = append
         self._on_change = on_change
         self._on_breach = on_breach
         self.outbox: list[Outgoing] = []
@@ -198,13 +198,95 @@ class Oms:
                 channel.adapter = adapter
                 channel.can_amend = adapter.amend_support is AmendSupport.NATIVE
 
+    def record(self, entry: e.Entry, now_ns: int) -> Outcome | None:
+        """Append an entry and apply it: the only way in which trading state changes."""
+        return self.state.apply(self.append(entry, now_ns), now_ns, entry)
+
     # -- what strategies want --------------------------------------------------------------------
+
+    def set_quote(self, channel: Channel, quote: Quote, top: BookTop | None, now_ns: int) -> None:
+        """Work towards exactly this quote: what `set_quotes` does for one level, on a shorter way.
+
+        What a market maker asks most is to move both orders, which rest unfilled in the quote's size:
+        so that is written as one straight line. tests/core/test_oms_requote.py holds it to what the
+        general way comes to; whatever is not so simple goes there.
+        """
+        lane = channel.quoting
+        bid = lane.bids[0]
+        ask = lane.asks[0]
+        buy = bid.order
+        sell = ask.order
+        bid_price = quote.bid
+        ask_price = quote.ask
+        tick = lane.tick_estimate
+        qty = lane.lot_qty
+        if (
+            top is None
+            or buy is None
+            or sell is None
+            or buy.status is not _OPEN  # and so without a fill: see the table in host/core/lifecycle.py
+            or sell.status is not _OPEN
+            or bid_price is None
+            or ask_price is None
+            or not tick <= bid_price < ask_price < _FAR  # NaN fails it too
+            or bid_price + tick > top.ask  # nearer it would have to be kept from crossing
+            or ask_price - tick < top.bid
+            or quote.bid_qty is not lane.raw_qty  # strategies quote the same size object again and again
+            or quote.ask_qty is not lane.raw_qty
+            or buy.qty != qty
+            or sell.qty != qty
+            or lane.levels != 1
+        ):
+            self.set_quotes(channel, (quote,), top, now_ns)
+            return
+        bid_ticks = floor(bid_price * lane.inverse_tick + TICK_NOISE)
+        ask_ticks = ceil(ask_price * lane.inverse_tick - TICK_NOISE)
+        bid_move = bid_ticks - bid.sent_ticks
+        ask_move = ask_ticks - ask.sent_ticks
+        # The ask's tolerance is the larger one of the two, as its price is.
+        reach = lane.tolerance(ask_ticks) if lane.tolerance_rate else lane.tolerance_ticks
+        if -reach <= bid_move <= reach or -reach <= ask_move <= reach:
+            if not lane.stay(bid_ticks, ask_ticks):
+                self.set_quotes(channel, (quote,), top, now_ns)
+            return
+        if (
+            now_ns < bid.backoff_until_ns
+            or now_ns < ask.backoff_until_ns
+            or bid.refusals_in_a_row
+            or ask.refusals_in_a_row
+            or not channel.can_amend
+            or not channel.risk.pass_repriced_pair(bid_ticks * tick, ask_ticks * tick, qty, top, now_ns)
+        ):
+            self.set_quotes(channel, (quote,), top, now_ns)
+            return
+        bid.wanted_qty = ask.wanted_qty = qty
+        bid.wanted_ticks = bid.sent_ticks = bid_ticks
+        ask.wanted_ticks = ask.sent_ticks = ask_ticks
+        buy_id = buy.client_id
+        sell_id = sell.client_id
+        buy_price = bid_ticks * lane.tick
+        sell_price = ask_ticks * lane.tick
+        buy_change = _Change(buy_id, buy_price, qty)
+        sell_change = _Change(sell_id, sell_price, qty)
+        symbol = channel.symbol
+        amend_buy = AmendOrder(buy_id, symbol, _BUY, buy_price, qty, buy.venue_id)
+        amend_sell = AmendOrder(sell_id, symbol, _SELL, sell_price, qty, sell.venue_id)
+        if bid_move > 0:  # the side that retreats goes first, so that our own two never meet on the way
+            entry = _AmendSent((sell_change, buy_change))
+            commands = (amend_sell, amend_buy)
+        else:
+            entry = _AmendSent((buy_change, sell_change))
+            commands = (amend_buy, amend_sell)
+        append = self.append  # a function that an attribute holds is called faster so, up to Python 3.11
+        lsn = append(entry, now_ns)
+        self.state.apply(lsn, now_ns, entry)
+        self.amends_sent += 2
+        channel.commands += 2
+        self.outbox.append((lsn, now_ns, channel.account, commands))
 
     def set_quotes(self, channel: Channel, quotes: Sequence[Quote], top: BookTop | None, now_ns: int) -> None:
         """Work towards exactly these quotes, best level first; none pulls them all."""
         levels = len(quotes)
-        if levels == 1 and top is not None and self._requote(channel, quotes[0], top, now_ns):
-            return
         lane = channel.quoting
         if levels > len(lane.bids):
             lane.grow(levels)
@@ -354,12 +436,12 @@ class Oms:
 
     def commit(self, entry: e.Entry, now_ns: int) -> Outcome | None:
         """Journal an entry that the venue caused, and let risk, quoting and strategies follow."""
-        outcome = self._record(entry, now_ns)
+        outcome = self.record(entry, now_ns)
         if outcome is None:
             return None
         if outcome.anomaly is not None:
             kind, _, text = outcome.anomaly.partition(": ")
-            self._record(e.Alert(kind, text), now_ns)
+            self.record(e.Alert(kind, text), now_ns)
         order, fill = outcome.order, outcome.fill
         if fill is not None:
             self.risk.filled(fill)
@@ -387,33 +469,37 @@ class Oms:
         A request's validity counts from its intent, however long it waited for the disk: so an order
         that the venue does not know when that time is over never was and never will be.
         """
-        outbox, self.outbox = self.outbox, []
-        gate, ports, window_ns = self.gate, self.ports, self.gate.order_window_ns
-        for out in outbox:
-            lsn, intent_ns, account, command = out
+        outbox = iter(self.outbox)
+        self.outbox = []
+        gate = self.gate
+        ports = self.ports
+        window_ns = gate.order_window_ns
+        for lsn, intent_ns, account, commands in outbox:
             if lsn > durable_lsn:
-                self.outbox = outbox[outbox.index(out) :] + self.outbox
+                self.outbox = [(lsn, intent_ns, account, commands), *outbox, *self.outbox]
                 return
-            # `Gate.deadline_ns`, without its call; asked for each, for sending may close the gate.
+            # `Gate.deadline_ns`, without its call.
             deadline_ns = intent_ns + window_ns
-            if deadline_ns > gate.valid_until_ns:
-                deadline_ns = gate.valid_until_ns
-            if now_ns >= deadline_ns and lsn:
-                reason = "TOO_LATE" if gate.permit(now_ns) else "GATE_CLOSED"
-                self._not_sent(command, reason, f"the right to send ended at {deadline_ns}", now_ns)
-                continue
-            try:
-                ports[account].send(command, deadline_ns)
-            except ExchangeError as error:
-                self._not_sent(command, "NOT_SENT", str(error), now_ns)
-            except TandemError:
-                raise
-            except Exception as error:  # noqa: BLE001 - plugin boundary: the order's fate is asked for
-                self._send_failed(account, command, error, now_ns)
+            for command in commands:
+                # Asked for each, for sending may close the gate.
+                if deadline_ns > gate.valid_until_ns:
+                    deadline_ns = gate.valid_until_ns
+                if now_ns >= deadline_ns and lsn:
+                    reason = "TOO_LATE" if gate.permit(now_ns) else "GATE_CLOSED"
+                    self._not_sent(command, reason, f"the right to send ended at {deadline_ns}", now_ns)
+                    continue
+                try:
+                    ports[account].send(command, deadline_ns)
+                except ExchangeError as error:
+                    self._not_sent(command, "NOT_SENT", str(error), now_ns)
+                except TandemError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - plugin boundary: the order's fate is asked for
+                    self._send_failed(account, command, error, now_ns)
 
     def ask(self, account: str, command: Command, now_ns: int) -> None:
         """Queue a query; it needs no journal entry, for it changes nothing, and passes a closed gate."""
-        self.outbox.append((0, now_ns, account, command))
+        self.outbox.append((0, now_ns, account, (command,)))
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -464,67 +550,6 @@ class Oms:
             slot.level,
             now_ns,
         )
-
-    def _requote(self, channel: Channel, quote: Quote, top: BookTop, now_ns: int) -> bool:
-        """Take a quote whose two orders rest unfilled in its size, where both are to move or both stay.
-
-        This is what a market maker asks most, so it is written as one straight line: it comes to
-        exactly what the rest of `set_quotes` does for it, as tests/core/test_oms_requote.py holds it
-        to. False means that nothing was done.
-        """
-        lane = channel.quoting
-        bid, ask = lane.bids[0], lane.asks[0]
-        buy, sell = bid.order, ask.order
-        bid_price, ask_price, tick, qty = quote.bid, quote.ask, lane.tick_estimate, lane.lot_qty
-        if (
-            buy is None
-            or sell is None
-            or buy.status is not _OPEN  # and so without a fill: see the table in host/core/lifecycle.py
-            or sell.status is not _OPEN
-            or bid_price is None
-            or ask_price is None
-            or not tick <= bid_price < ask_price < _FAR  # NaN fails it too
-            or bid_price + tick > top.ask  # nearer it would have to be kept from crossing
-            or ask_price - tick < top.bid
-            or quote.bid_qty is not lane.raw_qty  # strategies quote the same size object again and again
-            or quote.ask_qty is not lane.raw_qty
-            or buy.qty != qty
-            or sell.qty != qty
-            or len(lane.bids) != 1
-        ):
-            return False
-        bid_ticks = floor(bid_price * lane.inverse_tick + TICK_NOISE)
-        ask_ticks = ceil(ask_price * lane.inverse_tick - TICK_NOISE)
-        bid_move, ask_move = bid_ticks - bid.sent_ticks, ask_ticks - ask.sent_ticks
-        bid_tolerance, ask_tolerance = lane.tolerances(bid_ticks, ask_ticks)
-        bid_stays = -bid_tolerance <= bid_move <= bid_tolerance
-        ask_stays = -ask_tolerance <= ask_move <= ask_tolerance
-        if bid_stays and ask_stays:
-            bid.wanted_ticks, ask.wanted_ticks, bid.wanted_qty, ask.wanted_qty = (
-                bid_ticks,
-                ask_ticks,
-                qty,
-                qty,
-            )
-            return True
-        if (
-            bid_stays
-            or ask_stays
-            or now_ns < bid.backoff_until_ns
-            or now_ns < ask.backoff_until_ns
-            or bid.refusals_in_a_row
-            or ask.refusals_in_a_row
-            or not channel.can_amend
-            or not channel.risk.pass_repriced_pair(bid_ticks * tick, ask_ticks * tick, qty, top, now_ns)
-        ):
-            return False
-        bid.wanted_qty = ask.wanted_qty = qty
-        bid.wanted_ticks = bid.sent_ticks = bid_ticks
-        ask.wanted_ticks = ask.sent_ticks = ask_ticks
-        self._send_pair(
-            channel, buy, bid_ticks * lane.tick, sell, ask_ticks * lane.tick, qty, bid_move > 0, now_ns
-        )
-        return True
 
     def _amend_quotes(
         self, channel: Channel, slots: Sequence[Slot], top: BookTop | None, now_ns: int
@@ -577,7 +602,7 @@ class Oms:
     ) -> None:
         if not changes:
             return
-        self._record(e.AmendSent(tuple(changes), by), now_ns)
+        self.record(e.AmendSent(tuple(changes), by), now_ns)
         risk, lsn, outbox = channel.risk, self.state.lsn, self.outbox
         account, symbol = channel.account, channel.symbol
         self.amends_sent += len(changes)
@@ -587,30 +612,7 @@ class Oms:
             if qty != order.qty:
                 risk.order_changed(order)
             command = AmendOrder(order.client_id, symbol, order.side, price, qty, order.venue_id)
-            outbox.append((lsn, now_ns, account, command))
-
-    def _send_pair(
-        self,
-        channel: Channel,
-        buy: Order,
-        buy_price: Decimal,
-        sell: Order,
-        sell_price: Decimal,
-        qty: Decimal,
-        is_rising: bool,
-        now_ns: int,
-    ) -> None:
-        buy_id, sell_id, symbol, account = buy.client_id, sell.client_id, channel.symbol, channel.account
-        first, second = _Change(buy_id, buy_price, qty), _Change(sell_id, sell_price, qty)
-        if is_rising:  # the side that retreats goes first, as in `set_quotes`
-            first, second = second, first
-        self._record(_AmendSent((first, second)), now_ns)
-        self.amends_sent += 2
-        channel.commands += 2
-        lsn = self.state.lsn
-        move_buy = (lsn, now_ns, account, AmendOrder(buy_id, symbol, _BUY, buy_price, qty, buy.venue_id))
-        move_sell = (lsn, now_ns, account, AmendOrder(sell_id, symbol, _SELL, sell_price, qty, sell.venue_id))
-        self.outbox += (move_sell, move_buy) if is_rising else (move_buy, move_sell)
+            outbox.append((lsn, now_ns, account, (command,)))
 
     def _send_place(
         self,
@@ -628,7 +630,7 @@ class Oms:
     ) -> Order:
         client_id = channel.ids.make()
         account, symbol = channel.account, channel.symbol
-        self._record(
+        self.record(
             e.PlaceSent(
                 client_id,
                 channel.instance,
@@ -655,13 +657,17 @@ class Oms:
                 self.state.lsn,
                 now_ns,
                 account,
-                PlaceOrder(client_id, symbol, side, type_, time_in_force, price, qty, post_only, reduce_only),
+                (
+                    PlaceOrder(
+                        client_id, symbol, side, type_, time_in_force, price, qty, post_only, reduce_only
+                    ),
+                ),
             )
         )
         return order
 
     def _send_cancel(self, order: Order, reason: str, now_ns: int, by: str = "") -> None:
-        self._record(e.CancelSent(order.client_id, reason, by), now_ns)
+        self.record(e.CancelSent(order.client_id, reason, by), now_ns)
         self._cancelling[order.client_id] = (now_ns + CANCEL_AGAIN_NS, reason)
         self.cancels_sent += 1
         self.outbox.append(
@@ -669,7 +675,7 @@ class Oms:
                 self.state.lsn,
                 now_ns,
                 order.account,
-                CancelOrder(order.client_id, order.symbol, order.venue_id),
+                (CancelOrder(order.client_id, order.symbol, order.venue_id),),
             )
         )
 
@@ -689,7 +695,7 @@ class Oms:
         action, client_id = _ACTIONS.get(type(command), "query"), getattr(command, "client_id", "")
         order = self.state.orders.get(client_id)
         text = f"adapter of {account} raised {type(error).__name__} when it sent a {action}: {error}"
-        self._record(e.Alert("adapter_failed", text, "" if order is None else order.instance), now_ns)
+        self.record(e.Alert("adapter_failed", text, "" if order is None else order.instance), now_ns)
         if action != "query":
             self.commit(e.Reported(account, RequestUnanswered(client_id, text, now_ns)), now_ns)
 
@@ -717,7 +723,7 @@ class Oms:
         if text == channel.last_refusal_text and now_ns - channel.last_refusal_ns < REFUSAL_REPEAT_NS:
             return
         channel.last_refusal_text, channel.last_refusal_ns = text, now_ns
-        self._record(
+        self.record(
             e.CommandRefused(channel.instance, channel.account, channel.symbol, action, reason, detail),
             now_ns,
         )

@@ -115,6 +115,7 @@ class QuoteLane:
         "bids",
         "instrument",
         "inverse_tick",
+        "levels",
         "lot_qty",
         "raw_qty",
         "tick",
@@ -128,6 +129,8 @@ class QuoteLane:
         self.set_tolerance(tolerance_bps, tolerance_ticks)
         self.bids: list[Slot] = [Slot(Side.BUY, 0)]
         self.asks: list[Slot] = [Slot(Side.SELL, 0)]
+        self.levels = 1
+        """How many levels there are slots for."""
         self.tick = instrument.tick_size
         self.tick_estimate = float(instrument.tick_size)
         self.inverse_tick = 1.0 / float(instrument.tick_size)
@@ -158,6 +161,7 @@ class QuoteLane:
 
     def grow(self, levels: int) -> None:
         """Make sure that there are slots for so many levels."""
+        self.levels = max(self.levels, levels)
         for level in range(len(self.bids), levels):
             self.bids.append(Slot(Side.BUY, level))
             self.asks.append(Slot(Side.SELL, level))
@@ -214,11 +218,19 @@ class QuoteLane:
         by_bps = int(ticks * self.tolerance_rate)
         return by_bps if by_bps > self.tolerance_ticks else self.tolerance_ticks
 
-    def tolerances(self, bid_ticks: int, ask_ticks: int) -> tuple[int, int]:
-        """Return `tolerance` of both."""
-        least, rate = self.tolerance_ticks, self.tolerance_rate
-        of_bid, of_ask = int(bid_ticks * rate), int(ask_ticks * rate)
-        return of_bid if of_bid > least else least, of_ask if of_ask > least else least
+    def stay(self, bid_ticks: int, ask_ticks: int) -> bool:
+        """Want these prices at the best level if no order has to move for it; else change nothing.
+
+        Both sides have an order that rests in the lane's size. False means that one has to move.
+        """
+        bid, ask = self.bids[0], self.asks[0]
+        if abs(bid_ticks - bid.sent_ticks) > self.tolerance(bid_ticks) or abs(
+            ask_ticks - ask.sent_ticks
+        ) > self.tolerance(ask_ticks):
+            return False
+        bid.wanted_ticks, ask.wanted_ticks = bid_ticks, ask_ticks
+        bid.wanted_qty = ask.wanted_qty = self.lot_qty
+        return True
 
     def _lots(self, qty: Decimal) -> Decimal:
         # Strategies quote the same size object again and again: `want` divides it only once.

@@ -24,6 +24,56 @@ _add, _subtract, _multiply = EXACT.add, EXACT.subtract, EXACT.multiply
 class Lane:
     """The checks of one instance's orders in one symbol on one account; made by `RiskEngine.lane`."""
 
+    # Past 30 attributes an object keeps them in a dictionary of its own, which every check would read.
+    __slots__ = (
+        "_collar",
+        "_collar_bps",
+        "_collar_scope",
+        "_counted",
+        "_exposures",
+        "_highest_buy",
+        "_inventories",
+        "_is_inverse",
+        "_judged_mid",
+        "_judged_ns",
+        "_judged_top",
+        "_live",
+        "_lowest_sell",
+        "_max_age_ns",
+        "_max_age_scope",
+        "_max_notional",
+        "_max_notional_scope",
+        "_max_qty",
+        "_max_qty_scope",
+        "_near_notional",
+        "_needs_price",
+        "_own",
+        "_own_orders",
+        "_pair_collar",
+        "_pair_notional",
+        "_pair_price",
+        "_passed_estimate",
+        "_passed_qty",
+        "_positions",
+        "_rates",
+        "_refuses_self_trade",
+        "_self_trade_scope",
+        "_size",
+        "_unit",
+        "account",
+        "holding",
+        "instance",
+        "instrument",
+        "inventory_ratio",
+        "killed",
+        "loss_scopes",
+        "market",
+        "max_position",
+        "position",
+        "scopes",
+        "symbol",
+    )
+
     def __init__(
         self,
         instance: str,
@@ -55,6 +105,8 @@ class Lane:
         self._live: dict[str, Decimal] = {}
         self._passed_qty: Decimal | None = None
         self._passed_estimate = 0.0
+        self._pair_price = 0.0
+        """Up to here the passed quantity is worth no more than allowed, by a margin for estimates."""
         self._judged_top: BookTop | None = None
         self._judged_ns = -1
         self._judged_mid = 0.0
@@ -172,6 +224,8 @@ class Lane:
                 return self._refuse_qty(qty)
             self._passed_qty = qty
             self._passed_estimate = float(qty) * self._unit
+            # So small that it is 0 as a float? Then the pair's way is not for it.
+            self._pair_price = self._pair_notional / self._passed_estimate if self._passed_estimate else 0.0
         # An estimate settles it, unless it comes near the limit: then the exact product does.
         if (1.0 if self._is_inverse else price_estimate) * self._passed_estimate > self._near_notional:
             notional = qty if self._is_inverse else _multiply(price, qty)
@@ -243,17 +297,17 @@ class Lane:
         a Decimal as a float would cost more than all else here.
         """
         self.market.top = top
-        bid, ask = top.bid, top.ask
+        bid = top.bid
+        ask = top.ask
         mid = (bid + ask) * 0.5
         reach = mid * self._pair_collar
         if (
             self.killed is not None
-            or not 0.0 < bid < ask < _INFINITY
-            or now_ns - top.ts_recv > self._max_age_ns
+            # What is no number, or has no end, fails one of these.
+            or not (0.0 < bid < ask and mid - reach <= sell_estimate <= self._pair_price)
             or buy_estimate > mid + reach
-            or sell_estimate < mid - reach
-            or sell_estimate * self._passed_estimate > self._pair_notional
             or buy_estimate > sell_estimate
+            or now_ns - top.ts_recv > self._max_age_ns
             or qty != self._passed_qty
         ):
             return False

@@ -405,11 +405,11 @@ class TradingState(Struct):
         ts_ns, orders = self.ts_ns, self.orders
         for change in entry.changes:
             order = orders[change.client_id]
-            after = _AFTER_AMEND_SENT.get(order.status)
-            if after is None:
+            if order.status not in _AMENDABLE:
                 return self._move(order, OrderEvent.AMEND_SENT)  # says which move is illegal
-            order.status = after
-            order.pending_price, order.pending_qty = change.price, change.qty
+            order.status = _PENDING_AMEND
+            order.pending_price = change.price
+            order.pending_qty = change.qty
             order.updated_ns = ts_ns
         return None
 
@@ -696,12 +696,11 @@ class TradingState(Struct):
         return None
 
 
-_AFTER_AMEND_SENT: Final = {
-    status: after
-    for status, row in TRANSITIONS.items()
-    if isinstance(after := row.get(OrderEvent.AMEND_SENT), OrderStatus)
-}
-"""The table's column for the most frequent move of a market maker."""
+_PENDING_AMEND: Final = OrderStatus.PENDING_AMEND
+_AMENDABLE: Final = tuple(
+    status for status, row in TRANSITIONS.items() if row.get(OrderEvent.AMEND_SENT) is _PENDING_AMEND
+)
+"""The table's column for the most frequent move of a market maker: this is where it starts from."""
 
 
 def _is_about(ours: Decimal, theirs: Decimal) -> bool:

@@ -84,7 +84,7 @@ class Engine:
         self.risk: Final = RiskEngine(risk_config, state.holding)
         self.fills = 0
         self.oms: Final = Oms(
-            state, self.risk, self.gate, self.record, self._order_changed, self._breach, self.top
+            state, self.risk, self.gate, journal.append, self._order_changed, self._breach, self.top
         )
         self.reconciler: Final = Reconciler(self.oms, settings.order_id_prefix)
         self.feeds: dict[str, AccountFeed] = {}
@@ -148,13 +148,15 @@ class Engine:
 
     def end_turn(self, now_ns: int, started_ns: int) -> None:
         """Write what the turn journaled, then let its commands out."""
-        self.depth -= 1
-        if self.depth:
+        if self.depth != 1:
+            self.depth -= 1
             return
-        oms, journal = self.oms, self.journal
+        # It stays 1 while we send: answers that come meanwhile belong to this turn.
+        oms = self.oms
+        journal = self.journal
         if journal.last_lsn == journal.flushed_lsn and not oms.outbox and not self.after_turn:
+            self.depth = 0
             return
-        self.depth = 1  # answers that come while we send belong to this turn
         try:
             while True:  # write first, send second; once more for what sending itself led to
                 if self.after_turn:
@@ -163,11 +165,11 @@ class Engine:
                     # In the same write as what the strategies heard: neither is ever there alone.
                     self.roster.save_touched(now_ns)
                 journal.flush()
-                waiting = len(oms.outbox)
-                if waiting:
+                outbox = oms.outbox
+                if outbox:
                     oms.flush(now_ns, journal.durable_lsn)
                 is_written = journal.last_lsn == journal.flushed_lsn
-                if is_written and not self.after_turn and len(oms.outbox) in (0, waiting):
+                if is_written and not self.after_turn and (not oms.outbox or len(oms.outbox) == len(outbox)):
                     break  # what is left waits for the disk
             sent = oms.orders_sent + oms.amends_sent
             if sent != self._sent_before:
@@ -193,7 +195,7 @@ class Engine:
 
     def record(self, entry: e.Entry, now_ns: int) -> Outcome | None:
         """Append an entry and apply it: the only way in which trading state changes."""
-        return self.state.apply(self.journal.append(entry, now_ns), now_ns, entry)
+        return self.oms.record(entry, now_ns)
 
     def release_durable(self) -> None:
         """Send what waited for the disk; called on the loop when more entries became durable."""

@@ -29,20 +29,20 @@ class OwnEvent(Struct, frozen=True):
 class EventHistory:
     """The latest events of one account; `sequence` counts all there ever were."""
 
-    __slots__ = ("_events", "sequence")
+    __slots__ = ("events", "sequence")
 
     def __init__(self) -> None:
-        self._events: deque[Any] = deque(maxlen=HISTORY_EVENTS)
+        self.events: deque[Any] = deque(maxlen=HISTORY_EVENTS)
         self.sequence = 0
 
     def add(self, event: Any) -> None:
         """Remember one event."""
-        self._events.append(event)
+        self.events.append(event)
         self.sequence += 1
 
     def since(self, sequence: int) -> list[Any]:
         """Return the events after the one with that sequence, as far back as they are kept."""
         # From the newest backwards: a deque is slow to walk to its end from its beginning.
-        latest = list(islice(reversed(self._events), self.sequence - sequence))
+        latest = list(islice(reversed(self.events), self.sequence - sequence))
         latest.reverse()
         return latest

@@ -133,22 +133,32 @@ class Instance:
         """State the wanted quotes, best level first; an empty sequence pulls them."""
         if not self.is_trading:
             return
-        channel = self.channels.get(symbol)
-        if channel is None:
-            channel = self._channel(symbol)
+        channel = self.channels.get(symbol) or self._channel(symbol)
         feed = self.feeds[symbol]
-        if self.models and quotes:
-            assert feed.features is not None  # made together with the models' instance
-            features = feed.features.features(channel.risk.inventory_ratio)
+        book = feed.book
+        top = None if book.top_fault else book.top
+        models = self.models
+        engine = self._engine
+        if models and quotes:
+            maker = feed.features
+            assert maker is not None  # made together with the models' instance
+            features = maker.features(channel.risk.inventory_ratio)
+            if len(quotes) == 1:
+                quote = quotes[0]
+                for model in models:
+                    quote = model.adjust(features, quote)
+                engine.oms.set_quote(channel, quote, top, engine.now_ns)
+                return
             adjusted = []
             for quote in quotes:
-                for model in self.models:
+                for model in models:
                     quote = model.adjust(features, quote)  # noqa: PLW2901 - each model sees the last one's
                 adjusted.append(quote)
             quotes = adjusted
-        book = feed.book
-        engine = self._engine
-        engine.oms.set_quotes(channel, quotes, None if book.top_fault else book.top, engine.now_ns)
+        if len(quotes) == 1:
+            engine.oms.set_quote(channel, quotes[0], top, engine.now_ns)
+        else:
+            engine.oms.set_quotes(channel, quotes, top, engine.now_ns)
 
     def place(self, request: OrderRequest) -> str:
         """Send one order and return its client order id; raise `OrderRefused` if it may not go."""

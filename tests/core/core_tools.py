@@ -128,7 +128,7 @@ class Core:
             self.state,
             self.risk,
             Gate(WINDOW_NS),
-            self.record,
+            self.append,
             lambda order, fill: self.heard.append((order, fill)),
             lambda refusal, _instance: self.breaches.append(refusal),
             lambda _account, symbol: self.tops[symbol],
@@ -163,11 +163,15 @@ class Core:
 
     # -- what a runtime does ---------------------------------------------------------------------
 
-    def record(self, entry: e.Entry, now_ns: int) -> Outcome | None:
-        """Append an entry and apply it."""
+    def append(self, entry: e.Entry, now_ns: int) -> int:
+        """Append an entry and return its LSN."""
         lsn = self.journal.append(entry, now_ns)
         self.records.append(e.Record(lsn, now_ns, entry))
-        return self.state.apply(lsn, now_ns, entry)
+        return lsn
+
+    def record(self, entry: e.Entry, now_ns: int) -> Outcome | None:
+        """Append an entry and apply it."""
+        return self.oms.record(entry, now_ns)
 
     def turn(self) -> None:
         """Write, then send, until there is nothing more to do."""
@@ -182,7 +186,10 @@ class Core:
     def quote(self, *quotes: Quote, instance: str = INSTANCE, symbol: str = BTC) -> None:
         """Want these quotes."""
         channel = self.channels[instance, symbol]
-        self.oms.set_quotes(channel, quotes, self.tops[symbol], self.now_ns)
+        if len(quotes) == 1:
+            self.oms.set_quote(channel, quotes[0], self.tops[symbol], self.now_ns)
+        else:
+            self.oms.set_quotes(channel, quotes, self.tops[symbol], self.now_ns)
         self.turn()
 
     def place(self, request: OrderRequest, instance: str = INSTANCE) -> str:

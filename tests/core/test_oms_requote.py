@@ -1,5 +1,6 @@
 """The straight line for a quote whose two orders both move does what the general path does."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from random import Random
@@ -13,6 +14,7 @@ from msgspec import structs
 from host.api import (
     AmendOrder,
     AmendRejected,
+    BookTop,
     CancelOrder,
     Command,
     OrderAccepted,
@@ -24,7 +26,7 @@ from host.api import (
     RejectReason,
 )
 from host.core import entries as e
-from host.core.oms import Oms
+from host.core.oms import Channel, Oms
 from host.core.risk_exposure import RateWindow
 from host.journal import read
 from tests.core.core_tools import BTC, INSTANCE, MS, SECOND, START_NS, Core, top
@@ -55,8 +57,17 @@ def accept(core: Core) -> None:
 class GeneralOms(Oms):
     """An OMS without the straight line."""
 
-    def _requote(self, *_: object) -> bool:
-        return False
+    def set_quote(self, channel: Channel, quote: Quote, top: BookTop | None, now_ns: int) -> None:
+        self.set_quotes(channel, (quote,), top, now_ns)
+
+
+class WatchedOms(Oms):
+    """An OMS that only says what it leaves to the general way."""
+
+    left: Sequence[Quote] | None = None
+
+    def set_quotes(self, channel: Channel, quotes: Sequence[Quote], top: BookTop | None, now_ns: int) -> None:
+        self.left = quotes
 
 
 class Move(NamedTuple):
@@ -208,7 +219,10 @@ def test_straight_line_leaves_all_else_alone(tmp_path: Path, wanted: Quote, is_t
         core.quote(quote(99.0, 101.0))
         accept(core)
         lsn, channel, market = core.journal.last_lsn, core.channels[INSTANCE, BTC], core.tops[BTC]
-        assert core.oms._requote(channel, wanted, market, core.now_ns) is is_taken
+        core.oms.__class__ = WatchedOms
+        assert isinstance(core.oms, WatchedOms)
+        core.oms.set_quote(channel, wanted, market, core.now_ns)
+        assert core.oms.left == (None if is_taken else (wanted,))
         if not is_taken:
             assert (core.journal.last_lsn, core.oms.outbox) == (lsn, [])
 
