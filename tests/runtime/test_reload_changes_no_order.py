@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from reload_tools import ReloadDesk, taking
 
 from host.api import AmendOrder, BookTop, CancelOrder, Fill, NoParams, PlaceOrder, Quote, State, Strategy
+from host.core import entries as e
 from host.core.entries import InstanceState, VersionState
 from host.runtime.reload import ProbationLimits, ReloadSettings
 
@@ -212,6 +213,11 @@ class Comparison:
             for desk in (self.rig.desk, self.desk)
         )
         assert sent == wanted
+        closing, wanted_closing = (
+            [(entry.scope, entry.is_on) for entry in desk.entries if isinstance(entry, e.FlattenSet)]
+            for desk in (self.rig.desk, self.desk)
+        )
+        assert closing == wanted_closing
         state, reference = self.state, self.reference.state
         assert (state.books, state.fills, state.traded) == (
             reference.books,
