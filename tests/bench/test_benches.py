@@ -108,3 +108,11 @@ def test_replay_without_recordings_says_where_it_looked(tmp_path: Path) -> None:
     done = run("bench/replay.py", marketdata=tmp_path)
     assert done.returncode == 1
     assert str(tmp_path) in done.stderr and "TANDEM_MARKETDATA" in done.stderr
+
+
+def test_control_compares_calls_with_an_echo_and_trading_with_and_without_watchers() -> None:
+    smallest = ("--runs", "1", "--rounds", "20", "--seconds", "0.3", "--entries", "1000")
+    found = result("-m", "bench.control", *smallest)
+    assert found.keys() >= {"unary_us", "echo_us", "ratio_p50", "watch_msgs_per_s", "tick_to_order_ratio_p99"}
+    assert 0 < found["unary_us"]["p50"] <= found["unary_us"]["p99"]
+    assert found["watch_msgs_per_s"] > 0
