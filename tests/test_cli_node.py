@@ -53,6 +53,18 @@ def test_release_is_journaled_and_lets_orders_through() -> None:
     assert json.loads(run("status", "--json").stdout)["kill_switches"] == {}
 
 
+def test_release_ends_the_closing_of_positions_too() -> None:
+    with Journal.open("data/journal", node="n") as journal:
+        journal.append(e.FlattenSet("account:paper", True, "daily_loss"), T0)
+        journal.flush()
+    assert run("release", "account:paper", "--yes").exit_code == 0
+    entries = [record.entry for record in read("data/journal")][-2:]
+    assert entries == [
+        e.FlattenSet("account:paper", False, "released by the operator"),
+        e.KillSwitchSet("account:paper", False, "released by the operator"),
+    ]
+
+
 def test_release_asks_first_and_changes_nothing_when_refused() -> None:
     before = last_entry()
     result = CliRunner().invoke(main, ["node", "release", "account:paper"], input="n\n")

@@ -66,7 +66,7 @@ def release(scope: str, path: Path | None, env: str | None, data_dir: Path | Non
 
     SCOPE is node, account:NAME, instance:NAME or symbol:NAME, as `tandem node status` shows it.
     """
-    from host.core.entries import KillSwitchSet
+    from host.core.entries import FlattenSet, KillSwitchSet
 
     with _journal(path, env, data_dir) as (journal, state):
         reason = state.kill_switches.get(scope)
@@ -75,6 +75,8 @@ def release(scope: str, path: Path | None, env: str | None, data_dir: Path | Non
             raise Refused(f"no kill switch is on for {scope}; on are: {known}")
         if not yes:
             click.confirm(f"{scope} was stopped because of {reason}. Allow its orders again?", abort=True)
+        if scope in state.flattening:  # or the next start would go on to close what is opened anew
+            _write(journal, state, FlattenSet(scope, False, "released by the operator"))
         _write(journal, state, KillSwitchSet(scope, False, "released by the operator"))
         click.echo(f"{scope} may send orders again from the next start")
 
