@@ -119,10 +119,10 @@ def test_the_positions_of_each_instance_are_closed_by_itself_and_only_inside_the
 
 def test_a_thin_book_takes_more_than_one_order(desk: Desk, venue: Taker) -> None:
     hold(desk, "1")
-    venue.depth = D("0.4")
+    venue.depth = D("0.125")
     flatten(desk)
-    desk.advance(3.0)
-    assert [c.qty for c in venue.closing] == [D(1), D("0.6"), D("0.2")]
+    desk.advance(10.0)
+    assert [c.qty for c in venue.closing] == [D(1) - n * D("0.125") for n in range(8)]
     assert ends(desk) == ["flat"]
 
 
@@ -167,6 +167,23 @@ def test_an_order_that_may_still_fill_is_waited_for(desk: Desk, venue: Taker) ->
     desk.advance(10.0)
     assert qty_of(desk) == 0
     assert not venue.open()
+    assert ends(desk) == ["flat"]
+
+
+def test_a_scope_without_a_position_is_flat_only_once_no_order_may_open_one(desk: Desk, venue: Taker) -> None:
+    order = desk.engine.by_hand.place(
+        ACCOUNT, OrderRequest(symbol=BTC, side=Side.BUY, qty=D(1), price=D(58_000)), "ann"
+    )
+    desk.settle()
+    venue.is_deaf = True
+    flatten(desk)
+    desk.advance(2.0)
+    assert desk.engine.state.flattening
+    venue.is_deaf = False
+    venue.trade(venue.orders[order.client_id], "1")
+    desk.settle()
+    desk.advance(2.0)
+    assert qty_of(desk) == 0
     assert ends(desk) == ["flat"]
 
 
