@@ -774,7 +774,7 @@ def run(desk: Desk, number: int, kind: str, pick: int, amount: int, side: Side) 
         elif kind == "amended" and order.pending_qty is not None:
             order.price, order.qty = order.pending_price, order.pending_qty
             order.pending_price = order.pending_qty = None
-            if not order.remaining:  # the part that was to stay filled meanwhile
+            if order.remaining <= 0:  # the part that was to stay filled meanwhile
                 order.status = OrderStatus.FILLED
         elif kind == "end":
             order.status = OrderStatus.CANCELLED

@@ -9,11 +9,13 @@ from typing import Any, ClassVar
 
 import pytest
 from desk_tools import BTC, Desk, Quoter
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from host.api import Adjustment, AsyncQuoteModel, Features, NoParams, Quote, QuoteModel, TandemError
 from host.core.entries import InstanceState
 from host.runtime.clock import VirtualClock
-from host.runtime.models import ModelStage
+from host.runtime.models import SAMPLE_EVERY, SAMPLES_KEPT, ModelStage, apply_adjustment
 
 FEATURES = Features(1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
 QUOTE = Quote(99.0, Decimal(1), 101.0, Decimal(2))
@@ -71,6 +73,49 @@ def test_side_that_is_not_quoted_stays_out() -> None:
 
     assert adjusted.bid == pytest.approx(99.099)
     assert adjusted.ask is None
+
+
+numbers = st.sampled_from([-1.0, 0.0, 0.5, 1.0, 2.0, math.nan, math.inf]) | st.floats(-10.0, 10.0)
+prices = st.none() | st.floats(0.0, 1e6)
+
+
+@given(shift=numbers, scale=numbers, bid_scale=numbers, ask_scale=numbers, bid=prices, ask=prices)
+@example(shift=0.0, scale=1.0, bid_scale=1.0, ask_scale=1.0, bid=99.1, ask=101.3)
+@example(shift=3.0, scale=1.0, bid_scale=1.0, ask_scale=0.0, bid=99.1, ask=101.3)
+@example(shift=3.0, scale=1.7, bid_scale=1.0, ask_scale=1.0, bid=99.1, ask=None)
+def test_adjusted_quote_is_what_its_definition_says(
+    shift: float, scale: float, bid_scale: float, ask_scale: float, bid: float | None, ask: float | None
+) -> None:
+    adjustment = Adjustment(shift, scale, bid_scale, ask_scale)
+    is_sane = (
+        math.isfinite(shift)
+        and 0.0 < scale < math.inf
+        and 0.0 <= bid_scale < math.inf
+        and 0.0 <= ask_scale < math.inf
+    )
+    wanted = None
+    if is_sane:
+        prices = [bid, ask]
+        if bid is not None and ask is not None and scale != 1.0:
+            middle, half = (bid + ask) * 0.5, (ask - bid) * 0.5 * scale
+            prices = [middle - half, middle + half]
+        low, high = (None if price is None else price * (1.0 + shift * 1e-4) for price in prices)
+        sizes = [Decimal(str(each)) for each in (bid_scale, ask_scale)]
+        wanted = Quote(low, Decimal(3) * sizes[0], high, Decimal(4) * sizes[1])
+    assert apply_adjustment(adjustment, Quote(bid, Decimal(3), ask, Decimal(4))) == wanted
+
+
+def test_recent_questions_are_all_kept_until_there_are_enough_and_then_a_few() -> None:
+    model = stage(Adjustment(10.0))
+    for number in range(SAMPLES_KEPT + 4 * SAMPLE_EVERY):
+        model.adjust(FEATURES, Quote(99.0 + number, Decimal(1), 1e6, Decimal(2)))
+    kept = [quote.bid for _, quote, _ in model.recent]
+    assert len(kept) == SAMPLES_KEPT
+    late = [
+        99.0 + number for number in range(SAMPLES_KEPT - 1, SAMPLES_KEPT + 4 * SAMPLE_EVERY, SAMPLE_EVERY)
+    ]
+    assert kept[-5:] == late
+    assert kept[:-5] == [99.0 + number for number in range(4, SAMPLES_KEPT - 1)]
 
 
 @pytest.mark.parametrize(
