@@ -289,7 +289,7 @@ class StageReport(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
-    """capture, validate, restore, warm up, swap, probation, promote, retire, roll back."""
+    """capture, validate, restore, warm_up, swap, probation, promote, retire or roll_back."""
     outcome: Global___StageOutcome.ValueType
     """How it ended."""
     detail: _builtins.str
