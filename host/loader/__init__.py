@@ -12,6 +12,7 @@ from host.loader.params import InstanceFailed, ParamsInvalid, decode_params, mak
 from host.loader.probe import ProbeResult, probe
 from host.loader.problem import PluginProblem, PluginRejected, UnknownPlugin
 from host.loader.scaffold import ScaffoldRefused, scaffold
+from host.loader.schema import located
 from host.loader.settle import NotStable, settle, settle_files
 from host.loader.source import CompiledVersion
 from host.loader.stages import Outcome, Stage, StageReport
@@ -49,6 +50,7 @@ __all__ = [
     "decode_params",
     "discover",
     "import_version",
+    "located",
     "make",
     "probe",
     "scaffold",

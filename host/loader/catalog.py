@@ -10,7 +10,7 @@ from types import ModuleType
 import pluggy
 
 from host.loader.capture import Version, capture
-from host.loader.contract import check_signatures
+from host.loader.contract import check_signatures, class_line
 from host.loader.discover import discover
 from host.loader.importer import import_version, problem_of, unload
 from host.loader.offers import Kind, Offer, collect_offers, new_manager
@@ -168,6 +168,19 @@ class Catalog:
             [offered for offered_kind, offered in self._offers if offered_kind is kind],
             [problem for problem in self.problems if problem.plugin == plugin],
         )
+
+    def find_after(self, before: "Catalog", kind: Kind, name: str, version: Version) -> Offer:
+        """Return what `version` offers in the place of an offer of the catalog `before`.
+
+        Raises `PluginRejected`, which names the class that took its place, where there is none.
+        """
+        try:
+            return self.find(kind, name)
+        except UnknownPlugin as error:
+            known = {offer.name for offer in before.offers_of(version.name)}
+            new = [o for o in self.offers_of(version.name) if o.kind is kind and o.name not in known]
+            place = class_line(version, new[0].cls) if new else {}
+            raise PluginRejected([version.problem(str(error), **place)]) from None
 
     def _try(self, step: Callable[[], object]) -> None:
         try:

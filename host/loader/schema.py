@@ -11,7 +11,7 @@ from host.loader.offers import Kind, Offer
 from host.loader.params import InstanceFailed, ParamsInvalid, decode_params, make
 from host.loader.problem import PluginProblem, PluginRejected
 
-__all__ = ["check_construction", "check_params", "check_state"]
+__all__ = ["check_construction", "check_params", "check_state", "located"]
 
 
 def check_params(offer: Offer) -> str:
@@ -106,6 +106,12 @@ def check_construction(offer: Offer) -> str:
     except InstanceFailed as error:
         raise PluginRejected([error.problem]) from None
     return f"{offer.cls.__name__}({offer.cls.params_type.__name__}())"
+
+
+def located(offer: Offer, error: ParamsInvalid) -> PluginRejected:
+    """Return a refusal of configured parameters that names where the plugin declares them."""
+    field = error.field.removeprefix("params.").partition(".")[0]
+    return _rejected(offer, offer.cls.params_type, str(error), "change one of them", field)
 
 
 def _rejected(offer: Offer, cls: type[Any], cause: str, next_step: str, field: str = "") -> PluginRejected:

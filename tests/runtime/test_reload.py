@@ -76,7 +76,7 @@ def test_removed_parameter_that_is_configured_is_refused_by_name(rig: ReloadDesk
     report = rig.save(maker().replace("size: int = 1", "lots: int = 1").replace("params.size", "params.lots"))
 
     assert report.state is VersionState.REFUSED
-    assert 'instance "mm": params.size is not a parameter' in report.reason
+    assert 'maker.py:6: instance "mm": params.size is not a parameter' in report.reason
     assert report.stages[-1].stage is Stage.RESTORE
     assert instance.strategy is strategy
     rig.tops(1, 60_100.0)
@@ -88,7 +88,10 @@ def test_parameter_whose_type_changed_is_refused_by_name(rig: ReloadDesk) -> Non
 
     report = rig.save(maker().replace("size: int = 1", 'size: str = "1"'))
 
-    assert report.reason == 'instance "mm": params.size must be of type str, was 2 (int)'
+    assert report.reason == (
+        'plugin maker: maker.py:7: instance "mm": params.size must be of type str, was 2 (int); '
+        "change one of them"
+    )
     assert rig.desk.alerts("reload_refused") == [
         f"plugin maker {report.digest[:12]}: restore: {report.reason}"
     ]
@@ -561,7 +564,7 @@ def test_class_that_instances_name_and_the_new_version_lacks_is_a_refusal(tmp_pa
 
     report = rig.save(two.replace("class Maker(", "class Quoter(").replace("(Maker):", "(Quoter):"))
 
-    assert 'no strategy plugin is named "maker.Maker"' in report.reason
+    assert 'plugin maker: maker.py:13: no strategy plugin is named "maker.Maker"' in report.reason
     assert report.state is VersionState.REFUSED
     rig.close()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from msgspec import Struct
 
 from host.api import ExchangeAdapter, Params, QuoteModel, Strategy
-from host.loader import Catalog, Offer, Version, decode_params, make
+from host.loader import Catalog, Offer, ParamsInvalid, Version, decode_params, located, make
 from host.runtime.instance import Instance
 from host.runtime.reload.adapters import AdapterRevision, AdapterUse
 from host.runtime.reload.models import ModelRevision, ModelUse
@@ -170,7 +170,7 @@ class Uses:
             StrategyRevision(
                 self._engine,
                 instance,
-                functools.partial(self._make, catalog, instance.instance),
+                functools.partial(self._make, catalog, version, instance.instance),
                 functools.partial(self.params, instance.instance, catalog),
                 version.digest,
                 limits,
@@ -179,11 +179,11 @@ class Uses:
             for instance in self.instances(plugin)
         ]
         for instance, place, model_use in self._model_places(plugin):
-            make_model = functools.partial(self._make_model, catalog, model_use, instance.instance)
+            make_model = functools.partial(self._make_model, catalog, version, model_use, instance.instance)
             revisions.append(ModelRevision(self._engine.clock, instance, place, make_model, limits))
         # Last, because they take longest and are to be fresh at the swap.
         for account, adapter_use in self._accounts(plugin):
-            make_adapter = functools.partial(self._make_adapter, catalog, adapter_use, account)
+            make_adapter = functools.partial(self._make_adapter, catalog, version, adapter_use, account)
             revisions.append(AdapterRevision(self._engine, account, make_adapter, limits, on_adapter_fault))
         return revisions
 
@@ -208,17 +208,28 @@ class Uses:
             if use.offer.version.name == plugin and account in self._engine.feeds
         ]
 
-    def _make(self, catalog: Catalog, instance: str) -> Strategy[Any]:
-        use = self.strategies[instance]
-        strategy: Strategy[Any] = make(catalog.strategy(use.offer.name), use.params, instance=instance)
+    def _make(self, catalog: Catalog, version: Version, instance: str) -> Strategy[Any]:
+        strategy: Strategy[Any] = self._made(catalog, version, self.strategies[instance], instance)
         return strategy
 
-    def _make_model(self, catalog: Catalog, use: ModelUse, instance: str) -> QuoteModel[Any]:
-        name = use.offer.name
-        model: QuoteModel[Any] = make(catalog.model(name), use.params, instance=f"{instance}, model {name}")
+    def _make_model(
+        self, catalog: Catalog, version: Version, use: ModelUse, instance: str
+    ) -> QuoteModel[Any]:
+        model: QuoteModel[Any] = self._made(catalog, version, use, f"{instance}, model {use.offer.name}")
         return model
 
-    def _make_adapter(self, catalog: Catalog, use: AdapterUse, account: str) -> ExchangeAdapter[Any]:
-        offer = catalog.exchange(use.offer.name)
-        adapter: ExchangeAdapter[Any] = make(offer, use.params, instance=f"account {account}")
+    def _make_adapter(
+        self, catalog: Catalog, version: Version, use: AdapterUse, account: str
+    ) -> ExchangeAdapter[Any]:
+        adapter: ExchangeAdapter[Any] = self._made(catalog, version, use, f"account {account}")
         return adapter
+
+    def _made(
+        self, catalog: Catalog, version: Version, use: StrategyUse | ModelUse | AdapterUse, who: str
+    ) -> Any:
+        """Construct for a use what a version offers in its place; a refusal names file and line."""
+        offer = catalog.find_after(self.catalog, use.offer.kind, use.offer.name, version)
+        try:
+            return make(offer, use.params, instance=who)
+        except ParamsInvalid as error:
+            raise located(offer, error) from None
