@@ -1,5 +1,7 @@
 """Wherever a reload is cut off: the node comes back to the version that earned its place."""
 
+import asyncio
+import importlib
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -11,9 +13,9 @@ from reload_tools import PLUGIN, ReloadDesk, maker
 from host.core import entries as e
 from host.core.entries import InstanceState, VersionState
 from host.core.state import PluginRecord
-from host.loader import Version
+from host.loader import Catalog, Version
 from host.runtime.instance import Instance
-from host.runtime.reload import ProbationLimits, ReloadSettings
+from host.runtime.reload import ProbationLimits, Reloader, ReloadSettings
 from host.runtime.reload.restart import choose_version
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
@@ -297,3 +299,43 @@ def test_state_in_the_journal_is_the_permanent_versions_while_another_is_on_prob
     assert rig.moves()[-1] is VersionState.PERMANENT
     assert saved[-1].state_version == 2
     rig.close()
+
+
+def test_plugin_of_an_installed_package_is_what_is_installed_whatever_ran_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "maker_package_of_this_test"
+    site = tmp_path / "site"
+    info = site / f"{module}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (site / f"{module}.py").write_text(maker())
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[tandem.plugins]\ninstalled = {module}\n")
+    monkeypatch.syspath_prepend(site)
+    importlib.invalidate_caches()
+    rig = ReloadDesk(tmp_path)
+    rig.write(maker())
+    rig.load()
+    rig.reloader.close()
+    rig.reloader = Reloader(rig.desk.engine, Catalog.load([rig.plugins]), rig.settings, no_probe, rig._keep)
+    installed = rig.reloader.catalog.versions["installed"]
+    rig.desk.engine.begin_turn(rig.desk.clock.now_ns())
+    rig.desk.engine.record(e.VersionMoved("installed", A, VersionState.PERMANENT, "as of old"), 1)
+    rig.desk.engine.end_turn(rig.desk.clock.now_ns(), 0)
+
+    rig.reloader.note_running(installed)
+    rig.reloader.note_running(installed)
+
+    assert [m.digest for m in rig.desk.entries if isinstance(m, e.VersionMoved)] == [A, installed.digest]
+    assert installed.digest not in rig.kept, "a restart runs what is installed then"
+
+    async def read() -> Version:
+        return Version("installed", installed.root, B, {"maker.py": b""})
+
+    report = asyncio.run(rig.reloader.reload("installed", read))
+    assert report.state is VersionState.REFUSED and "RESTART_REQUIRED" in report.reason
+    rig.close()
+
+
+async def no_probe(_version: Version) -> None:
+    raise AssertionError("nothing of an installed package is imported anew")
