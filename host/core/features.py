@@ -41,13 +41,14 @@ class FeatureMaker:
         "_flow_ns",
         "_flow_rate",
         "_flow_signed",
+        "_imbalance",
         "_mean",
         "_mean_rate",
         "_mid",
         "_mid_ns",
         "_sample_mid",
         "_sample_ns",
-        "_top",
+        "_spread_bps",
         "_var_rate",
         "_var_span_s",
         "_var_sum",
@@ -65,8 +66,9 @@ class FeatureMaker:
         self._var_rate = -_LN2 / (volatility_half_life_s * 1e9)
         self._flow_rate = -_LN2 / (flow_half_life_s * 1e9)
         self._mean_rate = -_LN2 / (momentum_half_life_s * 1e9)
-        self._top: BookTop | None = None
+        # The mid is 0 until there is one.
         self._mid = self._mean = self._sample_mid = 0.0
+        self._imbalance = self._spread_bps = 0.0
         self._mid_ns = self._sample_ns = self._flow_ns = 0
         self._var_sum = self._var_span_s = 0.0
         self._flow_signed = self._flow_abs = self._flow = 0.0
@@ -74,9 +76,13 @@ class FeatureMaker:
 
     def on_book(self, top: BookTop) -> None:
         """Take a new top of book; its prices must be positive, as `Book` sees to."""
-        mid = (top.bid + top.ask) * 0.5
+        bid = top.bid
+        ask = top.ask
+        bid_size = top.bid_size
+        ask_size = top.ask_size
+        mid = (bid + ask) * 0.5
         now = top.ts_recv
-        if self._top is None:
+        if not self._mid:
             self._mean = self._sample_mid = mid
             self._mid_ns = self._sample_ns = now
         elif now > self._mid_ns:
@@ -86,8 +92,10 @@ class FeatureMaker:
             self._mid_ns = now
             if now - self._sample_ns >= _VOLATILITY_SAMPLE_NS:
                 self._sample_volatility(mid, now)
-        self._top = top
         self._mid = mid
+        size = bid_size + ask_size
+        self._imbalance = (bid_size - ask_size) / size if size > 0.0 else 0.0
+        self._spread_bps = (ask - bid) / mid * 1e4
 
     def on_trade(self, trade: Trade) -> None:
         """Take a public trade."""
@@ -121,14 +129,11 @@ class FeatureMaker:
         `MOMENTUM_HALF_LIFE_S`.
         """
         # Flow and volatility were worked out when they last changed, far less often than quotes do.
-        top = self._top
-        if top is None:
-            return Features(0.0, 0.0, 0.0, 0.0, self._flow, 0.0, inventory_ratio)
         mid = self._mid
-        bid_size, ask_size = top.bid_size, top.ask_size
-        size = bid_size + ask_size
-        imbalance = (bid_size - ask_size) / size if size > 0.0 else 0.0
-        spread_bps = (top.ask - top.bid) / mid * 1e4
+        if not mid:
+            return Features(0.0, 0.0, 0.0, 0.0, self._flow, 0.0, inventory_ratio)
+        imbalance = self._imbalance
+        spread_bps = self._spread_bps
         return Features(
             spread_bps,
             imbalance,

@@ -212,8 +212,8 @@ class Oms:
         general way comes to; whatever is not so simple goes there.
         """
         lane = channel.quoting
-        bid = lane.bids[0]
-        ask = lane.asks[0]
+        bid = lane.best_bid
+        ask = lane.best_ask
         buy = bid.order
         sell = ask.order
         bid_price = quote.bid

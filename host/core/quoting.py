@@ -112,6 +112,8 @@ class QuoteLane:
 
     __slots__ = (
         "asks",
+        "best_ask",
+        "best_bid",
         "bids",
         "instrument",
         "inverse_tick",
@@ -129,6 +131,8 @@ class QuoteLane:
         self.set_tolerance(tolerance_bps, tolerance_ticks)
         self.bids: list[Slot] = [Slot(Side.BUY, 0)]
         self.asks: list[Slot] = [Slot(Side.SELL, 0)]
+        self.best_bid = self.bids[0]
+        self.best_ask = self.asks[0]
         self.levels = 1
         """How many levels there are slots for."""
         self.tick = instrument.tick_size
@@ -223,7 +227,7 @@ class QuoteLane:
 
         Both sides have an order that rests in the lane's size. False means that one has to move.
         """
-        bid, ask = self.bids[0], self.asks[0]
+        bid, ask = self.best_bid, self.best_ask
         if abs(bid_ticks - bid.sent_ticks) > self.tolerance(bid_ticks) or abs(
             ask_ticks - ask.sent_ticks
         ) > self.tolerance(ask_ticks):

@@ -55,6 +55,7 @@ class Lane:
         "_passed_estimate",
         "_passed_qty",
         "_positions",
+        "_rate_windows",
         "_rates",
         "_refuses_self_trade",
         "_self_trade_scope",
@@ -160,6 +161,7 @@ class Lane:
             (s, s.limits.max_open_orders) for s in scopes if s.limits.max_open_orders is not None
         ]
         self._rates = [(s.rate, s) for s in scopes if s.rate is not None]
+        self._rate_windows = tuple(rate for rate, _ in self._rates)
         said = [scope for scope in scopes if scope.limits.self_trade is not None]
         refusing = [scope for scope in said if scope.limits.self_trade is SelfTrade.REFUSE]
         self._refuses_self_trade = not said or bool(refusing)
@@ -311,7 +313,7 @@ class Lane:
             or qty != self._passed_qty
         ):
             return False
-        for rate, _ in self._rates:
+        for rate in self._rate_windows:
             if not rate.take_two(now_ns):
                 self._give_back_two(rate)
                 return False
@@ -323,7 +325,7 @@ class Lane:
             rate.give_back()
 
     def _give_back_two(self, full: RateWindow) -> None:
-        for rate, _ in self._rates:
+        for rate in self._rate_windows:
             if rate is full:
                 return
             rate.give_back()

@@ -119,7 +119,10 @@ class Instance:
 
     def inventory_ratio(self, symbol: str) -> float:
         """Return position / position limit, −1 to 1 (0 where no limit is configured)."""
-        return (self.channels.get(symbol) or self._channel(symbol)).risk.inventory_ratio
+        try:
+            return self.channels[symbol].risk.inventory_ratio
+        except KeyError:
+            raise self._unknown(symbol) from None
 
     def open_orders(self, symbol: str | None = None) -> list[Order]:
         """Return this instance's orders that may still trade."""
@@ -133,7 +136,10 @@ class Instance:
         """State the wanted quotes, best level first; an empty sequence pulls them."""
         if not self.is_trading:
             return
-        channel = self.channels.get(symbol) or self._channel(symbol)
+        try:
+            channel = self.channels[symbol]
+        except KeyError:
+            raise self._unknown(symbol) from None
         feed = self.feeds[symbol]
         book = feed.book
         top = None if book.top_fault else book.top
@@ -251,11 +257,14 @@ class Instance:
     def _channel(self, symbol: str) -> Channel:
         channel = self.channels.get(symbol)
         if channel is None:
-            known = ", ".join(self.symbols)
-            raise OrderRefused(
-                "UNKNOWN_SYMBOL", f"instance {self.instance} trades {known}, was asked for {symbol}"
-            )
+            raise self._unknown(symbol)
         return channel
+
+    def _unknown(self, symbol: str) -> OrderRefused:
+        known = ", ".join(self.symbols)
+        return OrderRefused(
+            "UNKNOWN_SYMBOL", f"instance {self.instance} trades {known}, was asked for {symbol}"
+        )
 
 
 SECOND_NS: Final = 1_000_000_000
