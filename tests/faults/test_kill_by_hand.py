@@ -9,9 +9,8 @@ import grpc
 import pytest
 from fault_tools import DEADLINE_S, INSTANCES, TandemProcess, Venue, wait_until
 
-from tandem.v1 import common_pb2
+from tandem.v1 import common_pb2, trading_pb2_grpc
 from tandem.v1 import trading_pb2 as pb
-from tandem.v1 import trading_pb2_grpc
 
 BOOK = "accounts/acc/books/BTC-USDT"
 
