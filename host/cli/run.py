@@ -98,7 +98,8 @@ def run(
     from host import node
 
     # A page of the mapped journal that the disk cannot supply is a SIGBUS: say where.
-    faulthandler.enable(file=sys.__stderr__)
+    if sys.__stderr__ is not None:
+        faulthandler.enable(file=sys.__stderr__)
     options = RunOptions(
         replay=replay,
         speed=speed,
