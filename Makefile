@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint types proto bench clean
+.PHONY: help setup run test lint types proto bench sim conformance clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +13,7 @@ BENCHMARKS := $(shell grep -l __main__ bench/*.py)
 ARGS ?=
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## create .venv and install Tandem with its development tools
 
@@ -43,6 +43,13 @@ proto: setup ## generate the Python stubs of proto/; with ARGS=--check only say 
 
 bench: setup ## run every benchmark; ARGS are passed to each, for example --json
 	@for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file $(ARGS); done
+
+sim: setup ## run a million simulated failover schedules; ARGS=--schedules=N for fewer, ARGS="--seed N --trace" for one
+	@$(BIN)/python -m tests.sim $(ARGS)
+
+conformance: setup ## try every lease store against its real server
+	@scripts/install-test-servers
+	@$(BIN)/pytest tests/failover/test_lease_conformance.py tests/failover/test_lease_deadlines.py $(ARGS)
 
 clean: ## remove .venv, caches and the data of local runs
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist var

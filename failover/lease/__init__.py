@@ -3,7 +3,7 @@
 from failover.lease.contract import LeaseStore
 from failover.lease.errors import LeaseConfigError, LeaseDamagedError, LeaseError, LeaseUnansweredError
 from failover.lease.opening import check_cell, check_ttl, measure_round_trip_ms, open_store
-from failover.lease.record import CANDIDATE_WAIT, HOLDER_RIGHT, Record, Status
+from failover.lease.record import CANDIDATE_WAIT, HOLDER_RIGHT, Record, Status, abandoned
 
 __all__ = [
     "CANDIDATE_WAIT",
@@ -15,6 +15,7 @@ __all__ = [
     "LeaseUnansweredError",
     "Record",
     "Status",
+    "abandoned",
     "check_cell",
     "check_ttl",
     "measure_round_trip_ms",

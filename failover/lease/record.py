@@ -13,7 +13,16 @@ from msgspec import Struct
 
 from failover.lease.errors import LeaseDamagedError
 
-__all__ = ["CANDIDATE_WAIT", "HOLDER_RIGHT", "Record", "Status", "decode_record", "encode_record"]
+__all__ = [
+    "CANDIDATE_WAIT",
+    "HOLDER_RIGHT",
+    "Record",
+    "Status",
+    "abandoned",
+    "check_record",
+    "decode_record",
+    "encode_record",
+]
 
 HOLDER_RIGHT = (90, 100)
 """The part of a ttl for which a renewal gives its holder the right to trade, as a fraction."""
@@ -31,8 +40,8 @@ class Status(StrEnum):
 
     HELD = "held"
     """The holder renews it; it is claimed only once it has stopped changing."""
-    DEPOSING = "deposing"
-    """Taken by force: the deposed holder may trade until its right runs out, the new one not yet."""
+    FENCING = "fencing"
+    """Taken while an earlier leader may still have a right: its holder waits until that must be over."""
     RELEASED = "released"
     """Given up cleanly: the holder's gate is closed and none of its requests is on the wire."""
     ABANDONED = "abandoned"
@@ -76,6 +85,17 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True):
     def released(self, renewal: int, heir: str = "", status: Status = Status.RELEASED) -> "Record":
         """Return it given up: for `heir` by name, or for whoever is first."""
         return Record(self.cell, self.epoch, self.holder, self.session, self.ttl_ms, renewal, status, heir)
+
+
+def abandoned(record: Record | None, session: str) -> Record | None:
+    """Return what the guardian of the dead process `session` writes in the place of `record`.
+
+    None: nothing. It is not that process's any more, or a leader before it may still send: then it has
+    to run out by itself.
+    """
+    if record is None or record.session != session or record.status is not Status.HELD:
+        return None
+    return record.released(record.renewal + 1, status=Status.ABANDONED)
 
 
 def encode_record(record: Record) -> bytes:
