@@ -228,9 +228,8 @@ class QuoteLane:
         Both sides have an order that rests in the lane's size. False means that one has to move.
         """
         bid, ask = self.best_bid, self.best_ask
-        if abs(bid_ticks - bid.sent_ticks) > self.tolerance(bid_ticks) or abs(
-            ask_ticks - ask.sent_ticks
-        ) > self.tolerance(ask_ticks):
+        bid_move, ask_move = abs(bid_ticks - bid.sent_ticks), abs(ask_ticks - ask.sent_ticks)
+        if bid_move > self.tolerance(bid_ticks) or ask_move > self.tolerance(ask_ticks):
             return False
         bid.wanted_ticks, ask.wanted_ticks = bid_ticks, ask_ticks
         bid.wanted_qty = ask.wanted_qty = self.lot_qty

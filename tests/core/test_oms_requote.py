@@ -135,6 +135,13 @@ class Story:
             core.fill(orders[self.trades % len(orders)], move.fill, f"t{self.trades}")
         core.wait(move.wait_ms * MS)
 
+    def wants(self) -> list[tuple[int, Decimal, int, int]]:
+        """Return what each slot wants, was sent, and waits for."""
+        return [
+            (slot.wanted_ticks, slot.wanted_qty, slot.sent_ticks, slot.backoff_until_ns)
+            for slot in self.core.channels[INSTANCE, BTC].quoting.slots()
+        ]
+
     def answer(self, move: Move) -> None:
         """Answer what was sent so far, unless that is to come later."""
         core = self.core
@@ -173,6 +180,7 @@ def test_straight_line_does_what_the_general_path_does(
             quick.live(move)
             general.live(move)
             assert quick.sent == general.sent, (number, move)
+            assert quick.wants() == general.wants(), (number, move)
             if number % 50 == 0:
                 assert quick.core.state.digest() == general.core.state.digest()
         assert quick.core.breaches == general.core.breaches
