@@ -30,6 +30,7 @@ from host.loader.fork_server import Ask, Ended
 __all__ = ["main"]
 
 _KILL_GRACE_S = 5.0  # past the deadline, at which a child ends itself and says where it was
+_THREAD_END_S = 0.1
 _MOST_OUTPUT_BYTES = 64 << 20  # of a plugin that prints in a loop; its output is held in memory
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -170,7 +171,7 @@ def _be_child(server: int, deadline_s: float, descriptors: list[int]) -> None:
     before = set(sys.modules)
     _probe_child.probe_stdin(deadline_s)
     faulthandler.cancel_dump_traceback_later()  # ends its thread
-    if _thread_count() == 1:
+    if _is_alone():
         needed = [name for name in sys.modules if name not in before and not name.startswith(NAMESPACE)]
         os.write(len(descriptors) - 1, "\n".join(needed).encode())
     os._exit(0)
@@ -189,6 +190,16 @@ def _preload(names: list[str]) -> bool:
 def _settle_memory() -> None:
     gc.collect()
     gc.freeze()  # a collection in a child would write to, and so copy, every page
+
+
+def _is_alone() -> bool:
+    """Return whether this process has one thread; one that has just ended is still listed for a moment."""
+    give_up_at = time.monotonic() + _THREAD_END_S
+    while _thread_count() > 1:
+        if time.monotonic() >= give_up_at:
+            return False
+        time.sleep(0.0005)
+    return True
 
 
 def _thread_count() -> int:

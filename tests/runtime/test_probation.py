@@ -320,6 +320,16 @@ def test_version_saved_during_probation_goes_back_to_what_earned_its_place(rig: 
     assert rig.reloader.catalog.versions["maker"].digest == permanent
 
 
+def test_version_is_not_taken_back_for_one_bad_moment_of_the_machine(rig: ReloadDesk) -> None:
+    rig.run("mm")
+    rig.tops(10)
+    rig.save(maker(0.05, at_book=f"if self.state.books == 15:\n    {taking(90.0)}"))
+    rig.tops(40)
+
+    assert rig.desk.alerts("rolled_back") == []
+    assert rig.offsets() == {0.05}
+
+
 def test_rollback_late_in_probation_replays_nothing_much(rig: ReloadDesk) -> None:
     """The old version follows while the new one trades: a rollback is no longer turn after a long time."""
     instance = rig.run("mm")

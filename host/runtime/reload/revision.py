@@ -153,6 +153,7 @@ class StrategyRevision:
             max(measured.commands, commands - start.commands),
             refusals - start.refusals,
             measured.handler_ns,
+            measured.slowest_ns,
         )
 
     def _yardstick(self, old: Strategy[Any], start: Checkpoint, events: Sequence[Any]) -> Shadow | None:
@@ -206,7 +207,7 @@ class StrategyRevision:
             shadow.take_intents()
 
     def _check_hang(self, shadow: Shadow) -> None:
-        held_ms = shadow.slowest_ns / 1e6
+        held_ms = shadow.counted.slowest_ns / 1e6
         if held_ms > self._limits.hang_ms and shadow.strategy is self.new:
             raise RevisionFailed(
                 f"instance {self.name}: a callback took {held_ms:.1f} ms in the replay of recent events, "

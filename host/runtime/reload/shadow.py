@@ -78,7 +78,6 @@ class Shadow:
         self.timers: dict[str, tuple[int, int]] = dict(timers or {})
         """(next due, every), both in ns, by name."""
         self.counted = Baseline()
-        self.slowest_ns = 0
         self.strategy: Final = strategy
         self._instance: Final = instance
         self._stopwatch_ns = stopwatch_ns
@@ -161,8 +160,8 @@ class Shadow:
         taken_ns = self._stopwatch_ns() - started_ns
         self.counted.events += not isinstance(event, Order | Fill)
         self.counted.handler_ns += taken_ns
-        if taken_ns > self.slowest_ns:
-            self.slowest_ns = taken_ns
+        if taken_ns > self.counted.slowest_ns:
+            self.counted.slowest_ns = taken_ns
 
     # -- StrategyContext -------------------------------------------------------------------------
 
