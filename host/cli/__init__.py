@@ -10,6 +10,7 @@ from host.cli._output import exit_code
 from host.cli.audit import audit
 from host.cli.certs import certs
 from host.cli.config import config
+from host.cli.ctl import ctl
 from host.cli.journal import journal
 from host.cli.node import node
 from host.cli.plugin import plugin
@@ -59,5 +60,5 @@ def main(debug: bool) -> None:
     """Run trading plugins that never have to stop."""
 
 
-for _command in (run, config, plugin, journal, store, node, venue, certs, token, secret, audit):
+for _command in (run, ctl, config, plugin, journal, store, node, venue, certs, token, secret, audit):
     main.add_command(_command)

@@ -25,6 +25,7 @@ class Refused(TandemError):  # noqa: N818 - a refusal is an answer, not a malfun
 def exit_code(error: TandemError) -> int:
     """Return what the process should exit with after `error`."""
     # Imported here: only a failing command needs to know these.
+    from host.client import AddressInvalid, CredentialsUnusable
     from host.config import ConfigError
     from host.config.private_files import NotPrivate
     from host.control.listen import ListenRefused
@@ -32,16 +33,17 @@ def exit_code(error: TandemError) -> int:
     from host.journal import JournalLocked
     from host.loader import ParamsInvalid, ScaffoldRefused, UnknownPlugin
 
-    if isinstance(error, (ConfigError, ListenRefused, ParamsInvalid, TlsError, UnknownPlugin)):
+    usage = (AddressInvalid, ConfigError, CredentialsUnusable, ListenRefused, ParamsInvalid, TlsError)
+    if isinstance(error, (*usage, UnknownPlugin)):
         return EXIT_USAGE
     if isinstance(error, (Refused, NotPrivate, OrderRefused, JournalLocked, ScaffoldRefused)):
         return EXIT_REFUSED
     return EXIT_FAILED
 
 
-def print_json(value: Any) -> None:
+def print_json(value: Any, *, err: bool = False) -> None:
     """Print `value` as JSON on one line; what JSON does not know becomes text."""
-    click.echo(msgspec.json.encode(value, enc_hook=str))
+    click.echo(msgspec.json.encode(value, enc_hook=str), err=err)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

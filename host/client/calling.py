@@ -67,6 +67,12 @@ class Caller:
         while True:
             try:
                 node = await self.nodes.find(until_s)
+                if time.monotonic() >= until_s:
+                    raise DeadlineExceeded(
+                        "the time was over before the call was sent; nothing was done",
+                        code=grpc.StatusCode.DEADLINE_EXCEEDED,
+                        address=str(node.address),
+                    )
                 was_sent = True
                 answer = await self._ask(ask, node, until_s)
                 self.nodes.served()
@@ -90,7 +96,7 @@ class Caller:
         self, ask: Callable[[Node, float], Awaitable[Answer]], node: Node, until_s: float
     ) -> Answer:
         try:
-            return await ask(node, max(until_s - time.monotonic(), 0.0))
+            return await ask(node, until_s - time.monotonic())
         except grpc.aio.AioRpcError as error:
             failure = error_of(error, str(node.address))
             if isinstance(failure, Unreachable):

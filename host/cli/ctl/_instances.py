@@ -1,0 +1,271 @@
+"""Verbs about instances: look at them, start and stop them, make and remove them, set their parameters."""
+
+from collections.abc import AsyncGenerator
+
+import click
+from google.protobuf.struct_pb2 import Struct
+
+from host.cli.ctl import _completion as complete
+from host.cli.ctl._group import ctl
+from host.cli.ctl._schema import params_of, properties
+from host.cli.ctl._session import Session
+from host.cli.ctl._tables import Change, Listing, watch
+from host.cli.ctl._verb import verb
+from host.cli.ctl._words import full_name, plain_struct, short, word
+from tandem.v1 import plugin_pb2 as p
+
+__all__ = ["find_strategy_schema"]
+
+LOADING_TIMEOUT_S = 60.0
+"""Where code of a plugin is run first, a call may take longer."""
+
+INSTANCES = Listing(
+    "instances",
+    ("instance", "state", "plugin", "version", "account", "symbols", "params", "reason"),
+    lambda one: (
+        short(one.name),
+        word(p.InstanceState, one.state),
+        one.plugin,
+        one.digest[:12],
+        short(one.account),
+        ", ".join(one.symbols),
+        plain_struct(one.params),
+        one.state_reason,
+    ),
+)
+
+_instance = click.argument("instance", shell_complete=complete.instances)
+_settings = click.argument(
+    "settings", nargs=-1, metavar="KEY=VALUE...", shell_complete=complete.params_of_instance
+)
+
+
+@verb(
+    ctl,
+    "list",
+    watches=True,
+    example="list\nlist --state running --state paused\nlist --watch\nlist --json | jq -r '.[].name'",
+)
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice([word(p.InstanceState, one).lower() for one in list(p.InstanceState.values())[1:]]),
+    help="Only those in this state; may be repeated.",
+)
+@click.option("--account", shell_complete=complete.accounts, help="Only those on this account.")
+@click.option("--plugin", shell_complete=complete.plugins, help="Only those that run this plugin.")
+async def list_(session: Session, states: tuple[str, ...], account: str | None, plugin: str | None) -> None:
+    """List the instances: what each is doing, and with which parameters."""
+    wanted = p.ListInstancesRequest(
+        states=[p.InstanceState.Value(f"INSTANCE_STATE_{state.upper()}") for state in states],
+        account=full_name(account, "accounts") if account else "",
+        plugin=full_name(plugin, "plugins") if plugin else "",
+    )
+    if session.is_watch:
+        if states or account or plugin:
+            raise click.UsageError("--watch shows all instances; leave out --state, --account and --plugin")
+        await watch(INSTANCES, _instance_changes(session), is_json=session.is_json)
+        return
+    session.show(INSTANCES, await session.all(session.control.plugins.list_instances, wanted, "instances"))
+
+
+async def _instance_changes(session: Session) -> AsyncGenerator[Change]:
+    async for answer in session.control.plugins.watch_instances(p.WatchInstancesRequest()):
+        yield Change(answer.instances, answer.snapshot, answer.removed)
+
+
+@verb(ctl, "get", example="get mm-btc\nget mm-btc --json | jq .params")
+@_instance
+async def get(session: Session, instance: str) -> None:
+    """Show one instance, and what its parameters may be."""
+    request = p.GetInstanceRequest(name=full_name(instance, "instances"))
+    found = (await session.control.plugins.get_instance(request)).instance
+    session.say(found, _described(found))
+
+
+@verb(
+    ctl,
+    "start",
+    changes=("etag",),
+    example="start mm-btc\nstart mm-btc --paused      # look at it first; then: tandem ctl resume mm-btc",
+)
+@_instance
+@click.option("--paused", is_flag=True, help="Receive data, and have no quotes.")
+async def start(session: Session, instance: str, paused: bool) -> None:
+    """Start an instance that is stopped or quarantined."""
+    request = p.StartInstanceRequest(name=full_name(instance, "instances"), paused=paused)
+    answer = await session.change(
+        session.control.plugins.start_instance, request, timeout_s=LOADING_TIMEOUT_S
+    )
+    session.say(answer.instance, _state_line(answer.instance))
+
+
+@verb(ctl, "pause", changes=("reason", "etag"), example='pause mm-btc --reason "wide market"')
+@_instance
+async def pause(session: Session, instance: str) -> None:
+    """Pull an instance's quotes; it goes on receiving data."""
+    request = p.PauseInstanceRequest(name=full_name(instance, "instances"))
+    answer = await session.change(session.control.plugins.pause_instance, request)
+    session.say(answer.instance, _state_line(answer.instance))
+
+
+@verb(ctl, "resume", changes=("reason", "etag"), example="resume mm-btc")
+@_instance
+async def resume(session: Session, instance: str) -> None:
+    """Let a paused instance trade again."""
+    request = p.ResumeInstanceRequest(name=full_name(instance, "instances"))
+    answer = await session.change(session.control.plugins.resume_instance, request)
+    session.say(answer.instance, _state_line(answer.instance))
+
+
+@verb(ctl, "stop", changes=("reason", "etag"), example="stop mm-btc")
+@_instance
+async def stop(session: Session, instance: str) -> None:
+    """Stop an instance: its orders are pulled and it receives nothing, until `start`."""
+    request = p.StopInstanceRequest(name=full_name(instance, "instances"))
+    answer = await session.change(session.control.plugins.stop_instance, request)
+    session.say(answer.instance, _state_line(answer.instance))
+
+
+@verb(
+    ctl,
+    "create",
+    changes=(),
+    example="create mm-eth-2 two_sided --account paper --symbol ETH-USDT size=0.5\n"
+    "create probe two_sided --account paper --symbol BTC-USDT --model inventory_skew --paused",
+)
+@click.argument("instance")
+@click.argument("strategy", shell_complete=complete.strategies)
+@click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--account", required=True, shell_complete=complete.accounts, help="The account it trades on.")
+@click.option(
+    "--symbol",
+    "symbols",
+    multiple=True,
+    required=True,
+    shell_complete=complete.symbols,
+    help="What it trades, such as BTC-USDT; may be repeated.",
+)
+@click.option("--model", "models", multiple=True, help="A quote model its quotes pass; may be repeated.")
+@click.option("--tolerance-bps", type=float, help="How far a wanted quote may move before its order follows.")
+@click.option("--paused", is_flag=True, help="Start it paused.")
+async def create(
+    session: Session,
+    instance: str,
+    strategy: str,
+    settings: tuple[str, ...],
+    account: str,
+    symbols: tuple[str, ...],
+    models: tuple[str, ...],
+    tolerance_bps: float | None,
+    paused: bool,
+) -> None:
+    """Make an instance of STRATEGY and start it. It comes back after restarts, until `remove`."""
+    schema = await find_strategy_schema(session, strategy) if settings else None
+    wanted = p.Instance(
+        plugin=strategy,
+        account=full_name(account, "accounts"),
+        symbols=symbols,
+        models=[p.ModelUse(model=model) for model in models],
+        params=params_of(settings, schema),
+        quote_tolerance_bps=tolerance_bps,
+        start_paused=paused,
+    )
+    request = p.CreateInstanceRequest(instance_id=instance, instance=wanted)
+    answer = await session.change(
+        session.control.plugins.create_instance, request, timeout_s=LOADING_TIMEOUT_S
+    )
+    session.say(answer.instance, _described(answer.instance))
+
+
+async def find_strategy_schema(session: Session, strategy: str) -> Struct | None:
+    """Return the schema of a strategy's parameters; None where no plugin offers it."""
+    request = p.ListPluginsRequest(kind=p.PLUGIN_KIND_STRATEGY)
+    for plugin in await session.all(session.control.plugins.list_plugins, request, "plugins"):
+        if any(offer.name == strategy for offer in plugin.offers):
+            found = await session.control.plugins.get_plugin(p.GetPluginRequest(name=plugin.name))
+            return next(offer.params_schema for offer in found.plugin.offers if offer.name == strategy)
+    return None
+
+
+@verb(ctl, "remove", changes=("reason", "etag", "yes"), example="remove probe")
+@_instance
+async def remove(session: Session, instance: str) -> None:
+    """Stop an instance that `create` made, and forget it. Those of the configuration file stay."""
+    name = full_name(instance, "instances")
+    answer = await session.change(
+        session.control.plugins.remove_instance,
+        p.RemoveInstanceRequest(name=name),
+        lambda _trial: f"Remove {name} from {session.control.address} for good?",
+    )
+    session.say(answer, f"{short(name)} {'would be' if session.is_dry_run else 'is'} removed")
+
+
+@verb(
+    ctl,
+    "set",
+    changes=("etag",),
+    example="set mm-btc half_spread_bps=4 size=0.02\n"
+    "set mm-btc size=5 --dry-run\n"
+    "set mm-btc --default skew_bps",
+)
+@_instance
+@_settings
+@click.option("--default", "defaults", multiple=True, metavar="KEY", help="Put KEY back to its default.")
+async def set_(session: Session, instance: str, settings: tuple[str, ...], defaults: tuple[str, ...]) -> None:
+    """Change parameters of an instance, between two events: all that are given, or none."""
+    if not settings and not defaults:
+        raise click.UsageError("say what to change: KEY=VALUE, or --default KEY; `get` shows what there is")
+    name = full_name(instance, "instances")
+    calls = session.control.plugins
+    before = (await calls.get_instance(p.GetInstanceRequest(name=name))).instance
+    params = params_of(settings, before.params_schema)
+    request = p.SetParamsRequest(name=name, params=params)
+    request.update_mask.paths.extend([*params.fields, *defaults])
+    answer = await session.change(calls.set_params, request)
+    session.say(
+        answer.instance,
+        f"{short(name)}: {plain_struct(answer.instance.params)}   (was: {plain_struct(before.params)})",
+    )
+
+
+def _state_line(instance: p.Instance) -> str:
+    reason = f": {instance.state_reason}" if instance.state_reason else ""
+    return f"{short(instance.name)} is {word(p.InstanceState, instance.state)}{reason}"
+
+
+def _described(instance: p.Instance) -> str:
+    """Return an instance on a few lines, for people."""
+    models = [f"{one.model} (used {one.used}, skipped {one.skipped})" for one in instance.models]
+    lines = [
+        _state_line(instance),
+        f"  plugin     {instance.plugin} {instance.digest[:12]}",
+        f"  account    {short(instance.account)}",
+        f"  symbols    {', '.join(instance.symbols)}",
+        f"  models     {', '.join(models) or 'none'}",
+        f"  tolerance  {instance.quote_tolerance_bps:g} bps",
+        f"  from       {word(p.InstanceOrigin, instance.origin)}",
+        f"  etag       {instance.etag}",
+        f"  params     {plain_struct(instance.params)}",
+    ]
+    lines += [
+        f"    {name}: {_bounds(known)}" for name, known in sorted(properties(instance.params_schema).items())
+    ]
+    return "\n".join(lines)
+
+
+def _bounds(known: dict[str, object]) -> str:
+    """Return what a schema says of a parameter: type, unit, bounds, default, what it is."""
+    names = {
+        "exclusiveMinimum": "above",
+        "minimum": "at least",
+        "exclusiveMaximum": "below",
+        "maximum": "at most",
+    }
+    words = [str(known.get("format", known.get("type", "any")))]
+    words += [str(known["unit"])] if "unit" in known else []
+    words += [f"{text} {known[key]}" for key, text in names.items() if key in known]
+    words += [f"default {known['default']}"] if "default" in known else []
+    said = str(known.get("description", "")).strip()
+    return ", ".join(words) + (f". {said}" if said else "")
