@@ -140,7 +140,16 @@ class _Link:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         with theirs:
-            process = await asyncio.to_thread(_spawn, theirs)
+            spawning = asyncio.ensure_future(asyncio.to_thread(_spawn, theirs))
+            try:
+                process = await asyncio.shield(spawning)
+            except BaseException:
+                # A thread cannot be cancelled: what it starts is ended, and needs its socket until then.
+                with ours:
+                    started = await spawning
+                    started.kill()
+                    started.wait()
+                raise
         link = cls(process, ours)
         try:
             await link._answer(_WARM, _START_S)

@@ -209,6 +209,28 @@ def test_what_a_plugin_imported_is_ready_for_the_next_version_but_not_its_own_co
     run(story)
 
 
+def test_start_that_is_cancelled_leaves_no_process_and_no_descriptor(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    async def story() -> None:
+        server = ForkServer()
+        before = descriptors()
+        starting = asyncio.ensure_future(server.start())
+        while descriptors() == before:
+            await asyncio.sleep(0)
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+
+        assert starting.cancelled() and server.pid is None
+        assert descriptors() == before
+        await server.close()
+
+    asyncio.run(story())
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    assert not [pid for pid in children if b"_fork_server" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert capfd.readouterr().err == ""
+
+
 def test_server_that_died_is_replaced(write: WritePlugin) -> None:
     good = capture(write("good.py"))
 
