@@ -3,7 +3,7 @@
 import logging
 import os
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, Self
@@ -84,6 +84,7 @@ class Journal:
         self._max_frame = segment_bytes - _HEADER_ROOM - FRAME.size
         self._spare = Spare(folder, segment_bytes)
         self._syncs_each_flush = durability == "disk"
+        self._on_flushed: tuple[Callable[[int], object], ...] = ()
         self._on_durable: Listeners[int] = Listeners()
         self._on_trouble: Listeners[JournalTrouble] = Listeners()
         self._sync = GroupSync(folder, self.flushed_lsn, self._synced, self._sync_failed)
@@ -155,6 +156,24 @@ class Journal:
         self.last_lsn = lsn
         return lsn
 
+    def append_frames(self, frames: Sequence[bytes]) -> int:
+        """Add entries in the bytes of another node's journal, as `split_frames` checked them; return the last LSN.
+
+        They keep their LSNs and times, so the first must be the next one here: the caller makes sure.
+        """
+        if self._failure is not None:
+            raise self._failure.with_traceback(None)
+        longest = max(map(len, frames), default=0)
+        if longest - FRAME.size > self._max_frame:
+            raise JournalError(
+                f"an entry may take {self._max_frame} bytes in segments of this size, one that was received "
+                f"takes {longest - FRAME.size}; set the segment size of the node that wrote it",
+                path=self.folder,
+            )
+        self._pending.extend(frames)
+        self.last_lsn += len(frames)
+        return self.last_lsn
+
     def flush(self) -> None:
         """Write everything appended since the last flush: into mapped memory, or with a system call.
 
@@ -179,6 +198,13 @@ class Journal:
         window.at = at
         pending.clear()
         self.flushed_lsn = self.durable_lsn = self.last_lsn
+
+    def prefault(self) -> None:
+        """Have the memory ready that the next entries are stored into; for when no order waits.
+
+        The first store to a page costs 1 to 5 µs, and 20 to 35 µs when the kernel's part of it is cold.
+        """
+        self._window.prefault()
 
     def _flush_by_system_call(self) -> None:
         if self._failure is not None:
@@ -207,6 +233,11 @@ class Journal:
             self.durable_lsn = self.flushed_lsn
             if self._on_durable.items:
                 self._on_durable.tell_now(self.flushed_lsn)
+        self._tell_flushed()
+
+    def _tell_flushed(self) -> None:
+        for callback in self._on_flushed:
+            callback(self.flushed_lsn)
 
     def _open_window(self) -> None:
         """Let `flush` store entries up to the next waypoint, unless there is somebody to tell of each."""
@@ -342,6 +373,18 @@ class Journal:
         return self._segment.header.first_lsn, *self._marks[index]
 
     # -- durability ------------------------------------------------------------------------------
+
+    def on_flushed(self, callback: Callable[[int], object]) -> Callable[[], None]:
+        """Call `callback(flushed_lsn)` inside `flush` whenever readers see more; return what ends this.
+
+        Unlike `on_durable` it leaves the way through mapped memory open. It must not raise or append.
+        """
+        self._on_flushed = (*self._on_flushed, callback)
+
+        def undo() -> None:
+            self._on_flushed = tuple(kept for kept in self._on_flushed if kept is not callback)
+
+        return undo
 
     def on_durable(
         self, callback: Callable[[int], object], *, call_soon: CallSoon = call_now

@@ -29,7 +29,7 @@ class Window:
     is `base + at`.
     """
 
-    __slots__ = ("_mapped", "_segment", "at", "base", "memory", "until")
+    __slots__ = ("_mapped", "_next_page", "_segment", "at", "base", "memory", "until")
 
     def __init__(self, offset: int) -> None:
         self.base = 0
@@ -38,6 +38,7 @@ class Window:
         self.memory: mmap.mmap | bytearray = bytearray()
         self._segment: Segment | None = None
         self._mapped = 0
+        self._next_page = 0
 
     @property
     def offset(self) -> int:
@@ -59,7 +60,18 @@ class Window:
             self.memory = mmap.mmap(segment.fd, size, offset=base)
             self._segment, self._mapped = segment, size
             self.base, self.at = base, offset - base
+            self._next_page = 0
         self.until = min(limit - self.base, self._mapped)
+
+    def prefault(self) -> None:
+        """Take in the page after the one that is being filled, so that no entry has to wait for it."""
+        page = self._next_page
+        if page < self.at + mmap.PAGESIZE:
+            if page <= self.at:
+                page = self.at - self.at % mmap.PAGESIZE + mmap.PAGESIZE
+            if page < self._mapped:
+                self.memory[page] = 0  # as it is anyway: nothing is written behind `at`
+                self._next_page = page + mmap.PAGESIZE
 
     def close(self, offset: int) -> None:
         """Map nothing any more; the next frame goes to `offset`."""
@@ -68,7 +80,7 @@ class Window:
             assert isinstance(self.memory, mmap.mmap)
             self.memory.close()
             self.memory = bytearray()
-            self._segment, self._mapped = None, 0
+            self._segment, self._mapped, self._next_page = None, 0, 0
 
 
 def is_room_promised(folder: Path) -> bool:

@@ -176,6 +176,7 @@ class Engine:
                 self._sent_before = sent
                 if started_ns:
                     self.tick_to_order.add(perf_counter_ns() - started_ns)
+            journal.prefault()
         except JournalError as error:
             self.abort_turn(error)
         finally:

@@ -4,9 +4,11 @@ import logging
 import mmap
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -133,6 +135,45 @@ def test_no_more_than_a_window_is_mapped_however_long_the_segment(tmp_path: Path
         assert max(seen) == WINDOW_BYTES
         assert journal.bytes_written > 2 * WINDOW_BYTES
     assert mapped_bytes(path) == 0
+
+
+def faults_of(work: Callable[[], object]) -> int:
+    """Return how many pages `work` had to wait for."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    work()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@needs_mapping
+def test_after_prefault_an_entry_that_goes_on_in_the_next_page_waits_for_none(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, node="a", segment_bytes=WINDOW_BYTES << 2) as journal:
+        fill(journal, 1)
+        crossings = faults = 0
+        for number in range(200):
+            journal.append(alert(number, 700), TS)
+            page = journal._window.at // mmap.PAGESIZE
+            faults += faults_of(journal.flush)
+            crossings += journal._window.at // mmap.PAGESIZE - page
+            journal.prefault()
+        assert crossings > 30
+        assert faults < 5  # a few may be the interpreter's own
+        assert len(list(read(tmp_path))) == 201
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.sampled_from([1, 100, 4_000, 9_000]), max_size=30), skips=st.sets(st.integers(0, 30))
+)
+def test_prefault_changes_no_byte(sizes: list[int], skips: set[int]) -> None:
+    with TemporaryDirectory() as name:
+        with Journal.open(name, node="a", segment_bytes=SMALL) as journal:
+            for number, size in enumerate(sizes):
+                journal.append(alert(number, size), TS)
+                journal.flush()
+                if number not in skips:
+                    journal.prefault()
+        entries = [record.entry for record in read(name)]
+    assert entries == [alert(number, size) for number, size in enumerate(sizes)]
 
 
 @needs_mapping
