@@ -36,7 +36,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, FieldMask):
         return list(value.paths)
     if isinstance(value, Timestamp | Duration):
-        return value.ToJsonString()
+        # Not `ToJsonString`, which raises for what is no date: a client may send any number.
+        return f"{value.seconds + value.nanos / SECOND_NS:.9f} s"
     return plain(value) if isinstance(value, Message) else value
 
 

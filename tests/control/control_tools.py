@@ -25,12 +25,13 @@ from host.control.server import ControlServer
 from host.control.subject import Phase, Subject
 from host.control.tail import JournalTail
 from host.control.tokens import TOKENS_FILE, TokenStore
+from host.control.trading_service import TradingService
 from host.loader import Catalog, CompiledVersion, Version, VersionArchive, settle
 from host.runtime.instance import Instance
 from host.runtime.instance_control import InstanceControl, with_api_instances
 from host.runtime.instance_maker import InstanceMaker
 from host.runtime.reload import ProbationLimits, Reloader, ReloadReport, ReloadSettings
-from tandem.v1 import node_pb2_grpc, plugin_pb2_grpc
+from tandem.v1 import node_pb2_grpc, plugin_pb2_grpc, trading_pb2_grpc
 
 MAKER = """
 from decimal import Decimal
@@ -152,6 +153,7 @@ class ControlDesk(Desk):
         services = {
             "tandem.v1.NodeService": NodeService(self.subject),
             "tandem.v1.PluginService": PluginService(self.subject),
+            "tandem.v1.TradingService": TradingService(self.engine),
         }
         server = ControlServer(services, front, callers, self.home)
         listen = self.config.control_listen
@@ -173,10 +175,15 @@ class Client:
         self.channel = grpc.aio.insecure_channel(address)
         self.node: Any = node_pb2_grpc.NodeServiceStub(self.channel)
         self.plugin: Any = plugin_pb2_grpc.PluginServiceStub(self.channel)
+        self.trading: Any = trading_pb2_grpc.TradingServiceStub(self.channel)
 
     def stub(self, service: str) -> Any:
         """Return the stub of a service by its full name."""
-        return {"tandem.v1.NodeService": self.node, "tandem.v1.PluginService": self.plugin}[service]
+        return {
+            "tandem.v1.NodeService": self.node,
+            "tandem.v1.PluginService": self.plugin,
+            "tandem.v1.TradingService": self.trading,
+        }[service]
 
     async def __aenter__(self) -> "Client":
         return self
