@@ -4,6 +4,8 @@ One writer (`Journal`), any number of readers (`read`, `Follower`), snapshots to
 proofs: `verify` and `journal_digest`. `docs/journal.md` has the file format and the promises.
 """
 
+from host.journal._aside import KeptAside, cut_tail, replace_journal
+from host.journal._copying import FrameReader, Frames, crc_of, frame_crc, split_frames
 from host.journal._describe import describe, render
 from host.journal._errors import (
     JournalCorrupt,
@@ -16,7 +18,7 @@ from host.journal._errors import (
 )
 from host.journal._journal import DEFAULT_SEGMENT_BYTES, Durability, Journal
 from host.journal._listeners import CallSoon
-from host.journal._reading import Follower, Source, read
+from host.journal._reading import Follower, Source, payloads, read
 from host.journal._recovery import TornTail
 from host.journal._snapshots import Snapshot
 from host.journal._verify import VerifyReport, journal_digest, verify
@@ -26,6 +28,8 @@ __all__ = [
     "CallSoon",
     "Durability",
     "Follower",
+    "FrameReader",
+    "Frames",
     "Journal",
     "JournalCorrupt",
     "JournalError",
@@ -33,14 +37,21 @@ __all__ = [
     "JournalLocked",
     "JournalPruned",
     "JournalTrouble",
+    "KeptAside",
     "Snapshot",
     "Source",
     "TornTail",
     "TroubleKind",
     "VerifyReport",
+    "crc_of",
+    "cut_tail",
     "describe",
+    "frame_crc",
     "journal_digest",
+    "payloads",
     "read",
     "render",
+    "replace_journal",
+    "split_frames",
     "verify",
 ]

@@ -362,6 +362,11 @@ class Journal:
         """Return how many times the disk was asked to sync entries."""
         return self._sync.syncs
 
+    @property
+    def written_to(self) -> tuple[int, int]:
+        """Return where the last flush ended: the first LSN of the active segment, and the offset in it."""
+        return self._segment.header.first_lsn, self._window.offset
+
     def locate(self, lsn: int) -> tuple[int, int, int] | None:
         """Return (first LSN of the segment, LSN, offset) to start reading at to reach `lsn`.
 

@@ -3,6 +3,550 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
+import builtins as _builtins
+import sys
+import typing as _typing
+
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
+else:
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+@_typing.final
+class ReplicateRequest(_message.Message):
+    """What a standby sends: `greeting` first and once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GREETING_FIELD_NUMBER: _builtins.int
+    ACK_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
+    FAULT_FIELD_NUMBER: _builtins.int
+    PROMISE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def greeting(self) -> Global___Greeting:
+        """Who dials and what it holds."""
+
+    @_builtins.property
+    def ack(self) -> Global___EntryAck:
+        """Up to where the journal was taken over."""
+
+    @_builtins.property
+    def report(self) -> Global___StandbyReport:
+        """How the standby is."""
+
+    @_builtins.property
+    def fault(self) -> Global___StreamFault:
+        """Why the standby ends this stream."""
+
+    @_builtins.property
+    def promise(self) -> Global___ClaimPromise:
+        """The promise that `ReplicateResponse.ask` asked for."""
+
+    def __init__(
+        self,
+        *,
+        greeting: Global___Greeting | None = ...,
+        ack: Global___EntryAck | None = ...,
+        report: Global___StandbyReport | None = ...,
+        fault: Global___StreamFault | None = ...,
+        promise: Global___ClaimPromise | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "fault", b"fault", "greeting", b"greeting", "kind", b"kind", "promise", b"promise", "report", b"report"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "fault", b"fault", "greeting", b"greeting", "kind", b"kind", "promise", b"promise", "report", b"report"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["greeting", "ack", "report", "fault", "promise"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___ReplicateRequest: _TypeAlias = ReplicateRequest  # noqa: Y015
+
+@_typing.final
+class ReplicateResponse(_message.Message):
+    """What a primary sends: `welcome` first and once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WELCOME_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    ASK_FIELD_NUMBER: _builtins.int
+    HEIR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def welcome(self) -> Global___Welcome:
+        """Where the stream starts."""
+
+    @_builtins.property
+    def snapshot(self) -> Global___SnapshotPart:
+        """A part of the snapshot that the welcome announced."""
+
+    @_builtins.property
+    def batch(self) -> Global___EntryBatch:
+        """Entries of the journal."""
+
+    @_builtins.property
+    def heartbeat(self) -> Global___Heartbeat:
+        """That the primary is there, and where its journal ends."""
+
+    @_builtins.property
+    def ask(self) -> Global___ClaimQuestion:
+        """A question of a leader that cannot reach the lease store."""
+
+    @_builtins.property
+    def heir(self) -> Global___HeirNotice:
+        """That the lease waits for this standby."""
+
+    def __init__(
+        self,
+        *,
+        welcome: Global___Welcome | None = ...,
+        snapshot: Global___SnapshotPart | None = ...,
+        batch: Global___EntryBatch | None = ...,
+        heartbeat: Global___Heartbeat | None = ...,
+        ask: Global___ClaimQuestion | None = ...,
+        heir: Global___HeirNotice | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "batch", b"batch", "heartbeat", b"heartbeat", "heir", b"heir", "kind", b"kind", "snapshot", b"snapshot", "welcome", b"welcome"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "batch", b"batch", "heartbeat", b"heartbeat", "heir", b"heir", "kind", b"kind", "snapshot", b"snapshot", "welcome", b"welcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["welcome", "snapshot", "batch", "heartbeat", "ask", "heir"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___ReplicateResponse: _TypeAlias = ReplicateResponse  # noqa: Y015
+
+@_typing.final
+class JournalEra(_message.Message):
+    """Entries from `first_lsn` on that were written in `epoch`; they reach to the next era, or the end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    FIRST_LSN_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """The epoch of their leader."""
+    first_lsn: _builtins.int
+    """The first of them that is known to be of it."""
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        first_lsn: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "first_lsn", b"first_lsn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JournalEra: _TypeAlias = JournalEra  # noqa: Y015
+
+@_typing.final
+class Greeting(_message.Message):
+    """Who dials and what it holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
+    CELL_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    LAST_LSN_FIELD_NUMBER: _builtins.int
+    ERAS_FIELD_NUMBER: _builtins.int
+    WANTS_SNAPSHOT_FIELD_NUMBER: _builtins.int
+    protocol_version: _builtins.int
+    """The version of this protocol; only equal ones talk."""
+    cell: _builtins.str
+    """The standby's cell."""
+    node: _builtins.str
+    """The standby's name."""
+    session: _builtins.str
+    """Names one process of the standby: the same name with another session is another process."""
+    last_lsn: _builtins.int
+    """The last entry that it holds; 0 for none."""
+    wants_snapshot: _builtins.bool
+    """That its journal turned out to be of another history: it takes a snapshot or everything."""
+    @_builtins.property
+    def eras(self) -> _containers.RepeatedCompositeFieldContainer[Global___JournalEra]:
+        """Who wrote what it holds, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        protocol_version: _builtins.int = ...,
+        cell: _builtins.str = ...,
+        node: _builtins.str = ...,
+        session: _builtins.str = ...,
+        last_lsn: _builtins.int = ...,
+        eras: _abc.Iterable[Global___JournalEra] | None = ...,
+        wants_snapshot: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell", b"cell", "eras", b"eras", "last_lsn", b"last_lsn", "node", b"node", "protocol_version", b"protocol_version", "session", b"session", "wants_snapshot", b"wants_snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Greeting: _TypeAlias = Greeting  # noqa: Y015
+
+@_typing.final
+class Welcome(_message.Message):
+    """Where the stream starts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
+    CELL_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    RESUME_LSN_FIELD_NUMBER: _builtins.int
+    RESUME_CRC_FIELD_NUMBER: _builtins.int
+    IS_REPLACING_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_BYTES_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_CRC_FIELD_NUMBER: _builtins.int
+    LAST_LSN_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_NS_FIELD_NUMBER: _builtins.int
+    protocol_version: _builtins.int
+    """The version of this protocol."""
+    cell: _builtins.str
+    """The primary's cell."""
+    node: _builtins.str
+    """The primary's name."""
+    epoch: _builtins.int
+    """Its epoch."""
+    resume_lsn: _builtins.int
+    """What the standby keeps: it sets aside every entry after this one. With a snapshot, the entry whose
+    state that is; then nothing is kept.
+    """
+    resume_crc: _builtins.int
+    """The CRC32C of the entry `resume_lsn`, by which the standby makes sure that it holds the same one."""
+    is_replacing: _builtins.bool
+    """Whether everything that the standby holds is replaced, starting with a snapshot."""
+    snapshot_bytes: _builtins.int
+    """The length of the snapshot that comes first; 0 for none: the entries start with 1."""
+    snapshot_crc: _builtins.int
+    """The CRC32C of the whole snapshot."""
+    last_lsn: _builtins.int
+    """The last entry that readers of the primary's journal see."""
+    heartbeat_ns: _builtins.int
+    """How often the primary sends at least something; several times as long without is a dead link."""
+    def __init__(
+        self,
+        *,
+        protocol_version: _builtins.int = ...,
+        cell: _builtins.str = ...,
+        node: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        resume_lsn: _builtins.int = ...,
+        resume_crc: _builtins.int = ...,
+        is_replacing: _builtins.bool = ...,
+        snapshot_bytes: _builtins.int = ...,
+        snapshot_crc: _builtins.int = ...,
+        last_lsn: _builtins.int = ...,
+        heartbeat_ns: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell", b"cell", "epoch", b"epoch", "heartbeat_ns", b"heartbeat_ns", "is_replacing", b"is_replacing", "last_lsn", b"last_lsn", "node", b"node", "protocol_version", b"protocol_version", "resume_crc", b"resume_crc", "resume_lsn", b"resume_lsn", "snapshot_bytes", b"snapshot_bytes", "snapshot_crc", b"snapshot_crc"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Welcome: _TypeAlias = Welcome  # noqa: Y015
+
+@_typing.final
+class SnapshotPart(_message.Message):
+    """A part of the snapshot, in order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """Its bytes."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotPart: _TypeAlias = SnapshotPart  # noqa: Y015
+
+@_typing.final
+class EntryBatch(_message.Message):
+    """Whole entries, one after the other, in the bytes of a journal segment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_LSN_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    FRAMES_FIELD_NUMBER: _builtins.int
+    CRC_FIELD_NUMBER: _builtins.int
+    first_lsn: _builtins.int
+    """The LSN of the first."""
+    count: _builtins.int
+    """How many."""
+    frames: _builtins.bytes
+    """Frames: length, CRC32C and payload of each entry."""
+    crc: _builtins.int
+    """The CRC32C over `first_lsn` and `count` as little-endian 64-bit integers, followed by `frames`."""
+    def __init__(
+        self,
+        *,
+        first_lsn: _builtins.int = ...,
+        count: _builtins.int = ...,
+        frames: _builtins.bytes = ...,
+        crc: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "crc", b"crc", "first_lsn", b"first_lsn", "frames", b"frames"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EntryBatch: _TypeAlias = EntryBatch  # noqa: Y015
+
+@_typing.final
+class Heartbeat(_message.Message):
+    """That the primary is there, and where its journal ends."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SENT_NS_FIELD_NUMBER: _builtins.int
+    LAST_LSN_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
+    sent_ns: _builtins.int
+    """When it was sent, by the primary's own clock; comes back in the next acknowledgement."""
+    last_lsn: _builtins.int
+    """The last entry that readers of the primary's journal see."""
+    @_builtins.property
+    def health(self) -> Global___NodeHealth:
+        """How the primary is."""
+
+    def __init__(
+        self,
+        *,
+        sent_ns: _builtins.int = ...,
+        last_lsn: _builtins.int = ...,
+        health: Global___NodeHealth | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["health", b"health"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["health", b"health", "last_lsn", b"last_lsn", "sent_ns", b"sent_ns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
+
+@_typing.final
+class EntryAck(_message.Message):
+    """Up to where the journal was taken over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LSN_FIELD_NUMBER: _builtins.int
+    APPLIED_LSN_FIELD_NUMBER: _builtins.int
+    HEARD_NS_FIELD_NUMBER: _builtins.int
+    lsn: _builtins.int
+    """The last entry that the standby has written: it survives the death of its process."""
+    applied_lsn: _builtins.int
+    """The last entry that its state has taken in."""
+    heard_ns: _builtins.int
+    """`sent_ns` of the latest heartbeat; 0 before the first."""
+    def __init__(
+        self,
+        *,
+        lsn: _builtins.int = ...,
+        applied_lsn: _builtins.int = ...,
+        heard_ns: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_lsn", b"applied_lsn", "heard_ns", b"heard_ns", "lsn", b"lsn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EntryAck: _TypeAlias = EntryAck  # noqa: Y015
+
+@_typing.final
+class NodeHealth(_message.Message):
+    """How a node is, by its own word."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IS_FIT_FIELD_NUMBER: _builtins.int
+    IS_CURRENT_FIELD_NUMBER: _builtins.int
+    AILMENTS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    is_fit: _builtins.bool
+    """Whether it could lead at all."""
+    is_current: _builtins.bool
+    """Whether what it holds is recent enough to lead."""
+    reason: _builtins.str
+    """For people."""
+    @_builtins.property
+    def ailments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What keeps it from leading well, each a stable word."""
+
+    def __init__(
+        self,
+        *,
+        is_fit: _builtins.bool = ...,
+        is_current: _builtins.bool = ...,
+        ailments: _abc.Iterable[_builtins.str] | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ailments", b"ailments", "is_current", b"is_current", "is_fit", b"is_fit", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeHealth: _TypeAlias = NodeHealth  # noqa: Y015
+
+@_typing.final
+class StandbyReport(_message.Message):
+    """How the standby is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEALTH_FIELD_NUMBER: _builtins.int
+    DIFFERS_AT_LSN_FIELD_NUMBER: _builtins.int
+    EXPECTED_DIGEST_FIELD_NUMBER: _builtins.int
+    FOUND_DIGEST_FIELD_NUMBER: _builtins.int
+    differs_at_lsn: _builtins.int
+    """The first entry whose state digest is not that of the standby's own state; 0 for none."""
+    expected_digest: _builtins.str
+    """What the entry says."""
+    found_digest: _builtins.str
+    """What the standby came to."""
+    @_builtins.property
+    def health(self) -> Global___NodeHealth:
+        """Whether it could take over."""
+
+    def __init__(
+        self,
+        *,
+        health: Global___NodeHealth | None = ...,
+        differs_at_lsn: _builtins.int = ...,
+        expected_digest: _builtins.str = ...,
+        found_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["health", b"health"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differs_at_lsn", b"differs_at_lsn", "expected_digest", b"expected_digest", "found_digest", b"found_digest", "health", b"health"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StandbyReport: _TypeAlias = StandbyReport  # noqa: Y015
+
+@_typing.final
+class StreamFault(_message.Message):
+    """Why the standby ends this stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """A stable word: GAP, DAMAGED, OTHER_HISTORY, ..."""
+    text: _builtins.str
+    """For people."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamFault: _TypeAlias = StreamFault  # noqa: Y015
+
+@_typing.final
+class ClaimQuestion(_message.Message):
+    """A leader that cannot reach the lease store asks its peers not to claim the lease."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    ASKED_NS_FIELD_NUMBER: _builtins.int
+    TTL_MS_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """Its epoch."""
+    asked_ns: _builtins.int
+    """When it asked, by its own clock."""
+    ttl_ms: _builtins.int
+    """The ttl of its lease."""
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        asked_ns: _builtins.int = ...,
+        ttl_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_ns", b"asked_ns", "epoch", b"epoch", "ttl_ms", b"ttl_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClaimQuestion: _TypeAlias = ClaimQuestion  # noqa: Y015
+
+@_typing.final
+class ClaimPromise(_message.Message):
+    """The promise not to claim, in the words of the question."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    ASKED_NS_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """The epoch asked about."""
+    asked_ns: _builtins.int
+    """The time of the question."""
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        asked_ns: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_ns", b"asked_ns", "epoch", b"epoch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClaimPromise: _TypeAlias = ClaimPromise  # noqa: Y015
+
+@_typing.final
+class HeirNotice(_message.Message):
+    """That the lease waits for this standby."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeirNotice: _TypeAlias = HeirNotice  # noqa: Y015

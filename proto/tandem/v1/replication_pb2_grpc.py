@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from tandem.v1 import replication_pb2 as tandem_dot_v1_dot_replication__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -25,8 +26,8 @@ if _version_not_supported:
 
 
 class ReplicationServiceStub:
-    """Internal, and not for clients: how a standby receives the journal of its primary. It is reserved
-    here, and gets its RPCs with the standby.
+    """Internal, and not for clients: how a standby receives the journal of its primary. The standby
+    dials; docs/replication.md tells the course of a stream and what each side may rely on.
     """
 
     def __init__(self, channel):
@@ -35,16 +36,35 @@ class ReplicationServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.Replicate = channel.stream_stream(
+                '/tandem.v1.ReplicationService/Replicate',
+                request_serializer=tandem_dot_v1_dot_replication__pb2.ReplicateRequest.SerializeToString,
+                response_deserializer=tandem_dot_v1_dot_replication__pb2.ReplicateResponse.FromString,
+                _registered_method=True)
 
 
 class ReplicationServiceServicer:
-    """Internal, and not for clients: how a standby receives the journal of its primary. It is reserved
-    here, and gets its RPCs with the standby.
+    """Internal, and not for clients: how a standby receives the journal of its primary. The standby
+    dials; docs/replication.md tells the course of a stream and what each side may rely on.
     """
+
+    def Replicate(self, request_iterator, context):
+        """Carries the journal of the primary one way and acknowledgements the other, until one side ends
+        it. A standby whose greeting is not taken gets FAILED_PRECONDITION with the reason in
+        google.rpc.ErrorInfo.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
 
 def add_ReplicationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'Replicate': grpc.stream_stream_rpc_method_handler(
+                    servicer.Replicate,
+                    request_deserializer=tandem_dot_v1_dot_replication__pb2.ReplicateRequest.FromString,
+                    response_serializer=tandem_dot_v1_dot_replication__pb2.ReplicateResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'tandem.v1.ReplicationService', rpc_method_handlers)
@@ -54,6 +74,33 @@ def add_ReplicationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ReplicationService:
-    """Internal, and not for clients: how a standby receives the journal of its primary. It is reserved
-    here, and gets its RPCs with the standby.
+    """Internal, and not for clients: how a standby receives the journal of its primary. The standby
+    dials; docs/replication.md tells the course of a stream and what each side may rely on.
     """
+
+    @staticmethod
+    def Replicate(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/tandem.v1.ReplicationService/Replicate',
+            tandem_dot_v1_dot_replication__pb2.ReplicateRequest.SerializeToString,
+            tandem_dot_v1_dot_replication__pb2.ReplicateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from tandem.v1 import replication_pb2 as _replication_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -26,28 +27,47 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ReplicationServiceStub:
-    """Internal, and not for clients: how a standby receives the journal of its primary. It is reserved
-    here, and gets its RPCs with the standby.
+    """Internal, and not for clients: how a standby receives the journal of its primary. The standby
+    dials; docs/replication.md tells the course of a stream and what each side may rely on.
     """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ReplicationServiceAsyncStub: ...
+    Replicate: _grpc.StreamStreamMultiCallable[_replication_pb2.ReplicateRequest, _replication_pb2.ReplicateResponse]
+    """Carries the journal of the primary one way and acknowledgements the other, until one side ends
+    it. A standby whose greeting is not taken gets FAILED_PRECONDITION with the reason in
+    google.rpc.ErrorInfo.
+    """
 
 @_typing.type_check_only
 class ReplicationServiceAsyncStub(ReplicationServiceStub):
-    """Internal, and not for clients: how a standby receives the journal of its primary. It is reserved
-    here, and gets its RPCs with the standby.
+    """Internal, and not for clients: how a standby receives the journal of its primary. The standby
+    dials; docs/replication.md tells the course of a stream and what each side may rely on.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-
-class ReplicationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Internal, and not for clients: how a standby receives the journal of its primary. It is reserved
-    here, and gets its RPCs with the standby.
+    Replicate: _aio.StreamStreamMultiCallable[_replication_pb2.ReplicateRequest, _replication_pb2.ReplicateResponse]  # type: ignore[assignment]
+    """Carries the journal of the primary one way and acknowledgements the other, until one side ends
+    it. A standby whose greeting is not taken gets FAILED_PRECONDITION with the reason in
+    google.rpc.ErrorInfo.
     """
 
-    ...
+class ReplicationServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Internal, and not for clients: how a standby receives the journal of its primary. The standby
+    dials; docs/replication.md tells the course of a stream and what each side may rely on.
+    """
+
+    @_abc_1.abstractmethod
+    def Replicate(
+        self,
+        request_iterator: _MaybeAsyncIterator[_replication_pb2.ReplicateRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_replication_pb2.ReplicateResponse], _abc.AsyncIterator[_replication_pb2.ReplicateResponse]]:
+        """Carries the journal of the primary one way and acknowledgements the other, until one side ends
+        it. A standby whose greeting is not taken gets FAILED_PRECONDITION with the reason in
+        google.rpc.ErrorInfo.
+        """
 
 def add_ReplicationServiceServicer_to_server(servicer: ReplicationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
