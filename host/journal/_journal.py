@@ -198,6 +198,8 @@ class Journal:
         window.at = at
         pending.clear()
         self.flushed_lsn = self.durable_lsn = self.last_lsn
+        if self._on_flushed:
+            self._tell_flushed()
 
     def prefault(self) -> None:
         """Have the memory ready that the next entries are stored into; for when no order waits.
