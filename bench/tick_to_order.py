@@ -193,6 +193,7 @@ def run_case(ticks: int, gap_s: float, instances: int = 1, objects: int = 0) -> 
         "floor_p50_us": round(floor, 2),
         "ratio_p50": round(p50 / floor, 3),
         "p99_over_p50": round(quantile(taken, 0.99) / p50, 2),
+        "floor_p99_over_p50": round(quantile(floors, 0.99) / floor, 2),
     }
 
 
