@@ -10,6 +10,7 @@ from typing import Final
 from host.control.call import Call
 from host.control.config_view import shown_config
 from host.control.event_methods import EventMethods
+from host.control.names import scope_name
 from host.control.plain import duration, duration_ns, timestamp, to_struct
 from host.control.reasons import Refused
 from host.control.subject import Phase, Subject
@@ -99,7 +100,7 @@ class NodeService(EventMethods):
             open_orders=len(state.orders),
             instances=Counter(one.state.upper() for one in engine.roster.instances.values()),
             accounts=[self._account(name) for name in engine.feeds],
-            stopped_scopes=state.kill_switches,
+            stopped_scopes={scope_name(scope): why for scope, why in state.kill_switches.items()},
         )
         lag = subject.store_lag()
         if lag is not None:

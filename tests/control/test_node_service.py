@@ -17,7 +17,7 @@ from host.control.tail import KEPT, SLICE
 from host.core import entries as e
 from host.journal import describe, read
 from tandem.v1 import node_pb2 as pb
-from tandem.v1 import plugin_pb2
+from tandem.v1 import plugin_pb2, trading_pb2
 
 
 @pytest.fixture
@@ -69,6 +69,19 @@ def test_status_of_a_halted_node_says_why_and_what_stops_nothing_still_works(des
             assert (refusal.code, refusal.reason) == (Status.UNAVAILABLE, "HALTED")
             await client.node.Shutdown(pb.ShutdownRequest(reason="enough", request_id="one"))
         assert len(desk.stopped) == 1
+
+    asyncio.run(story())
+
+
+def test_status_names_the_scopes_that_are_stopped_as_calls_name_them(desk: ControlDesk) -> None:
+    async def story() -> None:
+        async with desk.serving() as client:
+            for scope in ("node", "instances/mm", "accounts/acc", "symbols/BTC-USDT"):
+                stop = trading_pb2.PanicStopRequest(scope=scope, reason="odd")
+                stopped = (await client.trading.PanicStop(stop)).stopped_scopes
+                status = (await client.node.GetStatus(pb.GetStatusRequest())).status
+                assert scope in status.stopped_scopes
+                assert status.stopped_scopes == stopped
 
     asyncio.run(story())
 
