@@ -109,7 +109,7 @@ async def book(session: Session, symbol: str | None, account: str | None, depth:
     if symbol is not None:
         # Without an account it is whichever follows the symbol; the node names those that there are.
         name = next(
-            (one.name for one in found if one.symbol == symbol), f"accounts/{account or '-'}/books/{symbol}"
+            (one.name for one in found if one.symbol == symbol), f"accounts/{account or 'any'}/books/{symbol}"
         )
         found = [one for one in found if one.name == name]
     if session.is_watch:

@@ -1,5 +1,6 @@
 """One run of a verb: the node it talks to, how it answers, and whether it may go on."""
 
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -65,7 +66,7 @@ class Session:
                     "this needs somebody to say yes, and there is no terminal to ask on: "
                     "see what it would do with --dry-run, and do it with --yes"
                 )
-            click.confirm(question(await call(trial, timeout_s=timeout_s)), abort=True, err=True)
+            _confirm(question(await call(trial, timeout_s=timeout_s)))
         return await call(request, timeout_s=timeout_s)
 
     def say(self, message: Message, text: str) -> None:
@@ -96,3 +97,13 @@ class Session:
             if len(found) >= most:
                 break
         return found[:most]
+
+
+def _confirm(question: str) -> None:
+    """Have somebody say yes; raise `click.Abort` for anything else."""
+    # asyncio's own handler only marks the task as cancelled, which a prompt that waits never sees.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        click.confirm(question, abort=True, err=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
