@@ -10,8 +10,7 @@ from msgspec import Struct
 
 from host.core.entries import NodeStarted
 from host.core.state import TradingState
-from host.journal import Journal, payloads
-from host.journal import decode as decode_entry
+from host.journal import Journal, decode, payloads
 
 __all__ = ["Era", "History", "common_lsn", "history_of"]
 
@@ -83,23 +82,15 @@ def history_of(journal: Journal) -> History:
     Raises what reading the journal and its snapshot raises.
     """
     eras: list[Era] = []
-    snapshot = journal.latest_snapshot()
-    if snapshot is not None and journal.first_lsn > 1:
-        # The entry that began this epoch is pruned; the snapshot's own entry is of it for certain.
-        base = TradingState.decode(snapshot.data)
-        if base.epoch:
-            eras.append(Era(base.epoch, snapshot.lsn))
     for payload in payloads(journal, journal.first_lsn):
         if _MARK in payload:
-            record = decode_entry(payload)
+            record = decode(payload)
             if isinstance(record.entry, NodeStarted):
                 eras.append(Era(record.entry.epoch, record.lsn))
-    return History(tuple(_in_order(eras)), journal.flushed_lsn)
-
-
-def _in_order(eras: list[Era]) -> list[Era]:
-    """Return the eras by LSN, each epoch once: the snapshot's may have begun in the part that is kept."""
-    found: dict[int, Era] = {}
-    for era in sorted(eras, key=lambda era: era.first_lsn):
-        found.setdefault(era.epoch, era)
-    return list(found.values())
+    snapshot = journal.latest_snapshot() if journal.first_lsn > 1 else None
+    if snapshot is not None and (not eras or snapshot.lsn < eras[0].first_lsn):
+        # The entry that began this epoch is pruned; what is kept before the next one is all of it.
+        epoch = TradingState.decode(snapshot.data).epoch
+        if epoch:
+            eras.insert(0, Era(epoch, min(snapshot.lsn, journal.first_lsn)))
+    return History(tuple(eras), journal.flushed_lsn)

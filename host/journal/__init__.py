@@ -18,7 +18,7 @@ from host.journal._errors import (
 )
 from host.journal._journal import DEFAULT_SEGMENT_BYTES, Durability, Journal
 from host.journal._listeners import CallSoon
-from host.journal._reading import Follower, Source, payloads, read
+from host.journal._reading import Follower, Source, decode, payloads, read
 from host.journal._recovery import TornTail
 from host.journal._snapshots import Snapshot
 from host.journal._verify import VerifyReport, journal_digest, verify
@@ -45,6 +45,7 @@ __all__ = [
     "VerifyReport",
     "crc_of",
     "cut_tail",
+    "decode",
     "describe",
     "frame_crc",
     "journal_digest",

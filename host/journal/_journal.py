@@ -41,7 +41,7 @@ _log = logging.getLogger("tandem.journal")
 _encode = msgspec.msgpack.Encoder().encode
 _pack_frame = FRAME.pack
 
-Durability = Literal["process", "disk"]
+Durability = Literal["process", "disk", "replica"]
 
 
 class Journal:
@@ -109,8 +109,8 @@ class Journal:
         that is safe (docs/journal.md); without `is_mapped` each flush is a system call everywhere.
         Raises `JournalLocked`, `JournalCorrupt`, `JournalFull`, or `JournalError` for anything else.
         """
-        if durability not in ("process", "disk"):
-            raise JournalError(f"durability should be 'process' or 'disk', was {durability!r}")
+        if durability not in ("process", "disk", "replica"):
+            raise JournalError(f"durability should be 'process', 'disk' or 'replica', was {durability!r}")
         if segment_bytes < _SMALLEST_SEGMENT_BYTES:
             raise JournalError(
                 f"segment_bytes should be at least {_SMALLEST_SEGMENT_BYTES}, was {segment_bytes}"
@@ -231,7 +231,7 @@ class Journal:
     def _wrote(self) -> None:
         if self._syncs_each_flush:
             self._sync.request(self._segment, self.flushed_lsn)
-        else:
+        elif self.durability == "process":
             self.durable_lsn = self.flushed_lsn
             if self._on_durable.items:
                 self._on_durable.tell_now(self.flushed_lsn)
@@ -399,11 +399,18 @@ class Journal:
         """Call `callback(durable_lsn)` whenever it has risen; return what ends this.
 
         With durability `disk` the callback goes through `call_soon` from the sync thread; with
-        `process` it is called inside `flush`.
+        `process` it is called inside `flush`, with `replica` inside `confirm`.
         """
         undo = self._on_durable.add(callback, call_soon)
         self._window.until = 0
         return undo
+
+    def confirm(self, lsn: int) -> None:
+        """With durability `replica`: entries up to `lsn` are as safe as promised. Nothing is taken back."""
+        lsn = min(lsn, self.flushed_lsn)
+        if self.durability == "replica" and lsn > self.durable_lsn:
+            self.durable_lsn = lsn
+            self._on_durable.tell_now(lsn)
 
     def on_trouble(
         self, callback: Callable[[JournalTrouble], object], *, call_soon: CallSoon = call_now

@@ -148,7 +148,7 @@ def test_a_closed_journal_refuses_entries_and_closes_again(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"durability": "paper"}, "durability should be 'process' or 'disk', was 'paper'"),
+        ({"durability": "paper"}, "durability should be 'process', 'disk' or 'replica', was 'paper'"),
         ({"segment_bytes": 100}, "segment_bytes should be at least 4096, was 100"),
         ({"node": "a" * 3000}, "too long"),
     ],
