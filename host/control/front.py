@@ -5,10 +5,11 @@ and answer: with what was asked for, or with one status that says why not.
 """
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -32,6 +33,7 @@ __all__ = ["Front", "snake"]
 
 _log = logging.getLogger("tandem.control")
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+REPEATED: Final = "answered as before: this request id was served"
 _NAME_OF_CODE: Final = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
@@ -104,8 +106,6 @@ class Front:
                 _log.exception("%s failed", method)
                 await self._refuse(_internal(error), method, rule, call, request, context)
             else:
-                if rule.mutates:
-                    self._note(call, request)
                 return response
             raise AssertionError("a refusal ends the call")
 
@@ -138,7 +138,7 @@ class Front:
         return response.SerializeToString()
 
     async def _change(self, behaviour: Any, request: Any, call: Call) -> bytes:
-        """Carry out a mutation that does not await: its effect and its answer are one journal write."""
+        """Carry out a mutation that does not await: effect, answer and audit mark are one journal write."""
         if request.validate_only:
             return await self._look(behaviour, request, call)
         digest = ""
@@ -147,12 +147,14 @@ class Front:
             digest = digest_of(request)
             known = self._served.find(call, request.request_id, digest)
             if known is not None:
+                self._note(call, request, REPEATED)
                 return known
 
         def carry_out() -> bytes:
             data: bytes = behaviour(request, call).SerializeToString()
             if digest and not self._engine.halted:
                 self._served.note(call, request.request_id, digest, data)
+            self._note(call, request)
             return data
 
         data: bytes = self._in_turn(carry_out)
@@ -160,13 +162,25 @@ class Front:
 
     async def _change_in_steps(self, behaviour: Any, request: Any, call: Call) -> bytes:
         """Carry out a mutation that awaits; a second one under the same id waits for its end."""
-        if request.validate_only or not request.request_id:
-            response: Message = await behaviour(request, call)
-            return response.SerializeToString()
+        if request.validate_only:
+            return await self._look_in_steps(behaviour, request, call)
+        try:
+            if request.request_id:
+                return await self._change_once(behaviour, request, call)
+            data = await self._look_in_steps(behaviour, request, call)
+        except asyncio.CancelledError:
+            if call.after is not None:  # nobody hears of it any more, and it happened
+                self._note(call, request, "the caller was gone before the answer")
+            raise
+        self._note(call, request)
+        return data
+
+    async def _change_once(self, behaviour: Any, request: Any, call: Call) -> bytes:
         await self._served.wait_for_other(call, request.request_id)
         digest = digest_of(request)
         known = self._served.find(call, request.request_id, digest)
         if known is not None:
+            self._note(call, request, REPEATED)
             return known
         kept: list[bytes] = []
 
@@ -182,6 +196,7 @@ class Front:
                 self._in_turn(lambda: keep(response))
         finally:
             self._served.end(call, request.request_id, mark)
+        self._note(call, request)
         return kept[0]
 
     def _in_turn(self, work: Callable[[], Any]) -> Any:
@@ -190,9 +205,13 @@ class Front:
         with turn(self._engine):
             return work()
 
-    async def _watch(self, responses: AsyncIterator[Message], call: Call, context: _Context) -> None:
+    async def _watch(self, responses: AsyncGenerator[Message, None], call: Call, context: _Context) -> None:
         """Send what a watch yields; it is asked for more only once the last answer was taken."""
-        async for response in responses:
+        async with contextlib.aclosing(responses) as answers:
+            await self._send(answers, call, context)
+
+    async def _send(self, answers: AsyncIterator[Message], call: Call, context: _Context) -> None:
+        async for response in answers:
             try:
                 async with asyncio.timeout(self._stall_s):
                     await context.write(response.SerializeToString())
@@ -258,10 +277,9 @@ class Front:
         event = self._event(method, None, None, address, _NAME_OF_CODE[refused.code], refused.text)
         self._write(lambda: self._audit.refuse(event, time.time_ns()))
 
-    def _note(self, call: Call, request: Message) -> None:
-        if getattr(request, "validate_only", False):
-            return
-        event = self._event(call.method, call, request, call.peer, "OK", "")
+    def _note(self, call: Call, request: Message, detail: str = "") -> None:
+        """Audit what was carried out."""
+        event = self._event(call.method, call, request, call.peer, "OK", detail)
         self._write(lambda: self._audit.append(event, time.time_ns()))
 
     def _event(

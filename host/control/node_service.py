@@ -162,6 +162,7 @@ class NodeService(EventMethods):
             for instance in running:
                 engine.roster.pause(instance, why)
             engine.oms.cancel_all(engine.state.orders.values(), why, now_ns, call.principal.name)
+        call.after = {"running": [], "open_orders": len(engine.state.orders)}
         try:
             async with asyncio.timeout(wait_ns / 1e9):
                 while engine.state.orders and not engine.halted:
