@@ -108,9 +108,10 @@ def test_reloads_of_a_live_quoting_strategy_lose_and_leave_nothing(tmp_path: Pat
             rig.write(maker(0.02 + number % 10 / 100, head=f"# edit {number}\n"))
             reloading = asyncio.ensure_future(rig.reload_async())
             while not reloading.done():
-                began_ns, others_ns = time.perf_counter_ns(), others_had_ns()
+                others_ns, began_ns = others_had_ns(), time.perf_counter_ns()
                 await asyncio.sleep(0)
-                held.add(time.perf_counter_ns() - began_ns - (others_had_ns() - others_ns))
+                held_ns = time.perf_counter_ns() - began_ns
+                held.add(max(held_ns - (others_had_ns() - others_ns), 0))
                 market.feed()
             report = reloading.result()
             states.append(report.state)
