@@ -4,7 +4,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -65,7 +65,11 @@ class LiveDesk:
         async def step() -> T:
             return work()
 
-        return asyncio.run_coroutine_threadsafe(step(), self._loop).result(PATIENCE_S)
+        return self.run(step())
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do something with the desk that takes several steps."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_S)
 
     def until(self, is_so: Callable[[], bool]) -> None:
         """Wait for something to become true of the desk."""

@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
+import msgspec
 import pytest
 from control_tools import MAKER, ControlDesk
 from ctl_tools import LiveDesk
 
 from host.core import entries as e
 from host.core.entries import InstanceState
+from host.loader import settle
 
 
 @pytest.fixture
@@ -171,6 +173,21 @@ def test_nothing_staged_is_nothing_to_activate(live: LiveDesk) -> None:
     result = live.ctl("activate", "maker")
     assert (result.exit_code, "no version of plugin maker waits" in result.stderr) == (3, True)
     assert live.ctl("activate", "maker", "--version", "0123456789").exit_code == 4
+
+
+def test_a_staged_version_is_activated(live: LiveDesk) -> None:
+    async def stage() -> None:
+        desk = live.desk
+        desk.reloader.settings = msgspec.structs.replace(desk.reloader.settings, mode="stage")
+        desk.maker_file.write_text(MAKER + "\n# 1\n")
+        await desk.reloader.reload("maker", lambda: settle(desk.maker_file, apart_ms=1))
+
+    live.run(stage())
+    staged = live.json("plugins")[0]["stagedDigest"]
+    assert staged
+    assert staged[:12] in live.ok("activate", "maker", "--dry-run")
+    live.ok("activate", "maker")
+    assert live.json("plugins")[0]["digest"] == staged
 
 
 def test_automatic_reload_is_turned_off_and_on(live: LiveDesk) -> None:

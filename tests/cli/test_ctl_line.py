@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_type_hints
 
 import click
 import pytest
@@ -22,8 +23,10 @@ from ctl_tools import PATIENCE_S, LiveDesk
 from host.cli import main
 from host.cli.ctl import ctl
 from host.cli.ctl._group import SECTIONS
+from host.client.services import NodeCalls, PluginCalls, TradingCalls
 from host.control.principal import Role
 
+REPO = Path(__file__).parents[2]
 CODE = "import sys; from host.cli import main; main(sys.argv[1:], prog_name='tandem')"
 
 
@@ -102,6 +105,22 @@ def test_every_verb_is_in_one_section_and_teaches_by_examples() -> None:
             continue
         assert verb.epilog is not None
         assert f"tandem ctl {verb.name}" in verb.epilog or f"tandem ctl limits {verb.name}" in verb.epilog
+
+
+def test_every_rpc_can_be_called_from_the_command_line() -> None:
+    source = "".join(path.read_text() for path in (REPO / "host/cli/ctl").glob("*.py"))
+    for calls in (NodeCalls, PluginCalls, TradingCalls):
+        for name in get_type_hints(calls):
+            assert f".{name}" in source, name
+
+
+def test_the_documentation_names_every_verb_and_exit_code() -> None:
+    page = (REPO / "docs" / "ctl.md").read_text(encoding="utf-8")
+    table = page.partition("## Verbs")[2].partition("```")[0]
+    assert re.findall(r"`([a-z-]+)`", table) == ctl.list_commands(click.Context(ctl))
+    codes = page.partition("<!-- exit codes -->")[2].partition("<!-- end of exit codes -->")[0]
+    shown = re.findall(r"^\| (\d) \| (.{12})", codes, re.MULTILINE)
+    assert shown == re.findall(r"^  (\d)  (.{12})", ctl.epilog or "", re.MULTILINE)
 
 
 def test_the_node_is_found_by_variable_socket_configuration_or_folder(live: LiveDesk) -> None:

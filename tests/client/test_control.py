@@ -332,10 +332,10 @@ def test_of_two_addresses_the_primarys_is_used_also_for_looking(
     primary, standby = pair
 
     async def story() -> None:
-        async with serving(primary), serving(standby, is_primary=False):
-            async with Control([socket_of(standby), socket_of(primary)]) as control:
-                await control.node.get_status(n.GetStatusRequest())
-                assert control.address == socket_of(primary)
+        addresses = [socket_of(standby), socket_of(primary)]
+        async with serving(primary), serving(standby, is_primary=False), Control(addresses) as control:
+            await control.node.get_status(n.GetStatusRequest())
+            assert control.address == socket_of(primary)
 
     run(story)
 
@@ -344,9 +344,12 @@ def test_a_standby_alone_leads_to_its_primary(pair: tuple[ControlDesk, ControlDe
     primary, standby = pair
 
     async def story() -> None:
-        async with serving(primary), serving(standby, is_primary=False):
-            async with Control([socket_of(standby)]) as control:
-                await control.plugins.set_params(away(7.0))
+        async with (
+            serving(primary),
+            serving(standby, is_primary=False) as address,
+            Control([address]) as control,
+        ):
+            await control.plugins.set_params(away(7.0))
 
     run(story)
     assert (changes(primary), changes(standby)) == (1, 0)

@@ -67,10 +67,12 @@ def test_a_node_that_cannot_prove_who_it_is_gets_no_call(certificates: Certifica
     token = Credentials.load(token=desk.token(Role.ADMIN))
 
     async def story() -> None:
-        async with serving(desk, tls=certificates.server) as address:
-            async with Control([address], token, patience_s=0.1) as control:
-                with pytest.raises(Unreachable, match="no node answers at tls:"):
-                    await control.node.shutdown(n.ShutdownRequest())
+        async with (
+            serving(desk, tls=certificates.server) as address,
+            Control([address], token, patience_s=0.1) as control,
+        ):
+            with pytest.raises(Unreachable, match="no node answers at tls:"):
+                await control.node.shutdown(n.ShutdownRequest())
 
     run(story)
     assert not desk.stopped

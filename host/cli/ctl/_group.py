@@ -65,7 +65,7 @@ a scope: node, accounts/NAME, instances/NAME or symbols/NAME.
 \b
 Exit codes:
   0  done
-  1  it failed: a version was refused, the node has a fault, nobody said yes
+  1  it failed: a version was refused, a drain left orders open, the node has a fault, nobody said yes
   2  the command line is wrong, or a value in it
   3  refused: the node's state does not allow it, the etag is old, or --yes is missing
   4  there is no such thing
