@@ -2,7 +2,7 @@
 
 The configuration file stays the source of its own instances: what is done to them here ends with
 the next restart or edit, but for "stopped", which holds until somebody starts them. Instances made
-here are in the journal, and come back from there (`docs/decisions/011-instances-of-the-api.md`).
+here are in the journal, and come back from there (`docs/decisions/015-instances-of-the-api.md`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
