@@ -37,6 +37,7 @@ class Guarded:
             text=True,
         )
         self.lines: queue.Queue[str] = queue.Queue()
+        self.pids: list[int] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -49,7 +50,20 @@ class Guarded:
         """Wait for the next line, which has to begin with `word`; return its numbers."""
         first, *numbers = self.lines.get(timeout=LONG_S).split()
         assert first == word
+        if numbers:
+            self.pids.append(int(numbers[-1]))
         return [int(number) for number in numbers]
+
+    def close(self) -> None:
+        """End the guardian, and whatever a broken one would leave behind."""
+        self.process.terminate()
+        self.process.wait(LONG_S)
+        for pid in self.pids:
+            if is_running(pid):
+                os.kill(pid, signal.SIGKILL)
+        self._reader.join(LONG_S)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
     def record(self) -> Record:
         """Read the lease."""
@@ -72,11 +86,7 @@ def guarded(folder: Path, *options: str) -> Iterator[Guarded]:
     try:
         yield guardian
     finally:
-        guardian.process.terminate()
-        guardian.process.wait(LONG_S)
-        assert guardian.process.stdout is not None
-        guardian._reader.join(LONG_S)
-        guardian.process.stdout.close()
+        guardian.close()
 
 
 def prepare(folder: Path) -> None:
