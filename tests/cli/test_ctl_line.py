@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import click
 import pytest
@@ -75,6 +75,12 @@ class Terminal:
         os.close(self._fd)
         return code
 
+    def interrupted(self) -> int:
+        """Press Ctrl-C, and return the exit code."""
+        code = interrupted(self.process)
+        os.close(self._fd)
+        return code
+
     def _read(self) -> bool:
         if not select.select([self._fd], [], [], PATIENCE_S)[0]:
             raise AssertionError(f"it says nothing more: {self.screen}")
@@ -84,6 +90,17 @@ class Terminal:
             return False
         self.screen += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", data.decode("utf-8", "replace"))
         return bool(data)
+
+
+def interrupted(process: "subprocess.Popen[Any]") -> int:
+    """Send SIGINT until a process ends: one that comes right before it waits is noticed with the next."""
+    for _ in range(int(PATIENCE_S)):
+        process.send_signal(signal.SIGINT)
+        try:
+            return process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            continue
+    raise AssertionError("it goes on")
 
 
 # -- finding a node, and being let in ------------------------------------------------------------
@@ -193,20 +210,33 @@ def test_a_failure_is_json_for_scripts(live: LiveDesk) -> None:
 # -- asking --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("answer", "code", "is_stopped"), [("y", 0, True), ("n", 1, False), ("\x03", 1, False)]
-)
+@pytest.mark.parametrize(("answer", "code", "is_stopped"), [("y", 0, True), ("n", 1, False)])
 def test_what_is_dangerous_is_asked_about_on_a_terminal(
     answer: str, code: int, is_stopped: bool, live: LiveDesk
 ) -> None:
     terminal = Terminal("ctl", "-a", live.address, "panic", "node")
     terminal.shows(f"Stop all trading of node, at {live.address}, and cancel 2 open orders? [y/N]:")
-    if answer == "\x03":
-        terminal.process.send_signal(signal.SIGINT)  # Ctrl-C, also while a call could be under way
-    else:
-        terminal.types(f"{answer}\n")
+    terminal.types(f"{answer}\n")
     assert terminal.ends() == code
     assert live.do(lambda: bool(live.desk.engine.state.kill_switches)) is is_stopped
+
+
+def test_ctrl_c_ends_a_question_at_once(live: LiveDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = pty.openpty()
+    answers: list[str] = []
+
+    def press_ctrl_c(_prompt: str) -> str:
+        signal.raise_signal(signal.SIGINT)
+        answers.append("y")  # nobody gets to type this
+        return "y"
+
+    monkeypatch.setattr(click.termui, "visible_prompt_func", press_ctrl_c)
+    with os.fdopen(theirs) as keyboard, pytest.raises(click.Abort):
+        monkeypatch.setattr(sys, "stdin", keyboard)
+        main(["ctl", "-a", live.address, "panic", "node"], standalone_mode=False)
+    os.close(ours)
+    assert not answers
+    assert not live.do(lambda: live.desk.engine.state.kill_switches)
 
 
 def test_nobody_is_asked_about_what_would_be_refused_anyway(live: LiveDesk) -> None:
@@ -246,8 +276,7 @@ def test_a_watch_on_a_terminal_shows_what_changes_until_ctrl_c(
     if later:
         live.ok("pause", "mm")
         terminal.shows(later)
-    terminal.process.send_signal(signal.SIGINT)
-    assert terminal.ends() == 0
+    assert terminal.interrupted() == 0
 
 
 def test_a_watch_for_scripts_is_a_json_object_a_line(live: LiveDesk) -> None:
@@ -262,8 +291,7 @@ def test_a_watch_for_scripts_is_a_json_object_a_line(live: LiveDesk) -> None:
     live.ok("pause", "mm")
     line = json.loads(process.stdout.readline())
     assert (line["kind"], line["fields"]["state"]) == ("instance_changed", "paused")
-    process.send_signal(signal.SIGINT)
-    assert process.wait(PATIENCE_S) == 0
+    assert interrupted(process) == 0
     process.stdout.close()
 
 
@@ -282,8 +310,7 @@ def test_a_watch_of_fills_prints_each_as_it_comes(live: LiveDesk) -> None:
         live.do(trade)
         if select.select([terminal._fd], [], [], 0.05)[0]:
             terminal._read()
-    terminal.process.send_signal(signal.SIGINT)
-    assert terminal.ends() == 0
+    assert terminal.interrupted() == 0
 
 
 # -- completion ----------------------------------------------------------------------------------
