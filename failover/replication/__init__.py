@@ -4,3 +4,45 @@
 (`greeting`, `batch`, `window`, `lag`, `durability`) are plain code without I/O. docs/replication.md has the
 promises.
 """
+
+from failover.replication.credentials import PEER_URI, PeerTls
+from failover.replication.dialing import Backoff, ReplicationClient
+from failover.replication.durability import DurabilitySettings, Mode, ModeChange, ReplicaDurability
+from failover.replication.errors import (
+    Reason,
+    ReplicationConfigError,
+    ReplicationError,
+    StreamBroken,
+    StreamRefused,
+)
+from failover.replication.history import Era, History, history_of
+from failover.replication.lag import EligibilityLimits, StandbyHealth, StandbyView
+from failover.replication.replica import Difference, Replica
+from failover.replication.serving import ReplicationServer
+from failover.replication.session import StreamSettings
+
+__all__ = [
+    "PEER_URI",
+    "Backoff",
+    "Difference",
+    "DurabilitySettings",
+    "EligibilityLimits",
+    "Era",
+    "History",
+    "Mode",
+    "ModeChange",
+    "PeerTls",
+    "Reason",
+    "Replica",
+    "ReplicaDurability",
+    "ReplicationClient",
+    "ReplicationConfigError",
+    "ReplicationError",
+    "ReplicationServer",
+    "StandbyHealth",
+    "StandbyView",
+    "StreamBroken",
+    "StreamRefused",
+    "StreamSettings",
+    "history_of",
+]
