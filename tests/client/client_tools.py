@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from control_tools import ControlDesk
 
 from host.control.audit import AuditLog
@@ -26,21 +27,33 @@ from host.control.trading_service import TradingService
 PATIENCE_S = 30.0
 
 
-class Standby(Subject):
-    """A node that does not trade, and says where the one is that does."""
+class Refusing(Subject):
+    """A node in a state in which it takes no changes; `asked` says how often it was asked for one."""
 
-    primary_address: str = ""
+    reason: str
+    text: str
+    metadata: dict[str, str] = msgspec.field(default_factory=dict)
+    most: int = 1_000_000
+    """It takes what comes after so many refusals."""
+    asked: int = 0
 
     def check(self, rule: Rule) -> None:
-        if rule.mutates and not rule.on_standby:
-            known = {"primary_address": self.primary_address} if self.primary_address else {}
-            raise Refused("NOT_PRIMARY", "this node is a standby", **known)
+        if rule.mutates and not rule.on_standby and self.asked < self.most:
+            self.asked += 1
+            raise Refused(self.reason, self.text, **self.metadata)
+
+
+def make_refusing(desk: ControlDesk, reason: str, text: str, **more: Any) -> Refusing:
+    """Have a desk refuse changes."""
+    fields = {name: getattr(desk.subject, name) for name in Subject.__struct_fields__}
+    desk.subject = refusing = Refusing(**fields, reason=reason, text=text, **more)
+    return refusing
 
 
 def make_standby(desk: ControlDesk, primary_address: str) -> None:
     """Have a desk refuse what a standby refuses."""
-    fields = {name: getattr(desk.subject, name) for name in Subject.__struct_fields__}
-    desk.subject = Standby(**fields, primary_address=primary_address)
+    known = {"primary_address": primary_address} if primary_address else {}
+    make_refusing(desk, "NOT_PRIMARY", "this node is a standby", metadata=known)
 
 
 def socket_of(desk: ControlDesk) -> str:

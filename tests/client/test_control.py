@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
-from client_tools import PATIENCE_S, Wire, make_standby, run, serving, socket_of, until
+from client_tools import PATIENCE_S, Wire, make_refusing, make_standby, run, serving, socket_of, until
 from control_tools import ControlDesk
+from desk_tools import ACCOUNT, BTC
 from google.protobuf import message_factory
 from google.protobuf.struct_pb2 import Struct
 
@@ -21,12 +22,14 @@ from host.client import (
     NotPermitted,
     NotPrimary,
     Refused,
+    Unavailable,
     Unreachable,
 )
 from host.client.calling import Unary, Watch
 from host.client.services import NodeCalls, PluginCalls, TradingCalls
 from host.control.principal import Role
 from host.core import entries as e
+from tandem.v1 import common_pb2 as c
 from tandem.v1 import node_pb2 as n
 from tandem.v1 import plugin_pb2 as p
 from tandem.v1 import trading_pb2 as t
@@ -181,6 +184,14 @@ def test_a_node_that_starts_meanwhile_is_found(desk: ControlDesk) -> None:
 
 
 def test_a_change_whose_answer_was_lost_happens_once(desk: ControlDesk, tmp_path: Path) -> None:
+    order = t.PlaceOrderRequest(
+        account=f"accounts/{ACCOUNT}", symbol=BTC, side=c.SIDE_BUY, price="50.00", qty="0.500"
+    )
+
+    def by_hand() -> list[str]:
+        orders = desk.engine.state.orders.values()
+        return [f"orders/{one.client_id}" for one in orders if one.instance == f"hand@{ACCOUNT}"]
+
     async def story() -> None:
         async with (
             serving(desk),
@@ -189,13 +200,42 @@ def test_a_change_whose_answer_was_lost_happens_once(desk: ControlDesk, tmp_path
         ):
             await control.node.get_status(n.GetStatusRequest())
             wire.hold_answers()
-            asking = asyncio.create_task(control.plugins.set_params(away(4.0)))
-            await until(lambda: desk.instance().strategy.params.away == 4.0)
+            asking = asyncio.create_task(control.trading.place_order(order))
+            await until(lambda: bool(by_hand()))
             wire.cut()
-            assert (await asking).instance.params["away"] == 4.0
+            assert [(await asking).order.name] == by_hand()
+
+    desk.tick()
+    run(story)
+    assert len(by_hand()) == 1
+
+
+@pytest.mark.parametrize("reason", ["HALTED", "STOPPING", "EXCHANGE_UNAVAILABLE", "AUDIT_FAILED"])
+def test_a_node_that_says_no_is_asked_once(reason: str, desk: ControlDesk) -> None:
+    refusing = make_refusing(desk, reason, "not now")
+
+    async def story() -> None:
+        async with serving(desk) as address, Control([address]) as control:
+            with pytest.raises(Unavailable, match="not now") as refused:
+                await control.plugins.set_params(away(3.0))
+            assert (refused.value.reason, refused.value.request_id) == (reason, "")
 
     run(story)
-    assert changes(desk) == 1
+    assert refusing.asked == 1
+
+
+def test_a_node_that_is_starting_is_asked_until_it_has_started(desk: ControlDesk) -> None:
+    refusing = make_refusing(desk, "STARTING", "not yet", most=2)
+
+    async def story() -> None:
+        async with (
+            serving(desk) as address,
+            Control([address], timeout_s=PATIENCE_S, patience_s=PATIENCE_S) as control,
+        ):
+            await control.plugins.set_params(away(3.0))
+
+    run(story)
+    assert (refusing.asked, changes(desk)) == (2, 1)
 
 
 def test_a_request_is_left_as_it_is_so_that_it_can_be_sent_again_as_another(desk: ControlDesk) -> None:
