@@ -103,7 +103,7 @@ def test_limits_and_reload_settings_differ_by_themselves(tmp_path: Path) -> None
         ('[node]\ndurability = "disk"\n', ("node", "durability")),
         ('[node]\nplugin_dirs = ["mine"]\n', ("node", "plugin_dirs")),
         ('[store]\nurl = ""\n', ("store", "url")),
-        ('[control]\nlisten = []\n', ("control", "listen")),
+        ("[control]\nlisten = []\n", ("control", "listen")),
         ('[[account]]\nname = "other"\nexchange = "paper"\n', ("account", 1)),
     ],
 )
