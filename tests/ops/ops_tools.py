@@ -88,9 +88,9 @@ class OpsNode:
         self.grpcurl = tool("grpcurl", "run scripts/install-grpcurl")
         tool("jq", "run scripts/install-test-servers")
         self._channel = grpc.insecure_channel(f"unix:{self.socket}")
-        self.nodes: Any = node_pb2_grpc.NodeServiceStub(self._channel)  # type: ignore[no-untyped-call]
-        self.plugins: Any = plugin_pb2_grpc.PluginServiceStub(self._channel)  # type: ignore[no-untyped-call]
-        self.trading: Any = trading_pb2_grpc.TradingServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self.nodes: Any = node_pb2_grpc.NodeServiceStub(self._channel)
+        self.plugins: Any = plugin_pb2_grpc.PluginServiceStub(self._channel)
+        self.trading: Any = trading_pb2_grpc.TradingServiceStub(self._channel)
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:

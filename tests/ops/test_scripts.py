@@ -256,11 +256,11 @@ def test_a_dry_run_changes_nothing(node: OpsNode, script: str) -> None:
         node.done("panic-stop", "node")
     if script == "resume":
         node.done("pause-all")
+    node.wide_file.write_text(WIDE + f"\n# for {script}\n")
     if script == "rollback":
-        node.wide_file.write_text(WIDE + f"\n# for {script}\n")
         node.done("reload", "wide")
     wait_for(lambda: node.status().open_orders in (0, 4), "orders that are settled", PATIENCE_S)
-    kinds = ("kill_switch_set", "instance_changed", "params_changed", "version_moved")
+    kinds = ("kill_switch_set", "instance_changed", "instance_held", "params_changed", "version_moved")
     before = node.entries(*kinds)
     result = node.ops(script, *CHANGES[script], "--dry-run")
     assert result.returncode == 0, result.stderr
