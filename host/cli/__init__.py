@@ -51,6 +51,7 @@ Exit codes:
 \b
 Start here:
   tandem run                        a node on a simulated market, until Ctrl-C
+  tandem ctl status                 what a running node does; `tandem ctl --help` for the rest
   tandem plugin new strategy mine   a strategy of your own, ready to edit
   tandem config check               what is wrong with tandem.toml, all at once""",
 )

@@ -11,7 +11,7 @@ import math
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Final, Generic, TypeVar
 
 import grpc
@@ -145,7 +145,7 @@ class Watch(Generic[Request, Response]):
         self._decode = message_factory.GetMessageClass(method.output_type).FromString
         self._resumes = "from_lsn" in method.input_type.fields_by_name
 
-    async def __call__(self, request: Request) -> AsyncIterator[Response]:
+    async def __call__(self, request: Request) -> AsyncGenerator[Response]:
         """Yield each answer; raise `ControlError`."""
         wanted = type(request)()
         wanted.CopyFrom(request)

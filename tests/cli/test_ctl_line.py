@@ -25,6 +25,7 @@ from host.cli.ctl import ctl
 from host.cli.ctl._group import SECTIONS
 from host.client.services import NodeCalls, PluginCalls, TradingCalls
 from host.control.principal import Role
+from tandem.v1.trading_pb2 import RiskLimits
 
 REPO = Path(__file__).parents[2]
 CODE = "import sys; from host.cli import main; main(sys.argv[1:], prog_name='tandem')"
@@ -129,6 +130,13 @@ def test_every_rpc_can_be_called_from_the_command_line() -> None:
     for calls in (NodeCalls, PluginCalls, TradingCalls):
         for name in get_type_hints(calls):
             assert f".{name}" in source, name
+
+
+def test_the_help_of_limits_names_every_limit() -> None:
+    limits = ctl.get_command(click.Context(ctl), "limits")
+    assert isinstance(limits, click.Group)
+    told = re.findall(r"\b[a-z]+_[a-z_]+\b|on_breach", limits.commands["set"].help or "")
+    assert set(told) == set(RiskLimits.DESCRIPTOR.fields_by_name) - {"name", "etag"}
 
 
 def test_the_documentation_names_every_verb_and_exit_code() -> None:

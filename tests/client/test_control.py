@@ -315,7 +315,7 @@ def test_a_watch_of_resources_begins_again_after_a_cut(desk: ControlDesk, tmp_pa
                 again = await anext(watch)
             assert again.snapshot
             assert [one.name for one in again.instances] == [MM]
-            await watch.aclose()  # type: ignore[attr-defined]
+            await watch.aclose()
 
     run(story)
 

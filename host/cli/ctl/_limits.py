@@ -31,7 +31,12 @@ _UNITS_NS: Final = {"ms": 10**6, "s": 10**9, "m": 60 * 10**9}
 LIMITS = Listing("limits", ("scope", "limits"), lambda one: (_scope_in(one), _shown(one) or "none"))
 
 
-@ctl.group()
+@ctl.group(
+    epilog="""\b
+Examples:
+  tandem ctl limits get
+  tandem ctl limits set node max_daily_loss="500 USDT" max_open_orders=20"""
+)
 def limits() -> None:
     """Look at risk limits, and change them between two events."""
 
@@ -70,6 +75,15 @@ async def set_(session: Session, scope: str, settings: tuple[str, ...]) -> None:
     """Change limits of SCOPE: all that are given, or none. VALUE none takes a limit away.
 
     They hold for the next order on, over restarts too, until the configuration file says something else.
+
+    \b
+    LIMIT is one of
+      max_order_qty max_order_notional max_position max_inventory_notional
+      max_open_orders max_orders_per_second price_collar_bps
+      max_data_age (500ms, 2s, 1m)   max_daily_loss ("500 USDT")
+      max_concentration concentration_floor
+      self_trade (refuse, allow)
+      on_any_breach, on_breach.REASON (refuse, pull, kill, flatten)
     """
     name = f"{scope_of(scope)}/riskLimits"
     calls = session.control.trading

@@ -32,6 +32,7 @@ _DRY_RUN: Final = click.option("--dry-run", is_flag=True, help="Have the node ch
 _REQUEST_ID: Final = click.option(
     "--request-id", metavar="ID", help="Repeated with the same ID, it is done once."
 )
+_ALSO: Final = "Takes the options of `tandem ctl` too, such as --address, --config and --timeout."
 _JSON: Final = click.option("--json", "as_json", is_flag=True, help="JSON, for scripts.")
 _WATCH: Final = click.option("-w", "--watch", is_flag=True, help="Go on with what changes, until Ctrl-C.")
 
@@ -66,7 +67,7 @@ def verb(
             for option in sorted(changes, reverse=True):
                 command = _CHANGE_OPTIONS[option](command)
         lines = "\n".join(f"  tandem ctl {line}" for line in example.splitlines())
-        return group.command(name, epilog=f"\b\nExamples:\n{lines}")(command)
+        return group.command(name, epilog=f"\b\nExamples:\n{lines}\n\n{_ALSO}")(command)
 
     return make
 

@@ -51,8 +51,10 @@ def scope_of(text: str) -> str:
         return f"{_COLLECTIONS[kind]}/{name}"
     if text == "node" or text.partition("/")[0] in _COLLECTIONS.values():
         return text
+    hint = "" if "/" in text or colon else f"; an instance of that name is instances/{text}"
     raise click.BadParameter(
-        f'expected node, accounts/NAME, instances/NAME or symbols/NAME, was "{text}"', param_hint="SCOPE"
+        f'expected node, accounts/NAME, instances/NAME or symbols/NAME, was "{text}"{hint}',
+        param_hint="SCOPE",
     )
 
 
