@@ -98,11 +98,13 @@ def _cut_peers(world: World, left: int) -> None:
 
 
 def _store_down(world: World, left: int) -> None:
+    world.store.outages += 1
     world.store.down_until = max(world.store.down_until, world.now + _span(world, left))
     world.note(f"the store is down until {(world.store.down_until - world.started) / TTL:.3f} ttl")
 
 
 def _store_hangs(world: World, left: int) -> None:
+    world.store.outages += 1
     world.store.hangs_until = max(world.store.hangs_until, world.now + _span(world, left))
     world.note(f"the store hangs until {(world.store.hangs_until - world.started) / TTL:.3f} ttl")
 

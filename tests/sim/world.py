@@ -35,6 +35,7 @@ class SimStore:
         self.hangs_until = 0
         self.slow_until = 0
         self.wipes = 0
+        self.outages = 0
 
     def is_well(self, now_ns: int) -> bool:
         """Return whether it answers quickly."""
