@@ -22,6 +22,7 @@ from failover.replication.replica import Replica
 from failover.replication.serving import ERROR_DOMAIN
 from failover.replication.session import StreamSettings
 from failover.replication.wire import greeting_request
+from host.journal import JournalError
 from tandem.v1 import replication_pb2_grpc as pb_grpc
 
 __all__ = ["Backoff", "ReplicationClient"]
@@ -187,6 +188,9 @@ class ReplicationClient:
                 reason, text = _reason_of(error)
             except TimeoutError:
                 text = f"{address} was dialled and did not answer"
+            except JournalError as error:
+                self._on_event(Unfollowed(address, Reason.JOURNAL_FAILED, str(error), is_refused=False))
+                raise
             except asyncio.InvalidStateError as error:  # gRPC's word for writing to a call that has ended
                 text = f"the stream from {address} ended: {error}"
             finally:

@@ -133,8 +133,8 @@ class Replica:
     def fold(self, max_entries: int | None = None) -> int:
         """Take written entries into the state, at most so many; return how many are left.
 
-        Raises `StreamBroken` for an entry that this version cannot read: it is in the journal, and a newer
-        version can.
+        Raises `StreamBroken` for an entry that this version cannot read, or that the state cannot take in: it
+        stays in the journal, and nothing after it is folded.
         """
         waiting = self._unapplied
         todo = len(waiting) if max_entries is None else min(max_entries, len(waiting))
@@ -147,7 +147,14 @@ class Replica:
                     Reason.UNREADABLE,
                     f"entry {self.state.lsn + 1} was received and written, but cannot be read here: {error}",
                 ) from error
-            self._apply(record)
+            try:
+                self._apply(record)
+            except Exception as error:
+                raise StreamBroken(
+                    Reason.UNREADABLE,
+                    f"entry {record.lsn} ({type(record.entry).__name__}) does not fit this state: "
+                    f"{type(error).__name__}: {error}; start this standby anew, its journal is whole",
+                ) from error
             waiting.popleft()
             self.unapplied_bytes -= len(frame)
         return len(waiting)
