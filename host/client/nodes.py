@@ -116,8 +116,22 @@ class Nodes:
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 return Node(address, channel, is_primary=False)
-            # gRPC tells of every layer that it went through; the last word is the system's, or TLS's.
-            why = (error.details() or error.code().name).rpartition(": ")[2]
-            text = f"no node answers at {address}: {why}"
+            text = f"no node answers at {address}: {_why(error, is_tls=address.is_tls)}"
             return Unreachable(text, code=grpc.StatusCode.UNAVAILABLE, address=str(address))
         return Node(address, channel, answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _why(error: grpc.aio.AioRpcError, *, is_tls: bool) -> str:
+    """Return what kept a connection from being made, in a few words."""
+    details = error.details() or error.code().name
+    if "CERTIFICATE_VERIFY_FAILED" in details:
+        why = details.partition("CERTIFICATE_VERIFY_FAILED: ")[2].removesuffix(": OK")
+        return f"its certificate is not to be trusted ({why}); name who signed it (ca)"
+    if "Hostname Verification Check failed" in details:
+        return "its certificate is for another name; if it is the right node, say that name (server_name)"
+    if "WRONG_VERSION_NUMBER" in details:
+        return "what listens there does not speak TLS"
+    if details.endswith("Socket closed") and not is_tls:
+        return "what listens there closed the connection; if it wants TLS, write tls: before the address"
+    # gRPC tells of every layer that it went through; the last word is the system's.
+    return details.removesuffix("]").rpartition("error: ")[2].rpartition(": ")[2]

@@ -98,7 +98,7 @@ def interrupted(process: "subprocess.Popen[Any]") -> int:
     for _ in range(int(PATIENCE_S)):
         process.send_signal(signal.SIGINT)
         try:
-            return process.wait(1.0)
+            return process.wait(5.0)
         except subprocess.TimeoutExpired:
             continue
     raise AssertionError("it goes on")

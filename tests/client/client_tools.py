@@ -62,9 +62,9 @@ def socket_of(desk: ControlDesk) -> str:
 
 @asynccontextmanager
 async def serving(
-    desk: ControlDesk, *, is_primary: bool = True, tls: ServerTls | None = None
+    desk: ControlDesk, *, is_primary: bool = True, tls: ServerTls | None = None, port: bool = False
 ) -> AsyncIterator[str]:
-    """Serve a desk's API on its socket, or over TLS; give the address."""
+    """Serve a desk's API on its socket, on a `port` of loopback, or over TLS; give the address."""
     audit = AuditLog.open(desk.home / AUDIT_FOLDER)
     callers = Callers(desk.tokens, time.time_ns)
     front = Front(desk.subject, callers, audit, PATIENCE_S)
@@ -74,16 +74,19 @@ async def serving(
         "tandem.v1.TradingService": TradingService(desk.engine),
     }
     server = ControlServer(services, front, callers, desk.home)
-    listener = (
-        Listener(UnixAddress(desk.home / "c.sock"), Security.SOCKET_FOLDER)
-        if tls is None
-        else Listener(TcpAddress("127.0.0.1", 0), Security.TLS)
-    )
+    any_port = TcpAddress("127.0.0.1", 0)
+    if tls is not None:
+        listener = Listener(any_port, Security.TLS)
+    elif port:
+        listener = Listener(any_port, Security.LOOPBACK)
+    else:
+        listener = Listener(UnixAddress(desk.home / "c.sock"), Security.SOCKET_FOLDER)
     await server.start([listener], tls)
     await server.set_primary(is_primary=is_primary)
     venue = asyncio.create_task(_answer_for_the_venue(desk))
     try:
-        yield socket_of(desk) if tls is None else f"tls:{server.addresses[-1]}"
+        is_socket = isinstance(server.addresses[-1], UnixAddress)
+        yield socket_of(desk) if is_socket else f"{'tls:' if tls else ''}{server.addresses[-1]}"
     finally:
         venue.cancel()
         await server.close(0.0)

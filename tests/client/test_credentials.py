@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from client_tools import run, serving
@@ -71,11 +72,34 @@ def test_a_node_that_cannot_prove_who_it_is_gets_no_call(certificates: Certifica
             serving(desk, tls=certificates.server) as address,
             Control([address], token, patience_s=0.1) as control,
         ):
-            with pytest.raises(Unreachable, match="no node answers at tls:"):
+            with pytest.raises(Unreachable, match="its certificate is not to be trusted"):
                 await control.node.shutdown(n.ShutdownRequest())
 
     run(story)
     assert not desk.stopped
+
+
+def test_what_keeps_tls_from_working_is_said_in_a_few_words(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    desk = ControlDesk(tmp_path)
+
+    async def refusal(address: str, **credentials: Any) -> str:
+        async with Control([address], Credentials.load(**credentials), patience_s=0.1) as control:
+            with pytest.raises(Unreachable) as error:
+                await control.node.get_status(n.GetStatusRequest())
+        return error.value.text
+
+    async def story() -> None:
+        async with serving(desk, tls=certificates.server) as address:
+            other = await refusal(address, ca=certificates.ca, server_name="b.example.com")
+            assert other.endswith("say that name (server_name)")
+            plain = await refusal(address.removeprefix("tls:"))
+            assert plain.endswith("if it wants TLS, write tls: before the address")
+        async with serving(desk, tls=None, port=True) as address:
+            assert (await refusal(f"tls:{address}")).endswith("does not speak TLS")
+
+    run(story)
 
 
 def test_a_token_that_others_can_read_is_not_used(tmp_path: Path) -> None:

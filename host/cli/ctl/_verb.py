@@ -122,7 +122,7 @@ def _hint(error: "ControlError") -> str:
     from host.client import DeadlineExceeded, NotPermitted, Unreachable
 
     if isinstance(error, Unreachable) and not error.request_id:
-        return "Start a node with `tandem run`, or say where one is: --address, or -c with its tandem.toml."
+        return "Does a node run there? Start one with `tandem run`, or say where it is with --address or -c."
     if isinstance(error, DeadlineExceeded):
         return "Give it longer with --timeout SECONDS."
     if isinstance(error, NotPermitted):
