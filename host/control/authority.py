@@ -21,6 +21,8 @@ from host.control.tls import ROLE_URI, TlsError
 
 __all__ = ["Authority"]
 
+PEER_URI: Final = "urn:tandem:peer:"
+"""What `failover.replication` looks for in the certificate of a node that dials."""
 CA_DAYS: Final = 3650
 CLOCK_SLACK: Final = timedelta(minutes=5)
 """Certificates are valid from a little before now on: clocks of other machines may be behind."""
@@ -75,25 +77,29 @@ class Authority:
 
     def issue_node(self, name: str, hosts: Sequence[str], now: datetime, days: int) -> tuple[Path, Path]:
         """Make a server certificate for `hosts` (names and IP addresses); return its file and its key's."""
-        names: list[x509.GeneralName] = []
-        for host in hosts:
-            try:
-                names.append(x509.IPAddress(ipaddress.ip_address(host)))
-            except ValueError:
-                names.append(x509.DNSName(host))
-        return self._issue(f"node-{name}", name, names, ExtendedKeyUsageOID.SERVER_AUTH, now, days)
+        names = _host_names(hosts)
+        return self._issue(f"node-{name}", name, names, [ExtendedKeyUsageOID.SERVER_AUTH], now, days)
+
+    def issue_peer(self, name: str, hosts: Sequence[str], now: datetime, days: int) -> tuple[Path, Path]:
+        """Make the certificate with which node `name` replicates: it listens on `hosts`, and it dials its peers.
+
+        It names no role, so it is no way into the control API.
+        """
+        names = [*_host_names(hosts), x509.UniformResourceIdentifier(f"{PEER_URI}{name}")]
+        both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        return self._issue(f"peer-{name}", name, names, both, now, days)
 
     def issue_client(self, name: str, role: Role, now: datetime, days: int) -> tuple[Path, Path]:
         """Make a client certificate for the caller `name`; return its file and its key's."""
         names = [x509.UniformResourceIdentifier(f"{ROLE_URI}{role}")]
-        return self._issue(f"client-{name}", name, names, ExtendedKeyUsageOID.CLIENT_AUTH, now, days)
+        return self._issue(f"client-{name}", name, names, [ExtendedKeyUsageOID.CLIENT_AUTH], now, days)
 
     def _issue(
         self,
         stem: str,
         name: str,
         names: Sequence[x509.GeneralName],
-        usage: x509.ObjectIdentifier,
+        usages: Sequence[x509.ObjectIdentifier],
         now: datetime,
         days: int,
     ) -> tuple[Path, Path]:
@@ -113,13 +119,23 @@ class Authority:
             )
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             # Says for which side it is good: a node's certificate is no way in for a client.
-            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(issuer_key, critical=False)
             .sign(self._key, hashes.SHA256())
         )
         return _write(self.folder / stem, certificate, key)
+
+
+def _host_names(hosts: Sequence[str]) -> list[x509.GeneralName]:
+    names: list[x509.GeneralName] = []
+    for host in hosts:
+        try:
+            names.append(x509.IPAddress(ipaddress.ip_address(host)))
+        except ValueError:
+            names.append(x509.DNSName(host))
+    return names
 
 
 def _builder(

@@ -134,8 +134,10 @@ def test_a_journal_is_replaced_by_one_that_starts_with_a_snapshot(tmp_path: Path
 def test_an_empty_journal_leaves_nothing_aside(tmp_path: Path) -> None:
     folder = tmp_path / "journal"
     journal_of(folder, 0)
-    options = {"node": "b", "cell": "main", "segment_bytes": SMALL, "now_ns": NOW}
-    assert replace_journal(folder, lsn=0, snapshot=b"", **options) is None  # type: ignore[arg-type]
+    kept = replace_journal(
+        folder, node="b", cell="main", lsn=0, snapshot=b"", segment_bytes=SMALL, now_ns=NOW
+    )
+    assert kept is None
     assert segments(folder) and not list((tmp_path / "journal.aside").iterdir())
 
 
