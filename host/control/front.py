@@ -24,7 +24,7 @@ from host.control.call import Call
 from host.control.callers import Callers
 from host.control.plain import plain
 from host.control.reasons import Refused, refusal_of, status_of
-from host.control.requests import ServedRequests, digest_of
+from host.control.requests import ServedRequests, check_mutation, digest_of
 from host.control.rules import RULES, Rule
 from host.control.subject import Subject
 from host.runtime.turn import turn
@@ -99,6 +99,8 @@ class Front:
                 call = self._identify(method, context)
                 self._admit(call, rule)
                 request = self._parse(request_type, data)
+                if rule.mutates:
+                    check_mutation(request)
                 response = await way(behaviour, request, call)
             except TandemError as error:
                 await self._refuse(refusal_of(error), method, rule, call, request, context)

@@ -1,4 +1,4 @@
-"""Request ids: a mutation that is asked for again, with the same id, happens once.
+"""What every mutation may carry: a reason, and a request id, under which it happens once.
 
 The answer is journaled in the same write as the effect, so that a caller who never saw it gets the
 same one after a reconnect, and after a restart of the node.
@@ -7,7 +7,7 @@ same one after a reconnect, and after a restart of the node.
 import asyncio
 import hashlib
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import Message
 
@@ -19,14 +19,26 @@ from host.core.state import request_key
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
 
-__all__ = ["ServedRequests", "digest_of"]
+__all__ = ["ServedRequests", "check_mutation", "digest_of"]
 
 _ID: Final = re.compile(r"[\x21-\x7e]{1,64}")
+LONGEST_REASON: Final = 500
+"""In characters: it goes into the journal, alerts and the audit log."""
 
 
 def digest_of(request: Message) -> str:
     """Return what tells two requests apart: equal for equal messages, whatever order a client wrote them in."""
     return hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest()
+
+
+def check_mutation(request: Any) -> None:
+    """Check what every request that changes something may carry; raise `Refused`."""
+    if request.request_id and not _ID.fullmatch(request.request_id):
+        text = f"expected 1 to 64 visible ASCII characters, was {request.request_id[:80]!r}"
+        raise Refused.field("request_id", text)
+    reason = getattr(request, "reason", "")
+    if len(reason) > LONGEST_REASON:
+        raise Refused.field("reason", f"expected at most {LONGEST_REASON} characters, was {len(reason)}")
 
 
 class ServedRequests:
@@ -39,11 +51,8 @@ class ServedRequests:
     def find(self, call: Call, request_id: str, digest: str) -> bytes | None:
         """Return the answer given to this caller under this id; None if there was none.
 
-        Raises `Refused` for an id that is malformed, or that stood for another request.
+        Raises `Refused` for an id that stood for another request.
         """
-        if not _ID.fullmatch(request_id):
-            text = f"expected 1 to 64 visible ASCII characters, was {request_id[:80]!r}"
-            raise Refused.field("request_id", text)
         served = self._engine.state.requests.get(request_key(call.principal.name, request_id))
         if served is None:
             return None

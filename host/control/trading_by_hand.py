@@ -30,8 +30,6 @@ from tandem.v1 import trading_pb2 as pb
 
 __all__ = ["TradingByHand"]
 
-LONGEST_REASON = 500
-
 
 class TradingByHand:
     """The methods of `TradingService` that change something."""
@@ -90,7 +88,7 @@ class TradingByHand:
         """Cancel one order."""
         by_hand = self._engine.by_hand
         client_id = id_of("name", request.name, "orders")
-        reason = _reason(request.reason, call)
+        reason = call.because(request.reason)
         order = by_hand.find(client_id)
         check_etag(request.name, request.etag, order_etag(order))
         if request.validate_only:
@@ -104,7 +102,7 @@ class TradingByHand:
 
     def cancel_all_orders(self, request: pb.CancelAllOrdersRequest, call: Call) -> pb.CancelAllOrdersResponse:
         """Cancel every open order of a scope."""
-        scope, reason = read_scope("scope", request.scope), _reason(request.reason, call)
+        scope, reason = read_scope("scope", request.scope), call.because(request.reason)
         stops = self._engine.stops
         if request.validate_only:
             return pb.CancelAllOrdersResponse(cancelled_orders=len(stops.orders_in(scope)))
@@ -130,7 +128,7 @@ class TradingByHand:
         self, request: pb.ReleasePanicStopRequest, call: Call
     ) -> pb.ReleasePanicStopResponse:
         """Let a scope trade again."""
-        scope, reason = read_scope("scope", request.scope), _reason(request.reason, call)
+        scope, reason = read_scope("scope", request.scope), call.because(request.reason)
         stops = self._engine.stops
         check_scope(self._engine, scope)
         if request.validate_only:
@@ -142,7 +140,7 @@ class TradingByHand:
         return pb.ReleasePanicStopResponse(stopped_scopes=self._stopped())
 
     def _stop(self, request: pb.PanicStopRequest | pb.FlattenRequest, call: Call, *, flatten: bool) -> int:
-        scope, reason = read_scope("scope", request.scope), _reason(request.reason, call)
+        scope, reason = read_scope("scope", request.scope), call.because(request.reason)
         stops = self._engine.stops
         if request.validate_only:
             return len(stops.orders_in(scope))
@@ -161,7 +159,6 @@ class TradingByHand:
         """Change risk limits of one scope: all that is asked for, or nothing."""
         settings = self._engine.risk_settings
         scope = limits_scope("limits.name", request.limits.name)
-        _reason(request.reason, call)
         current = settings.limits(scope)
         check_etag(request.limits.name, request.etag, limits_etag(current))
         wanted = changed_limits(current, request.limits, request.update_mask.paths)
@@ -191,10 +188,3 @@ class TradingByHand:
             "placed_by": call.principal.name,
         }
         return pb.Order(**fields)
-
-
-def _reason(reason: str, call: Call) -> str:
-    """Return what the journal is told; raise `Refused` for a reason that is too long."""
-    if len(reason) > LONGEST_REASON:
-        raise Refused.field("reason", f"expected at most {LONGEST_REASON} characters, was {len(reason)}")
-    return call.because(reason)
