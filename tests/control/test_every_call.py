@@ -14,8 +14,9 @@ import pytest
 from control_tools import ControlDesk, Status, refused
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
-from test_conventions import RULES, call, methods, name_of, request_for
+from test_conventions import call, methods, name_of, request_for
 
+from host.control.rules import RULES
 from host.core import entries as e
 from host.journal import read
 from host.loader import settle
