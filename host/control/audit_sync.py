@@ -10,6 +10,9 @@ from host.control.audit_chain import AuditError
 __all__ = ["SyncThread"]
 
 _CLOSE_DEADLINE_S: Final = 30.0
+_GATHER_S: Final = 0.02
+"""A sync that nobody waits for waits so long for others: waking the thread and the disk for every call
+made a change of parameters 4 % slower."""
 
 
 class SyncThread:
@@ -17,6 +20,7 @@ class SyncThread:
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[tuple[int, bool, threading.Event | None] | None] = SimpleQueue()
+        self._is_urgent = threading.Event()
         self._thread: threading.Thread | None = None
         self._failure: OSError | None = None
 
@@ -26,6 +30,8 @@ class SyncThread:
             self._thread = threading.Thread(target=self._run, name="audit-sync", daemon=True)
             self._thread.start()
         self._queue.put((fd, is_last, done))
+        if done is not None:
+            self._is_urgent.set()
 
     def check(self) -> None:
         """Raise `AuditError` if a sync failed: what the disk dropped then cannot be had back."""
@@ -51,12 +57,15 @@ class SyncThread:
             self.request(fd, is_last=True)
         if self._thread is not None:
             self._queue.put(None)
+            self._is_urgent.set()
             self._thread.join(_CLOSE_DEADLINE_S)
             self._thread = None
         self.check()
 
     def _run(self) -> None:
         while (request := self._queue.get()) is not None:
+            self._is_urgent.wait(_GATHER_S)
+            self._is_urgent.clear()  # before looking: what is put in later sets it again
             batch, is_closing = [request], False
             try:
                 while not is_closing:

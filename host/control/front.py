@@ -24,7 +24,7 @@ from host.control.call import Call
 from host.control.callers import Callers
 from host.control.plain import plain
 from host.control.reasons import Refused, refusal_of, status_of
-from host.control.requests import ServedRequests, check_mutation, digest_of
+from host.control.requests import ServedRequests, check_reason, check_request_id, digest_of
 from host.control.rules import RULES, Rule
 from host.control.subject import Subject
 from host.runtime.turn import turn
@@ -93,6 +93,8 @@ class Front:
         behaviour: Any,
         way: Callable[[Any, Any, Call], Awaitable[bytes]],
     ) -> Callable[[bytes, _Context], Awaitable[bytes]]:
+        has_reason = "reason" in request_type.DESCRIPTOR.fields_by_name
+
         async def serve(data: bytes, context: _Context) -> bytes:
             call = request = None
             try:
@@ -100,7 +102,9 @@ class Front:
                 self._admit(call, rule)
                 request = self._parse(request_type, data)
                 if rule.mutates:
-                    check_mutation(request)
+                    check_request_id(request)
+                if has_reason:
+                    check_reason(request)
                 response = await way(behaviour, request, call)
             except TandemError as error:
                 await self._refuse(refusal_of(error), method, rule, call, request, context)

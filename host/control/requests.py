@@ -19,7 +19,7 @@ from host.core.state import request_key
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
 
-__all__ = ["ServedRequests", "check_mutation", "digest_of"]
+__all__ = ["ServedRequests", "check_reason", "check_request_id", "digest_of"]
 
 _ID: Final = re.compile(r"[\x21-\x7e]{1,64}")
 LONGEST_REASON: Final = 500
@@ -31,14 +31,18 @@ def digest_of(request: Message) -> str:
     return hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest()
 
 
-def check_mutation(request: Any) -> None:
-    """Check what every request that changes something may carry; raise `Refused`."""
+def check_request_id(request: Any) -> None:
+    """Raise `Refused` for a request id that is malformed."""
     if request.request_id and not _ID.fullmatch(request.request_id):
         text = f"expected 1 to 64 visible ASCII characters, was {request.request_id[:80]!r}"
         raise Refused.field("request_id", text)
-    reason = getattr(request, "reason", "")
-    if len(reason) > LONGEST_REASON:
-        raise Refused.field("reason", f"expected at most {LONGEST_REASON} characters, was {len(reason)}")
+
+
+def check_reason(request: Any) -> None:
+    """Raise `Refused` for a reason that is too long."""
+    if len(request.reason) > LONGEST_REASON:
+        text = f"expected at most {LONGEST_REASON} characters, was {len(request.reason)}"
+        raise Refused.field("reason", text)
 
 
 class ServedRequests:
