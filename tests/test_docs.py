@@ -11,10 +11,10 @@ from host.cli import main
 from host.core.lifecycle import RESTING, TRANSITIONS
 
 REPO = Path(__file__).parents[1]
-PAGES = [REPO / "README.md", *sorted((REPO / "docs").rglob("*.md"))]
+PAGES = [REPO / "README.md", REPO / "ops" / "README.md", *sorted((REPO / "docs").rglob("*.md"))]
 SOURCES = [path for folder in ("host", "venue", "plugins") for path in (REPO / folder).rglob("*.py")]
 SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in SOURCES)
-FOLDERS = ("host/", "venue/", "plugins/", "bench/", "scripts/", "tests/", "docs/")
+FOLDERS = ("host/", "venue/", "plugins/", "bench/", "ops/", "scripts/", "tests/", "docs/")
 
 page = pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(REPO)))
 
