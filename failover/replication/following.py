@@ -124,7 +124,9 @@ class FollowedStream:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            if not self._ended.done():
+            if self._ended.done():
+                self._ended.exception()  # looked at, whatever else ended the stream
+            else:
                 self._ended.cancel()
 
     def _check_welcome(self, first: Any) -> pb.Welcome:
