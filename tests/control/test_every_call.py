@@ -221,3 +221,41 @@ def test_a_deadline_that_is_over_stops_a_call_before_it_changed_anything(
 
     asyncio.run(story())
     assert not desk.stopped
+
+
+# -- a caller who leaves ---------------------------------------------------------------------------
+
+
+def test_a_caller_who_leaves_before_anything_happened_leaves_nothing(desk: ControlDesk) -> None:
+    async def story() -> None:
+        async with desk.serving() as client:
+            lsn = desk.journal.last_lsn
+            async with desk.reloader.holding(["maker"]):  # a reload that takes its time
+                create = asyncio.ensure_future(created(desk, client))
+                await client.node.GetStatus(node_pb2.GetStatusRequest())  # the creation came before this one
+                create.cancel()
+                await asyncio.wait([create])
+                await client.node.GetStatus(node_pb2.GetStatusRequest())  # and the cancellation before this
+            listed = await client.plugin.ListInstances(plugin_pb2.ListInstancesRequest())
+            assert [one.name for one in listed.instances] == ["instances/mm"]
+            assert not everything_written(desk, lsn)
+
+    asyncio.run(story())
+
+
+def test_what_a_caller_who_left_has_caused_is_in_the_audit_log(desk: ControlDesk) -> None:
+    async def story() -> None:
+        async with desk.serving() as client:
+            desk.tick()
+            drain = client.node.Drain(node_pb2.DrainRequest(wait=Duration(seconds=60)))
+            while desk.instance().state != "paused":
+                await client.node.GetStatus(node_pb2.GetStatusRequest())
+            drain.cancel()
+            async with asyncio.timeout(WAIT_S):
+                while not desk.audited():
+                    await asyncio.sleep(0.01)
+        [line] = desk.audited()
+        assert (line.method, line.outcome) == ("tandem.v1.NodeService/Drain", "OK")
+        assert line.detail == "the caller was gone before the answer"
+
+    asyncio.run(story())
