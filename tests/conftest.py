@@ -1,8 +1,14 @@
-"""What all tests share: how hypothesis runs, and that nodes do not fight for one port."""
+"""What all tests share: how hypothesis runs, that nodes do not fight for one port, and that files are given back."""
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from host.journal import Journal, JournalError
 
 # Speed is not judged: the machine may be busy. In CI every run draws the same examples, so that a
 # failure is the change's own; elsewhere each run draws new ones.
@@ -16,3 +22,20 @@ settings.load_profile("tandem")
 
 # A node serves its control API on one port by default, and several tests run nodes at a time.
 os.environ.setdefault("TANDEM__CONTROL__LISTEN", "[]")
+
+
+@pytest.fixture(autouse=True)
+def _close_journals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Close the journals that a test left open: three descriptors each, over thousands of tests."""
+    opened: list[Journal] = []
+    make = Journal.__init__
+
+    def note(self: Journal, *args: Any, **kwargs: Any) -> None:
+        make(self, *args, **kwargs)
+        opened.append(self)
+
+    monkeypatch.setattr(Journal, "__init__", note)
+    yield
+    for journal in opened:
+        with suppress(JournalError):  # one that failed, as its test wanted
+            journal.close()

@@ -103,7 +103,9 @@ def _run(deadline_s: float, request: IO[bytes], answers: IO[bytes], errors: IO[b
     )
     exited = os.pidfd_open(child.pid)
     try:
-        select.select([exited], [], [], deadline_s + _START_S)
+        waiting = select.poll()  # and not select(), which knows no descriptor above 1023
+        waiting.register(exited, select.POLLIN)
+        waiting.poll((deadline_s + _START_S) * 1e3)
     finally:
         # Before `wait`: until then the process id, and so its group's, cannot be another's.
         os.killpg(child.pid, signal.SIGKILL)
