@@ -154,7 +154,8 @@ class Comparison:
             self.desk.settle()
         elif action == "fill":
             for desk in (self.rig.desk, self.desk):
-                resting = desk.venue.open()
+                # What closes a position has no price, and this venue trades at an order's own.
+                resting = [order for order in desk.venue.open() if order.price is not None]
                 if resting:
                     desk.venue.trade(resting[number % len(resting)], "0.5" if number % 2 else "0.25")
                 desk.settle()
