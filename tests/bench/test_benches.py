@@ -116,3 +116,11 @@ def test_control_compares_calls_with_an_echo_and_trading_with_and_without_watche
     assert found.keys() >= {"unary_us", "echo_us", "ratio_p50", "watch_msgs_per_s", "tick_to_order_ratio_p99"}
     assert 0 < found["unary_us"]["p50"] <= found["unary_us"]["p99"]
     assert found["watch_msgs_per_s"] > 0
+
+
+def test_replication_compares_acknowledgements_with_a_bare_stream_and_catches_up() -> None:
+    found = result("-m", "bench.replication", "--runs", "1", "--seconds", "0.05", "--entries", "3000")
+    assert found.keys() >= {"ack_us", "pingpong_us", "ratio_p50", "ratio_p99", "catchup_entries_per_s"}
+    assert 0 < found["ack_us"]["p50"] <= found["ack_us"]["p99"]
+    assert 0 < found["pingpong_us"]["p50"] <= found["pingpong_us"]["p99"]
+    assert found["catchup_entries_per_s"] > 0
