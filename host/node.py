@@ -10,7 +10,8 @@ import logging
 import signal
 import sys
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from typing import Final
 
@@ -53,8 +54,7 @@ def run(config: NodeConfig, options: RunOptions, source: ConfigSource | None = N
     Stops cleanly on SIGINT and SIGTERM: no order is left open; a second signal ends at once. Raises
     `TandemError` for whatever keeps the node from starting. Edits of `source` are followed while it runs.
     """
-    _set_up_logging(config, options)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with _logging(config, options), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_Node(config, options, source).run())
 
 
@@ -322,7 +322,9 @@ async def _show(screen: TerminalView, view: ViewMaker) -> None:
         await asyncio.sleep(VIEW_EVERY_S)
 
 
-def _set_up_logging(config: NodeConfig, options: RunOptions) -> None:
+@contextmanager
+def _logging(config: NodeConfig, options: RunOptions) -> Iterator[None]:
+    """Log to the terminal, or to a file while the terminal shows the view; afterwards all is as before."""
     handler: logging.Handler
     if options.ui and sys.stdout.isatty():
         config.node.data_dir.mkdir(parents=True, exist_ok=True)
@@ -331,6 +333,14 @@ def _set_up_logging(config: NodeConfig, options: RunOptions) -> None:
         handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-8s %(name)s: %(message)s"))
     root = logging.getLogger("tandem")
+    before, propagated, level = root.handlers[:], root.propagate, root.level
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
     root.propagate = False
+    try:
+        yield
+    finally:
+        root.handlers[:] = before
+        root.propagate = propagated
+        root.setLevel(level)
+        handler.close()
