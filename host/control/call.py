@@ -26,7 +26,8 @@ class Call(Struct, kw_only=True):
     """What the caller's deadline left when the call came; None without one."""
     keep: Callable[[Message], None] = lambda _response: None
     """Journals the answer for a repeated request id. A method that awaits calls it in the turn of its
-    effect; for all others it is done, in the same turn."""
+    effect, with what it can say by then; the answer that it gives in the end replaces that. For all
+    others it is done, in the same turn."""
     before: Any = None
     after: Any = None
 

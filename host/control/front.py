@@ -188,22 +188,25 @@ class Front:
         if known is not None:
             self._note(call, request, REPEATED)
             return known
-        kept: list[bytes] = []
+        data: bytes | None = None
 
         def keep(response: Message) -> None:
-            kept.append(response.SerializeToString())
-            self._served.note(call, request.request_id, digest, kept[0])
+            nonlocal data
+            answer = response.SerializeToString()
+            if answer != data and not self._engine.halted:
+                self._served.note(call, request.request_id, digest, answer)
+            data = answer
 
         call.keep = keep
         mark = self._served.begin(call, request.request_id)
         try:
             response = await behaviour(request, call)
-            if not kept:
-                self._in_turn(lambda: keep(response))
+            self._in_turn(lambda: keep(response))
         finally:
             self._served.end(call, request.request_id, mark)
         self._note(call, request)
-        return kept[0]
+        assert data is not None, "it was kept just now"
+        return data
 
     def _in_turn(self, work: Callable[[], Any]) -> Any:
         if self._engine.halted:

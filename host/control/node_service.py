@@ -156,12 +156,15 @@ class NodeService(EventMethods):
         response = pb.DrainResponse(open_orders=orders)
         if request.validate_only:
             return response
+        response.paused_instances.extend(f"instances/{one.instance}" for one in running)
+        response.cancelled_orders = orders
         call.before = {"running": [one.instance for one in running], "open_orders": orders}
         why = f"drained by {call.because(request.reason)}"
         with turn(engine) as now_ns:
             for instance in running:
                 engine.roster.pause(instance, why)
             engine.oms.cancel_all(engine.state.orders.values(), why, now_ns, call.principal.name)
+            call.keep(response)
         call.after = {"running": [], "open_orders": len(engine.state.orders)}
         try:
             async with asyncio.timeout(wait_ns / 1e9):
@@ -169,8 +172,6 @@ class NodeService(EventMethods):
                     await self._subject.tail.wait(engine.journal.flushed_lsn + 1)
         except TimeoutError:
             _log.warning("drain: %d orders are not confirmed cancelled yet", len(engine.state.orders))
-        response.paused_instances.extend(f"instances/{one.instance}" for one in running)
-        response.cancelled_orders = orders
         response.open_orders = len(engine.state.orders)
         call.after = {"running": [], "open_orders": response.open_orders}
         return response

@@ -101,6 +101,8 @@ class Engine:
         """Why nothing is sent any more; empty while all is well."""
         self.must_stop = ""
         """Why the node should stop, cleanly, while it still can; empty while all is well."""
+        self.stopping = ""
+        """Why trading was stopped for good, without a fault; no instance trades from then on."""
         self.events = 0
         self.rejects = 0
         self.tick_to_order: Final = Histogram()
@@ -249,7 +251,8 @@ class Engine:
     # -- stopping --------------------------------------------------------------------------------
 
     def stop_trading(self, reason: str) -> None:
-        """Stop every instance and ask for every order to be cancelled."""
+        """Stop every instance and ask for every order to be cancelled; none that starts later trades."""
+        self.stopping = reason
         for instance in list(self.roster.instances.values()):
             self.roster.stop(instance, reason, node_stops=True)
         now_ns = self.clock.now_ns()

@@ -117,7 +117,12 @@ class InstanceControl:
         Raises `NotNow`, and whatever `InstanceMaker.prepare` does; nothing has changed then.
         """
         self.check_free(section)
-        return await self._install(section, who, then, is_new=True)
+
+        def still_free() -> InstanceSection:
+            self.check_free(section)
+            return section
+
+        return await self._install(section, who, then, still_free, is_new=True)
 
     def check_free(self, section: InstanceSection) -> None:
         """Raise `NotNow` where an instance of this name is there, or was and left a position elsewhere."""
@@ -169,13 +174,29 @@ class InstanceControl:
 
     async def start(self, name: str, who: str, *, paused: bool, then: Callable[[Instance], None]) -> Instance:
         """Make a stopped or quarantined instance anew, with its state, and start it; as `create`."""
-        instance = self._engine.roster.instances[name]
+        section = self._startable(name)
+
+        def still_startable() -> InstanceSection:
+            now = self._startable(name)
+            if (now.plugin, now.models, now.account, now.symbols) != (
+                section.plugin, section.models, section.account, section.symbols
+            ):  # fmt: skip
+                text = f"the configuration of instance {name} changed meanwhile; start it once more"
+                raise NotNow("WRONG_STATE", text)
+            return now  # with the parameters of now
+
+        return await self._install(section, who, then, still_startable, is_new=False, paused=paused)
+
+    def _startable(self, name: str) -> InstanceSection:
+        """Return how an instance would start now; raise `NotNow` for one that cannot."""
+        instance = self._engine.roster.instances.get(name)
+        if instance is None or self.is_leaving(name):
+            raise NotNow("WRONG_STATE", f"instance {name} was removed; create it anew")
         if instance.state in (*RECEIVING, InstanceState.STARTING):
             raise NotNow(
                 "WRONG_STATE", f"instance {name} is {instance.state}; only one that stopped can start"
             )
-        section = msgspec.structs.replace(self.section(name), start="paused" if paused else "running")
-        return await self._install(section, who, then, is_new=False, paused=paused)
+        return self.section(name)
 
     def stop(self, name: str, who: str, reason: str) -> None:
         """Stop an instance until somebody starts it, over restarts too; its orders are pulled."""
@@ -245,10 +266,12 @@ class InstanceControl:
         section: InstanceSection,
         who: str,
         then: Callable[[Instance], None],
+        check: Callable[[], InstanceSection],
         *,
         is_new: bool,
         paused: bool | None = None,
     ) -> Instance:
+        """Take an instance on; `check` says, after all the waiting, with which section, or raises."""
         engine, reloader = self._engine, self._reloader
         feed = engine.feeds.get(section.account)
         if feed is None or feed.failure:
@@ -266,9 +289,9 @@ class InstanceControl:
             new = set(section.symbols) - feed.symbols.keys()
             await listen_to(engine, {section.account: new} if new else {})
             # From here to the end there is no await. What was checked may not be so any more.
-            if is_new:
-                self.check_free(section)
-            return self._take_on(self._maker.prepare(section), who, then, is_new=is_new, paused=paused)
+            if engine.stopping:
+                raise NotNow("STOPPING", f"this node stops: {engine.stopping}")
+            return self._take_on(self._maker.prepare(check()), who, then, is_new=is_new, paused=paused)
 
     def _take_on(
         self,

@@ -24,10 +24,10 @@ async def listen_to(engine: "Engine", symbols: Mapping[str, Iterable[str]]) -> N
         feed.follow(names)
         try:
             await feed.adapter.subscribe(names)
-        except Exception as error:
+        except BaseException as error:  # also of a caller who gives up waiting
             for name in names:
                 del feed.symbols[name]
-            if isinstance(error, ExchangeError):
+            if isinstance(error, ExchangeError) or not isinstance(error, Exception):
                 raise
             text = f"account {account}: its adapter raised {describe_error(error)}"
             raise ExchangeError(text) from error

@@ -409,11 +409,11 @@ class Roster:
         self._engine.record(e.InstanceChanged(instance.instance, state, reason), self._engine.now_ns)
 
     def set_trading(self, instance: Instance) -> None:
-        """Let an instance's wishes through while it runs and its account is all there."""
-        feed = self._engine.feeds[instance.account]
-        instance.is_trading = (
-            instance.state is InstanceState.RUNNING and feed.is_settled and not self._engine.must_stop
-        )
+        """Let an instance's wishes through while it runs, its account is all there, and the node goes on."""
+        engine = self._engine
+        goes_on = not (engine.must_stop or engine.stopping)
+        is_settled = engine.feeds[instance.account].is_settled
+        instance.is_trading = instance.state is InstanceState.RUNNING and is_settled and goes_on
 
     def _pull_all(self, instance: Instance, reason: str, now_ns: int) -> None:
         self._engine.oms.pull_quotes(instance.instance, reason, now_ns)
