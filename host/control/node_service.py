@@ -66,7 +66,7 @@ class NodeService(EventMethods):
 
     def _status(self) -> pb.NodeStatus:
         engine, subject = self._subject.engine, self._subject
-        state, journal = engine.state, engine.journal
+        state, journal, primary = engine.state, engine.journal, subject.standby_of()
         now_s = time.monotonic()
         if now_s - self._rate_s >= RATE_WINDOW_S:
             self._rate = (engine.events - self._rate_events) / (now_s - self._rate_s)
@@ -74,7 +74,8 @@ class NodeService(EventMethods):
         status = pb.NodeStatus(
             node=state.node,
             cell=state.cell,
-            role=pb.NODE_ROLE_PRIMARY,
+            role=pb.NODE_ROLE_PRIMARY if primary is None else pb.NODE_ROLE_STANDBY,
+            primary_address=primary or "",
             phase=pb.NODE_PHASE_HALTED if engine.halted else _PHASES[subject.phase],
             halted=engine.halted,
             epoch=state.epoch,

@@ -45,6 +45,9 @@ class Subject(Struct, kw_only=True):
     reload: Callable[[str], Awaitable[ReloadReport]]
     """Takes a plugin to the bytes of its files, on an operator's word."""
     store_lag: Callable[[], int | None] = lambda: None
+    standby_of: Callable[[], str | None] = lambda: None
+    """Returns the control address of the primary that this node follows, empty where it is not known;
+    None while this node is the one that trades."""
 
     def section(self, name: str) -> InstanceSection | None:
         """Return how an instance is configured; None where nothing says so any more."""
@@ -58,6 +61,10 @@ class Subject(Struct, kw_only=True):
         if not rule.mutates or rule.on_standby:
             return
         engine = self.engine
+        primary = self.standby_of()
+        if primary is not None:
+            text = f"the node is a standby; ask its primary{primary and f' at {primary}'}"
+            raise Refused("NOT_PRIMARY", text, Violation("node", text), primary_address=primary)
         if engine.halted:
             raise Refused("HALTED", f"the node sends nothing any more: {engine.halted}")
         if self.phase is not Phase.RUNNING:

@@ -376,6 +376,33 @@ def test_a_node_that_is_not_trading_takes_no_change_of_trading(
 
 
 @pytest.mark.parametrize("method", SERVED_METHODS)
+def test_a_standby_shows_what_it_knows_and_leads_changes_to_its_primary(
+    desk: ControlDesk, method: MethodDescriptor
+) -> None:
+    desk.subject.standby_of = lambda: "10.0.0.1:7600"
+    rule = RULES[name_of(method)]
+    desk.tick()
+
+    async def story() -> None:
+        async with desk.serving() as client:
+            status = (await client.node.GetStatus(node_pb2.GetStatusRequest())).status
+            assert (status.role, status.primary_address) == (node_pb2.NODE_ROLE_STANDBY, "10.0.0.1:7600")
+            if rule.mutates and not rule.on_standby:
+                lsn = desk.journal.last_lsn
+                refusal = await refused(call(client, method, request_for(method)))
+                assert (refusal.code, refusal.reason) == (Status.FAILED_PRECONDITION, "NOT_PRIMARY")
+                assert refusal.metadata["primary_address"] == "10.0.0.1:7600"
+                assert all(isinstance(one, e.AuditAnchored) for one in desk.entries[lsn:])
+            else:
+                try:
+                    await call(client, method, request_for(method))
+                except grpc.aio.AioRpcError as error:
+                    assert error.code() is Status.NOT_FOUND  # the desk has no order of that name
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("method", SERVED_METHODS)
 def test_bytes_that_are_no_message_are_an_invalid_argument(
     desk: ControlDesk, method: MethodDescriptor
 ) -> None:
