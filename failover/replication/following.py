@@ -27,7 +27,7 @@ from failover.replication.lag import StandbyHealth
 from failover.replication.replica import Replica
 from failover.replication.session import StreamSettings
 from failover.replication.wire import batch_of, health_message, health_of
-from host.journal import JournalError, KeptAside
+from host.journal import KeptAside
 from tandem.v1 import replication_pb2 as pb
 
 __all__ = ["Call", "FollowedStream"]
@@ -36,6 +36,7 @@ Call = grpc.aio.StreamStreamCall[pb.ReplicateRequest, pb.ReplicateResponse]
 
 _FOLDED_AT_A_TIME: Final = 256
 """Entries between two looks at the stream: a few milliseconds at most."""
+_GOODBYE_S: Final = 0.5
 _MOST_UNAPPLIED_BYTES: Final = 16 << 20
 """What may be held in memory for the state; then the stream waits."""
 
@@ -74,6 +75,7 @@ class FollowedStream:
         self._owed: list[pb.ReplicateRequest] = []
         self._primary_health: StandbyHealth | None = None
         self._is_report_due = True
+        self._is_leaving = False
         self._to_write = asyncio.Event()
         self._to_fold = asyncio.Event()
         self._folded = asyncio.Event()
@@ -118,7 +120,7 @@ class FollowedStream:
             for future in done:
                 future.result()
         except StreamBroken as broken:
-            await self._say_goodbye(tasks[1], broken)
+            await self._say_goodbye(tasks[0], tasks[1], broken)
             raise
         finally:
             for task in tasks:
@@ -254,6 +256,9 @@ class FollowedStream:
             if self._is_report_due:
                 self._is_report_due = False
                 await self._call.write(pb.ReplicateRequest(report=self._standby_report()))
+            if self._is_leaving:
+                await self._call.done_writing()
+                return
 
     def _standby_report(self) -> pb.StandbyReport:
         health = self._health
@@ -297,17 +302,25 @@ class FollowedStream:
                     Reason.SILENT, f"{self.primary} was not heard for {silent_ns / 1e6:.0f} ms"
                 )
 
-    async def _say_goodbye(self, writing: "asyncio.Task[None]", broken: StreamBroken) -> None:
-        """Tell the primary why the stream ends, if that can be done at once."""
-        writing.cancel()
-        await asyncio.gather(writing, return_exceptions=True)
-        fault = pb.ReplicateRequest(fault=pb.StreamFault(reason=broken.reason, text=str(broken)))
+    async def _say_goodbye(
+        self, receiving: "asyncio.Task[None]", writing: "asyncio.Task[None]", broken: StreamBroken
+    ) -> None:
+        """Tell the primary why the stream ends, if that can be done soon.
+
+        No task is cancelled before: gRPC cancels the whole call when a read or a write is.
+        """
+        if writing.done():
+            return
+        fault = pb.StreamFault(reason=broken.reason, text=str(broken))
+        self._owed.append(pb.ReplicateRequest(fault=fault))
+        self._is_leaving = True
+        self._to_write.set()
         try:
-            async with asyncio.timeout(self._settings.heartbeat_ns / 1e9):
-                await self._call.write(fault)
-                await self._call.done_writing()
-                await self._call.code()  # until it was read: leaving cancels what is on the way
-        except (grpc.RpcError, asyncio.InvalidStateError, TimeoutError, JournalError):
+            async with asyncio.timeout(_GOODBYE_S):
+                await asyncio.wait([writing])
+                while receiving.done() and await self._call.read() is not grpc.aio.EOF:
+                    continue  # the call's end comes after what is on its way
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):
             return  # it is told by the connection's end, without the reason
 
 

@@ -37,7 +37,16 @@ def alert(number: int, size: int = 0) -> e.Alert:
 
 
 def run(test: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(asyncio.wait_for(test, PATIENCE_S))
+    """Run a test; close what it leaves open, for a gRPC server that is not closed keeps the process alive."""
+
+    async def guarded() -> T:
+        try:
+            return await asyncio.wait_for(test, PATIENCE_S)
+        finally:
+            while _leaders:
+                await _leaders.pop().close()
+
+    return asyncio.run(guarded())
 
 
 async def until(is_true: Callable[[], object], what: str) -> None:
@@ -46,6 +55,9 @@ async def until(is_true: Callable[[], object], what: str) -> None:
     while not is_true():
         assert time.monotonic() < end, f"waited in vain for {what}"
         await asyncio.sleep(0.001)
+
+
+_leaders: "list[Leader]" = []
 
 
 class Leader:
@@ -58,6 +70,7 @@ class Leader:
         self.events: list[PrimaryEvent] = []
         self.server = ReplicationServer(node, cell, self.events.append, CALM)
         self.address = ""
+        _leaders.append(self)
 
     def begin(self, epoch: int) -> int:
         """Journal the start of an epoch; what a node does before it leads."""
