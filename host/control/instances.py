@@ -12,7 +12,7 @@ from host.config import InstanceSection, ModelRef
 from host.config.schema import SYMBOL_PATTERN
 from host.control.etags import etag_of
 from host.control.plain import struct, to_struct
-from host.control.reasons import Refused, Violation
+from host.control.reasons import Refused, Violation, check_count
 from host.control.subject import Subject
 from host.core.entries import InstanceState
 from host.loader import Offer, ParamsInvalid, UnknownPlugin, decode_params
@@ -30,6 +30,8 @@ STATES: Final = {
     InstanceState.QUARANTINED: pb.INSTANCE_STATE_QUARANTINED,
 }
 DEFAULT_TOLERANCE_BPS: Final = 0.5
+MOST_SYMBOLS: Final = 1000
+MOST_MODELS: Final = 100
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 # Weak, because a retired version's classes must be collectable.
@@ -112,6 +114,8 @@ class InstanceView:
     def read(self, request: pb.CreateInstanceRequest) -> InstanceSection:
         """Return the section that a request describes; raise `Refused` naming everything wrong with it."""
         wanted, problems = request.instance, []
+        check_count("instance.symbols", len(wanted.symbols), MOST_SYMBOLS)
+        check_count("instance.models", len(wanted.models), MOST_MODELS)
 
         def wrong(field: str, text: str) -> None:
             problems.append(Violation(field, text))

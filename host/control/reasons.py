@@ -4,7 +4,7 @@ A client decides by the reason (`google.rpc.ErrorInfo`, domain `tandem`), a pers
 Reasons are never renamed or given another code.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -20,7 +20,7 @@ from host.runtime.scope import NotKnown
 from host.runtime.stops import NotStopped
 from host.runtime.turn import Halted
 
-__all__ = ["DOMAIN", "REASONS", "Refused", "Violation", "refusal_of", "status_of"]
+__all__ = ["DOMAIN", "REASONS", "Refused", "Violation", "check_count", "refusal_of", "status_of"]
 
 DOMAIN: Final = "tandem"
 
@@ -87,6 +87,14 @@ _OF_ERRORS: Final[Mapping[type[TandemError], str]] = {
 """Errors that other parts raise; the nearest class of an error's own ancestry counts."""
 
 
+MOST_TEXT: Final = 1000
+MOST_VIOLATIONS: Final = 10
+MOST_FIELD: Final = 100
+MOST_DETAIL: Final = 250
+"""Of a refusal so many characters, violations, and characters of each are sent. gRPC's clients drop a call
+whose trailers are too large, and tell nothing of what was wrong."""
+
+
 class Violation(Struct, frozen=True):
     """One thing wrong: `field` is a path in the request, or, where nothing in it is wrong, what is."""
 
@@ -139,19 +147,35 @@ def refusal_of(error: TandemError) -> Refused:
     return Refused(reason, str(error))
 
 
+def check_count(field: str, count: int, most: int) -> None:
+    """Raise `Refused` for a field that holds more than it may: what is many is work for the trading loop."""
+    if count > most:
+        raise Refused.field(field, f"expected at most {most}, was {count}")
+
+
 def status_of(refused: Refused) -> status_pb2.Status:
-    """Return a refusal as gRPC sends it, with its details."""
-    status = status_pb2.Status(code=refused.code, message=refused.text)
+    """Return a refusal as gRPC sends it, with its details; so much of them as fits its 8 KB of trailers."""
+    status = status_pb2.Status(code=refused.code, message=_cut(refused.text, MOST_TEXT))
     info = error_details_pb2.ErrorInfo(reason=refused.reason, domain=DOMAIN, metadata=dict(refused.metadata))
     status.details.add().Pack(info)
     if refused.violations and refused.code == code_pb2.INVALID_ARGUMENT:
         bad = error_details_pb2.BadRequest()
-        for one in refused.violations:
+        for one in _told(refused.violations):
             bad.field_violations.add(field=one.field, description=one.text, reason=refused.reason)
         status.details.add().Pack(bad)
     elif refused.violations:
         failure = error_details_pb2.PreconditionFailure()
-        for one in refused.violations:
+        for one in _told(refused.violations):
             failure.violations.add(type=refused.reason, subject=one.field, description=one.text)
         status.details.add().Pack(failure)
     return status
+
+
+def _told(violations: Sequence[Violation]) -> list[Violation]:
+    told = [Violation(_cut(one.field, MOST_FIELD), _cut(one.text, MOST_DETAIL)) for one in violations]
+    more = len(told) - MOST_VIOLATIONS
+    return told if more <= 0 else [*told[:MOST_VIOLATIONS], Violation("", f"and {more} more")]
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -13,7 +13,7 @@ from host.api import Order
 from host.control.call import Call
 from host.control.convert_trading import balance_message, fill_message, order_message
 from host.control.plain import duration_ns
-from host.control.reasons import Refused
+from host.control.reasons import Refused, check_count
 from host.control.trading_lists import Held, TradingLists, Wanted, depth_of, parse_filter
 from host.runtime.engine import Engine
 from host.runtime.feed import SymbolFeed
@@ -25,6 +25,8 @@ WATCH_EVERY_S: Final = 0.1
 """How often a watcher is told what changed."""
 MOST_PER_ANSWER: Final = 500
 """Fills or orders in one message: a message must not grow beyond what clients take (4 MB)."""
+MOST_NAMED: Final = 1000
+"""Each book that is named is looked at in every interval."""
 LEAST_BOOK_INTERVAL_S: Final = 0.05
 USUAL_BOOK_INTERVAL_S: Final = 0.2
 
@@ -200,6 +202,7 @@ class TradingWatches:
         if interval_s < LEAST_BOOK_INTERVAL_S:
             text = f"expected at least {LEAST_BOOK_INTERVAL_S} s, was {interval_s:g} s"
             raise Refused.field("interval", text)
+        check_count("names", len(request.names), MOST_NAMED)
         named = [self._lists.symbol_feed("names", name) for name in request.names]
         told: dict[tuple[str, str], tuple[Any, ...]] = {}
         while True:

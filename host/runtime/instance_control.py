@@ -234,11 +234,12 @@ class InstanceControl:
         that is not among them goes back to its default. Raises `ParamsInvalid`.
         """
         use = self._reloader.uses[name]
-        if "*" in mask:
+        named = frozenset(mask)
+        if "*" in named:
             table = dict(changes)
         else:
-            table = {**use.params, **{k: v for k, v in changes.items() if not mask or k in mask}}
-            for key in mask:
+            table = {**use.params, **{k: v for k, v in changes.items() if not named or k in named}}
+            for key in named:
                 if key not in changes:
                     table.pop(key, None)
         return table, decode_params(use.offer, table, instance=name)
