@@ -1,6 +1,7 @@
 """Calls that wait: what others do meanwhile counts, and a caller who leaves leaves nothing half done."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -150,5 +151,29 @@ def test_a_drain_whose_caller_left_is_not_done_again_under_the_same_id(desk: Con
             answer = await client.node.Drain(request)
             assert list(answer.paused_instances) == ["instances/mm"]
         assert desk.instance().state == "running"
+
+    asyncio.run(story())
+
+
+def test_a_reload_whose_caller_leaves_after_the_swap_is_told_as_carried_out(desk: ControlDesk) -> None:
+    """Else it were in no audit log, and would be done again under the same id."""
+
+    async def story() -> None:
+        desk.maker_file.write_text(desk.maker_file.read_text() + "\n# edited\n")
+        loop, in_use = asyncio.get_running_loop(), desk.reloader.in_use
+        close_discarded, may_end, has_swapped = in_use.close_discarded, threading.Event(), asyncio.Event()
+
+        def close_when_told() -> None:
+            loop.call_soon_threadsafe(has_swapped.set)
+            assert may_end.wait(30)
+            close_discarded()
+
+        in_use.close_discarded = close_when_told  # type: ignore[method-assign]
+        reload = asyncio.ensure_future(desk.subject.reload("maker"))
+        await has_swapped.wait()
+        reload.cancel()
+        await asyncio.sleep(0)  # it hears of that
+        may_end.set()
+        assert (await reload).state == "active"
 
     asyncio.run(story())

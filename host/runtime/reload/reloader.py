@@ -8,8 +8,8 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any
 
 from host.api import TandemError
 from host.core import entries as e
@@ -154,7 +154,8 @@ class Reloader:
                     if self.catalog is not catalog:
                         self.in_use.discard(catalog)
                     # Dropping modules takes longer than the swap: not on the loop.
-                    await asyncio.to_thread(self.in_use.close_discarded)
+                    closing = asyncio.to_thread(self.in_use.close_discarded)
+                    await (_to_the_end(closing) if is_ordered else closing)
             except ReloadRefused as refused:
                 if version is None:
                     version = unread(plugin)
@@ -308,3 +309,12 @@ class Reloader:
         self.model_uses.pop(instance.instance, None)
         instance.probation = instance.fallback = None
         self._live.forget(instance.instance, now_ns)
+
+
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Wait for what no caller who leaves may cut short: their order was carried out, and is to be told."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(task)
+    task.result()
