@@ -5,6 +5,7 @@ a thread of its own, so that `update` costs the event loop nothing but an assign
 """
 
 import io
+import textwrap
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -137,6 +138,8 @@ class NodeView(Struct, frozen=True, kw_only=True):
     journal_lsn: int
     store_lag: int | None
     """Journal entries that the store has yet to take; None where it is off."""
+    stopped: tuple[str, ...] = ()
+    """What a kill switch holds, and why; empty while none is on."""
     instances: tuple[InstanceRow, ...] = ()
     markets: tuple[MarketRow, ...] = ()
     reloads: tuple[ReloadLine, ...] = ()
@@ -229,12 +232,13 @@ def render(view: NodeView, width: int, height: int, history: Sequence[float] = (
     if width >= SIDE_BY_SIDE:
         lower = Layout()
         markets = _visible(len(view.markets), left + _LOG_MIN_LINES - _FRAME_LINES)
-        lower.split_row(Layout(_markets(view, markets, width // 2)), Layout(_log(view, height)))
+        log = Layout(_log(view, left + _LOG_MIN_LINES - 2, width - width // 2))
+        lower.split_row(Layout(_markets(view, markets, width // 2)), log)
         layout.split_column(header, upper, lower)
     else:
         markets = _visible(len(view.markets), left - _FRAME_LINES)
         middle = Layout(_markets(view, markets, width), size=markets + _FRAME_LINES)
-        log = Layout(_log(view, left - markets - _FRAME_LINES + _LOG_MIN_LINES - 2))
+        log = Layout(_log(view, left - markets - _FRAME_LINES + _LOG_MIN_LINES - 2, width))
         layout.split_column(header, upper, middle, log)
     return layout
 
@@ -259,9 +263,12 @@ _READABLE: Final = 16
 
 
 def _header(view: NodeView, width: int, history: Sequence[float]) -> RenderableType:
+    state, style = view.state, _STATE_STYLE.get(view.state, "")
+    if view.stopped and state != "halted":
+        state, style = f"STOPPED {'; '.join(view.stopped)}", "bold red"
     first = Text.assemble(
-        ("● ", _STATE_STYLE.get(view.state, "")),
-        (view.state, _STATE_STYLE.get(view.state, "")),
+        ("● ", style),
+        (state, style),
         ("  epoch ", "dim"),
         str(view.epoch),
         ("  up ", "dim"),
@@ -417,11 +424,18 @@ def _named(row: InstanceRow) -> Text:
     return Text.assemble(("● ", _STATE_STYLE.get(row.state, "")), (row.name, "bold"))
 
 
-def _log(view: NodeView, lines: int) -> RenderableType:
-    rows = [
-        Text.assemble((_clock_time(line.ts_ns) + " ", "dim"), (line.text, _LEVEL_STYLE.get(line.level, "")))
-        for line in view.log[-max(lines, 1) :]
-    ]
+def _log(view: NodeView, lines: int, width: int) -> RenderableType:
+    """Return the newest events that fit: bad news in full, on as many lines as it takes."""
+    rows: list[Text] = []
+    for line in reversed(view.log):
+        if len(rows) >= max(lines, 1):
+            break
+        style = _LEVEL_STYLE.get(line.level, "")
+        parts = [line.text] if line.level == "info" else textwrap.wrap(line.text, max(width - 13, 20))
+        first, *others = parts or [""]
+        rows += [Text(f"{' ' * 9}{part}", style) for part in reversed(others)]
+        rows.append(Text.assemble((_clock_time(line.ts_ns) + " ", "dim"), (first, style)))
+    rows = rows[: max(lines, 1)][::-1]
     for row in rows:
         row.no_wrap, row.overflow = True, "ellipsis"
     body: RenderableType = Group(*rows) if rows else Text("nothing yet", style="dim")

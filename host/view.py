@@ -7,6 +7,7 @@ from typing import Final
 from host.api import OrderFilled
 from host.core import entries as e
 from host.core.accounting import total, unrealised
+from host.core.entries import VersionState
 from host.journal import Follower
 from host.reload_lines import ReloadLines
 from host.runtime.engine import Engine
@@ -70,6 +71,7 @@ class ViewMaker:
         return NodeView(
             node=engine.state.node,
             state="halted" if engine.halted else "running",
+            stopped=tuple(f"{scope}: {why}" for scope, why in engine.state.kill_switches.items()),
             epoch=engine.state.epoch,
             mode=self._mode,
             now_ns=now_ns,
@@ -161,6 +163,8 @@ def _line(entry: e.Entry) -> tuple[str, str] | None:
             level = "info" if entry.outcome == "passed" else "warning"
             took = f"{entry.duration_us / 1e3:.1f} ms"
             return level, f"plugin {entry.plugin} {entry.digest[:6]}: {entry.stage} {entry.outcome}, {took}"
+        case e.VersionMoved(state=VersionState.REFUSED | VersionState.ROLLED_BACK):
+            return None  # an alert says it, in full
         case e.VersionMoved():
             return "info", f"plugin {entry.plugin} {entry.digest[:6]} is {entry.state}: {entry.reason}"
         case e.Reported(report=OrderFilled() as fill):

@@ -192,6 +192,29 @@ def test_newest_events_are_the_ones_shown() -> None:
     assert "event 0." not in text
 
 
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (100, 30), (150, 24), (150, 40), (200, 60)])
+def test_newest_event_shows_on_the_last_line_and_bad_news_in_full(width: int, height: int) -> None:
+    noise = [EventLine(n * 1_000_000_000, "info", f"event {n} " + "x" * 300) for n in range(50)]
+    text = (
+        "rolled_back: plugin two_sided ebb694: instance mm-btc: on_book raised RuntimeError: "
+        "third event (two_sided.py@ebb69429d619, line 56)"
+    )
+    view = structs.replace(VIEW, log=(*noise, EventLine(60_000_000_000, "error", text)))
+
+    lines = screen(view, width, height)
+    told = " ".join(" ".join(line.replace("│", " ").split()) for line in lines[-6:])
+
+    assert "56)" in lines[-2]
+    assert all(word in told for word in text.split())
+
+
+def test_a_kill_switch_that_is_on_is_what_the_header_says_first() -> None:
+    lines = screen(structs.replace(VIEW, stopped=("node: panic by root",)), 100, 30)
+
+    assert "STOPPED node: panic by root" in lines[1]
+    assert "running" not in lines[1]
+
+
 def test_stale_market_is_told_by_its_age_in_seconds() -> None:
     market = structs.replace(VIEW.markets[0], age_ms=7_200.0)
 

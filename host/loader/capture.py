@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from host.loader.problem import PluginProblem, PluginRejected
 from host.loader.shared import find_shared
-from host.loader.tree import walk
+from host.loader.tree import full_path, walk
 
 __all__ = ["NAMESPACE", "Version", "capture", "digest_of"]
 
@@ -118,7 +118,7 @@ def capture(path: Path) -> Version:
     behind do not count. Raises `PluginRejected` when a file cannot be read, which includes one that
     vanished while reading.
     """
-    path = path.absolute()
+    path = full_path(path)
     name = path.stem if path.suffix == ".py" else path.name
     try:
         if path.suffix == ".py":

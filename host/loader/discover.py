@@ -6,7 +6,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from host.loader.problem import PluginProblem
-from host.loader.tree import is_ignored
+from host.loader.tree import full_path, is_ignored
 
 __all__ = ["Discovery", "discover"]
 
@@ -32,7 +32,7 @@ def discover(plugin_dirs: Iterable[Path]) -> Discovery:
     found: dict[str, Path | None] = {}
     problems: list[PluginProblem] = []
     notes: list[str] = []
-    for plugin_dir in dict.fromkeys(path.absolute() for path in plugin_dirs):
+    for plugin_dir in dict.fromkeys(full_path(path) for path in plugin_dirs):
         if not plugin_dir.is_dir():
             problems.append(
                 _problem(plugin_dir, "is not a folder", "create it or take it out of node.plugin_dirs")

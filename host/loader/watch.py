@@ -20,7 +20,7 @@ from host.loader.git_lock import git_lock
 from host.loader.links import Identity, identity, links_below
 from host.loader.problem import PluginProblem
 from host.loader.shared import shared_code_of
-from host.loader.tree import is_ignored
+from host.loader.tree import full_path, is_ignored
 
 __all__ = ["Notice", "PluginWatcher", "WatchFailed"]
 
@@ -61,8 +61,8 @@ class PluginWatcher:
         self, plugin_dirs: Iterable[str | Path], extra_files: Iterable[str | Path] = (), *, poll: bool = False
     ) -> None:
         self._watch = _Watch(
-            [Path(path).absolute() for path in plugin_dirs],
-            [Path(path).absolute() for path in extra_files],
+            [full_path(path) for path in plugin_dirs],
+            [full_path(path) for path in extra_files],
             poll,
         )
 

@@ -80,6 +80,14 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
         capture(tmp_path / "gone.py")
 
 
+def test_a_path_that_goes_up_names_the_same_plugin(write: WritePlugin) -> None:
+    path = write("one.py", "X = 1\n")
+    winding = path.parent / "elsewhere" / ".." / path.name
+
+    assert capture(winding).digest == capture(path).digest
+    assert str(capture(winding).problem("wrong")) == str(capture(path).problem("wrong"))
+
+
 def test_folder_without_init_is_refused(write: WritePlugin) -> None:
     with pytest.raises(PluginRejected, match=r"a plugin folder has an __init__\.py"):
         capture(write("alpha/core.py").parent)
