@@ -4,9 +4,9 @@ import argparse
 import sys
 import time
 
+from tests.sim.exchange import ViolationError
 from tests.sim.mutants import MUTANTS
 from tests.sim.runs import find_mutant, reproducer, run_everywhere
-from tests.sim.venue import ViolationError
 from tests.sim.world import World
 
 SHOWN_FAILURES = 10

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
+from tests.sim.exchange import ViolationError
 from tests.sim.faults import STORE_OUTAGES
 from tests.sim.mutants import MUTANTS, Mutant
-from tests.sim.venue import ViolationError
 from tests.sim.world import World
 
 CHUNK = 500

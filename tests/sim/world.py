@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from failover.elector import Elector
 from failover.lease import Record
-from tests.sim.venue import SimVenue, ViolationError
+from tests.sim.exchange import SimVenue, ViolationError
 
 TTL_MS: Final = 600
 TTL: Final = TTL_MS * 1_000_000
