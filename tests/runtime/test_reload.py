@@ -13,7 +13,7 @@ from host.api import Trade
 from host.core import entries as e
 from host.core.entries import InstanceState, VersionState
 from host.loader import PluginRejected, Version, probe
-from host.runtime.reload import ReloadSettings, Stage
+from host.runtime.reload import ReloadReport, ReloadSettings, Stage
 from host.runtime.reload.probation import ProbationLimits
 
 
@@ -527,6 +527,30 @@ def test_stage_mode_waits_for_an_operator(tmp_path: Path) -> None:
 
     assert (activated.state, activated.digest) == (VersionState.ACTIVE, report.digest)
     assert rig.offsets() == {0.05}
+    rig.close()
+
+
+def test_an_operator_does_not_activate_what_a_newer_version_took_the_place_of(tmp_path: Path) -> None:
+    rig = ReloadDesk(tmp_path, settings=ReloadSettings(mode="stage"))
+    rig.write(maker())
+    rig.load()
+    rig.run("mm")
+    rig.tops(2)
+    first = rig.save(maker(0.05))
+    rig.write(maker(0.09))
+
+    async def story() -> tuple[ReloadReport, ReloadReport]:
+        newer = asyncio.ensure_future(rig.reload_async())
+        await asyncio.sleep(0)  # it has its turn; the operator's word, spoken now, waits for its own
+        return await rig.reloader.activate("maker", first.digest), await newer
+
+    activated, newer = asyncio.run(story())
+    rig.tops(1)
+
+    assert (activated.state, newer.state) == (VersionState.REFUSED, VersionState.STAGED)
+    assert f"staged is {newer.digest[:12]}" in activated.reason
+    assert rig.offsets() == {0.02}
+    assert rig.desk.engine.state.plugin("maker").staged == newer.digest
     rig.close()
 
 

@@ -171,6 +171,10 @@ class Reloader:
             raise TandemError(f"plugin {plugin}: version {digest} is not staged; staged is {waiting}")
 
         async def capture() -> Version:
+            newer = self._staged.get(plugin)
+            if newer is not staged:  # another edit was under way when the operator spoke
+                waiting = newer.short_digest if newer is not None else "none"
+                raise TandemError(f"version {staged.short_digest} is no longer staged; staged is {waiting}")
             return staged
 
         return await self.reload(plugin, capture, is_ordered=True)
