@@ -16,7 +16,8 @@ SHOWN_S: Final = 30
 """How long a good end is shown."""
 BAD_SHOWN_S: Final = 300
 """How long a bad one is."""
-_BEFORE_LIVE: Final = (Stage.CAPTURE, Stage.VALIDATE, Stage.RESTORE, Stage.WARM_UP, Stage.SWAP)
+_BEFORE_LIVE: Final = (Stage.CAPTURE, Stage.VALIDATE, Stage.RESTORE, Stage.WARM_UP)
+"""The swap is not among them: its report comes after the version's being active."""
 _LEVELS: Final = {
     VersionState.ROLLED_BACK: "error",
     VersionState.REFUSED: "warning",

@@ -153,7 +153,8 @@ def test_reload_is_told_from_its_first_stage_to_its_end() -> None:
     validated = e.StageReported("two_sided", DIGEST, "validate", "passed", 80_000, "")
 
     assert at(story(validated), 0) == [("validate passed", "info")]
-    live = story(validated, moved(VersionState.ACTIVE))
+    swapped = e.StageReported("two_sided", DIGEST, "swap", "passed", 200, "")  # told once it is active
+    live = story(validated, moved(VersionState.ACTIVE), swapped)
     assert at(live, 13.5) == [("probation 12 s", "info")]
     permanent = story(validated, moved(VersionState.ACTIVE), moved(VersionState.PERMANENT))
     assert at(permanent, 3) == [("permanent", "info")]
