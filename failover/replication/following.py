@@ -36,7 +36,6 @@ Call = grpc.aio.StreamStreamCall[pb.ReplicateRequest, pb.ReplicateResponse]
 
 _FOLDED_AT_A_TIME: Final = 256
 """Entries between two looks at the stream: a few milliseconds at most."""
-_GOODBYE_S: Final = 0.5
 _MOST_UNAPPLIED_BYTES: Final = 16 << 20
 """What may be held in memory for the state; then the stream waits."""
 
@@ -316,7 +315,7 @@ class FollowedStream:
         self._is_leaving = True
         self._to_write.set()
         try:
-            async with asyncio.timeout(_GOODBYE_S):
+            async with asyncio.timeout(self._settings.goodbye_ns / 1e9):
                 await asyncio.wait([writing])
                 while receiving.done() and await self._call.read() is not grpc.aio.EOF:
                     continue  # the call's end comes after what is on its way

@@ -36,6 +36,8 @@ class StreamSettings(Struct, frozen=True):
     """What may be on its way to a standby unacknowledged."""
     snapshot_part_bytes: int = 256 << 10
     greeting_deadline_ns: int = 5_000_000_000
+    goodbye_ns: int = 500_000_000
+    """How long a side tries to tell why it leaves; after that the end alone tells that it did."""
     max_catch_up_entries: int = 5_000_000
     """A standby that is so much further behind than a snapshot gets that instead."""
     limits: EligibilityLimits = EligibilityLimits()

@@ -27,7 +27,7 @@ T = TypeVar("T")
 SEGMENT = 1 << 16
 PATIENCE_S = 60.0
 """Far above what anything here needs; only a test that has failed waits for it."""
-CALM = StreamSettings(heartbeat_ns=20_000_000, silence_ns=30_000_000_000)
+CALM = StreamSettings(heartbeat_ns=20_000_000, silence_ns=30_000_000_000, goodbye_ns=30_000_000_000)
 """Quick to speak, slow to give up: a loaded machine changes nothing."""
 TS = 1_723_107_600_000_000_000
 
