@@ -188,7 +188,7 @@ def test_problem_is_blamed_on_the_overlay_that_caused_it(tmp_path: Path) -> None
             'data_dir = "var/a"',
             "durability = 'ram'",
             "node.durability",
-            'expected one of "process", "disk", was "ram"',
+            'expected one of "process", "disk", "replica", was "ram"',
         ),
         (
             'account = "paper"',
@@ -234,8 +234,11 @@ def test_limit_that_would_protect_nothing_is_refused(
 @pytest.mark.parametrize(
     ("old", "new", "key"),
     [
-        ("[node]", '[failover]\ncell = "main"\n[node]', "failover.cell"),
-        ("[node]", '[node]\ndurability = "replica"', "node.durability"),
+        (
+            "[node]",
+            '[failover]\nlease = "sqlite:///l"\ntakeover_orphans = "adopt"\n[node]',
+            "failover.takeover_orphans",
+        ),
         ('plugin = "two_sided"', 'plugin = "two_sided"\nisolation = "process"', "instance[mm-btc].isolation"),
     ],
 )
@@ -285,6 +288,13 @@ def test_wrong_shapes_are_reported_and_never_crash(tmp_path: Path) -> None:
                         "store",
                         "control",
                         "tls",
+                        "failover",
+                        "lease",
+                        "ttl",
+                        "peers",
+                        "replicate",
+                        "listen",
+                        "durability",
                     ]
                 ),
                 inner,

@@ -142,7 +142,12 @@ def _recorded_symbol(path: Path) -> str:
 
 
 def _isolated(config: NodeConfig, data_dir: Path | None, stack: ExitStack) -> NodeConfig:
-    """Keep simulated trades out of the node's journal and of its database."""
+    """Keep simulated trades out of the node's journal, of its database and of its cell."""
+    if config.node.durability == "replica":
+        config = msgspec.structs.replace(
+            config, node=msgspec.structs.replace(config.node, durability="process")
+        )
+    config = msgspec.structs.replace(config, failover=None)
     if data_dir is None:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tandem-run-"))
         store = msgspec.structs.replace(config.store, url="")

@@ -1,5 +1,6 @@
 """The configuration of a node: one TOML file, overlaid per environment and by variables, strict."""
 
+from host.config.failover import FailoverSection, FailoverTlsSection
 from host.config.load import (
     ConfigError,
     ConfigSource,
@@ -32,6 +33,8 @@ __all__ = [
     "ConfigSource",
     "ControlSection",
     "ControlTlsSection",
+    "FailoverSection",
+    "FailoverTlsSection",
     "InstanceSection",
     "LoadedConfig",
     "ModelRef",

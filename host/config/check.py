@@ -16,42 +16,27 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 import msgspec
 from msgspec import Meta, Struct
 
+from host.config.check_failover import Finding, failover_contradictions
 from host.config.schema import SYMBOL_PATTERN, NodeConfig
 from host.config.sources import KeyPath
 
 __all__ = ["Finding", "convert", "find_mistakes"]
 
-LATER: Final[Mapping[str, str]] = {
-    "failover": "failover comes with a later version; remove this key",
-}
-"""Sections whose settings exist by design and do nothing yet: taken silently they would mislead."""
-
 LATER_VALUES: Final[Mapping[tuple[str, str], str]] = {
-    ("durability", "replica"): 'needs failover, which comes with a later version; use "process" or "disk"',
     ("isolation", "process"): 'worker processes come with a later version; use "inline"',
+    ("takeover_orphans", "adopt"): 'adopting them comes with a later version; use "cancel"',
 }
-
-Finding = tuple[KeyPath, str]
-"""Where something is wrong, and what."""
+"""Values that exist by design and do nothing yet: taken silently they would mislead."""
 
 
 def convert(tree: Mapping[str, Any]) -> NodeConfig:
     """Turn a tree without mistakes into the configuration."""
-    return msgspec.convert(_without_later(tree), NodeConfig, dec_hook=_decode)
+    return msgspec.convert(tree, NodeConfig, dec_hook=_decode)
 
 
 def find_mistakes(tree: Mapping[str, Any]) -> list[Finding]:
     """Return everything wrong with `tree`: unknown keys, wrong types, names that name nothing."""
-    found: list[Finding] = [
-        ((section, key), text) for section, text in LATER.items() for key in _table(tree.get(section))
-    ]
-    found.extend(_walk(_without_later(tree), NodeConfig, ()))
-    found.extend(_contradictions(tree))
-    return found
-
-
-def _without_later(tree: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in tree.items() if key not in LATER}
+    return [*_walk(tree, NodeConfig, ()), *_contradictions(tree), *failover_contradictions(tree)]
 
 
 # -- shape: keys and types -----------------------------------------------------------------------

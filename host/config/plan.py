@@ -6,6 +6,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from host.config.failover import FailoverSection
 from host.config.schema import InstanceSection, NodeConfig, NodeSection
 from host.config.sources import KeyPath
 from host.core.risk_limits import Limits, RiskConfig
@@ -88,6 +89,8 @@ def _needs_restart(old: NodeConfig, new: NodeConfig) -> Iterator[NeedsRestart]:
         for key in was.__struct_fields__:
             if key not in LIVE_NODE_KEYS and _differ(was, now, key):
                 yield NeedsRestart((section, key), _shown(getattr(was, key)), _shown(getattr(now, key)))
+    if old.failover != new.failover:
+        yield from _failover_needs_restart(old.failover, new.failover)
     known = {account.name: account for account in old.account}
     for index, account in enumerate(new.account):
         before = known.pop(account.name, None)
@@ -100,6 +103,18 @@ def _needs_restart(old: NodeConfig, new: NodeConfig) -> Iterator[NeedsRestart]:
                 yield NeedsRestart(("account", index, key), _shown(was), _shown(now))
     for name in known:
         yield NeedsRestart(("account",), f"account {name}", "removed")
+
+
+def _failover_needs_restart(
+    was: FailoverSection | None, now: FailoverSection | None
+) -> Iterator[NeedsRestart]:
+    if was is None or now is None:
+        texts = ["no such section" if section is None else "there" for section in (was, now)]
+        yield NeedsRestart(("failover",), texts[0], texts[1])
+        return
+    for key in was.__struct_fields__:
+        if _differ(was, now, key):
+            yield NeedsRestart(("failover", key), _shown(getattr(was, key)), _shown(getattr(now, key)))
 
 
 # -- in words ------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
 
+from host.config.failover import FailoverSection
 from host.core.risk_limits import Limits, RiskConfig
 
 __all__ = [
@@ -45,8 +46,8 @@ class NodeSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Holds the journal, the store and what adapters keep. One node at a time uses it."""
     plugin_dirs: tuple[Path, ...] = ()
     """Folders with your plugins; the bundled ones are always there."""
-    durability: Literal["process", "disk"] = "process"
-    """When an entry counts as written: in the page cache (survives kill -9) or synced to disk."""
+    durability: Literal["process", "disk", "replica"] = "process"
+    """When an entry counts as written: in the page cache (survives kill -9), synced to disk, or held by a standby."""
     journal_segment_kb: Annotated[int, Meta(ge=64, le=4_194_304)] = 65_536
     """Size of the journal's files. The disk needs room for two, and trading stops where there is not."""
     snapshot_every_entries: Positive = 100_000
@@ -163,6 +164,8 @@ class NodeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     risk: RiskSection = RiskSection()
     store: StoreSection = StoreSection()
     control: ControlSection = ControlSection()
+    failover: FailoverSection | None = None
+    """None: the node stands alone."""
 
     @property
     def plugin_dirs(self) -> tuple[Path, ...]:
@@ -181,6 +184,14 @@ class NodeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if self.control.listen is None:
             return (f"unix:{self.node.data_dir / 'control.sock'}", DEFAULT_CONTROL_ADDRESS)
         return self.control.listen
+
+    @property
+    def control_address(self) -> str:
+        """Return where other machines dial this node's control API; empty if nowhere."""
+        if self.failover is not None and self.failover.control_address is not None:
+            return self.failover.control_address
+        listen = (text.removeprefix("tls:") for text in self.control_listen if not text.startswith("unix:"))
+        return next(listen, "")
 
     @property
     def store_url(self) -> str:

@@ -22,6 +22,8 @@ def shown_config(config: NodeConfig) -> dict[str, Any]:
     shown: dict[str, Any] = msgspec.to_builtins(config, enc_hook=str)
     if config.store.url:
         shown["store"]["url"] = _without_password(config.store.url)
+    if config.failover is not None:
+        shown["failover"]["lease"] = _without_password(config.failover.lease)
     return {key: _hide(value) for key, value in shown.items()}
 
 
@@ -35,6 +37,8 @@ def _hide(value: Any) -> Any:
 
 
 def _without_password(url: str) -> str:
+    if url.startswith("etcd://"):
+        return url  # hosts and ports alone
     try:
         return make_url(url).render_as_string(hide_password=True)
     except ArgumentError:
