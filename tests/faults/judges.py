@@ -3,9 +3,8 @@
 from collections.abc import Iterable
 from decimal import Decimal
 
-from truths import JournalTruth, TradeKey, VenueTruth, counted
-
 from host.api import OrderStatus, Side
+from tests.faults.truths import JournalTruth, TradeKey, VenueTruth, counted
 
 __all__ = ["assert_agreement", "assert_no_wrong", "assert_stopped_in_agreement", "assert_strategies_counted"]
 

@@ -4,13 +4,12 @@ import resource
 from collections.abc import Callable
 from pathlib import Path
 
-from fault_tools import INSTANCES, TandemProcess, Venue, wait_until
-from judges import assert_stopped_in_agreement
-from truths import JournalTruth, VenueTruth
-
 from host.core import entries as e
 from host.core.entries import InstanceState
 from host.journal import read
+from tests.faults.fault_tools import INSTANCES, TandemProcess, Venue, wait_until
+from tests.faults.judges import assert_stopped_in_agreement
+from tests.faults.truths import JournalTruth, VenueTruth
 
 MIB = 1 << 20
 SEGMENT_KB = 64

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-from fault_tools import DEADLINE_S, INSTANCES, TandemProcess, Venue, wait_until
 
 from tandem.v1 import common_pb2, trading_pb2_grpc
 from tandem.v1 import trading_pb2 as pb
+from tests.faults.fault_tools import DEADLINE_S, INSTANCES, TandemProcess, Venue, wait_until
 
 BOOK = "accounts/acc/books/BTC-USDT"
 

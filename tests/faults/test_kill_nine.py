@@ -10,14 +10,15 @@ import random
 from pathlib import Path
 
 import pytest
-from fault_tools import INSTANCES, TandemProcess, Venue, wait_until
-from judges import (
+
+from tests.faults.fault_tools import INSTANCES, TandemProcess, Venue, wait_until
+from tests.faults.judges import (
     assert_agreement,
     assert_no_wrong,
     assert_stopped_in_agreement,
     assert_strategies_counted,
 )
-from truths import JournalTruth, VenueTruth
+from tests.faults.truths import JournalTruth, VenueTruth
 
 KILLS = int(os.environ.get("TANDEM_KILLS", "5"))
 SEED = int(os.environ.get("TANDEM_KILL_SEED", "1"))
