@@ -25,6 +25,8 @@ class Refused(TandemError):  # noqa: N818 - a refusal is an answer, not a malfun
 def exit_code(error: TandemError) -> int:
     """Return what the process should exit with after `error`."""
     # Imported here: only a failing command needs to know these.
+    from failover.lease import LeaseConfigError
+    from failover.replication import ReplicationConfigError
     from host.client import AddressInvalid, CredentialsUnusable
     from host.config import ConfigError
     from host.config.private_files import NotPrivate
@@ -34,7 +36,7 @@ def exit_code(error: TandemError) -> int:
     from host.loader import ParamsInvalid, ScaffoldRefused, UnknownPlugin
 
     usage = (AddressInvalid, ConfigError, CredentialsUnusable, ListenRefused, ParamsInvalid, TlsError)
-    if isinstance(error, (*usage, UnknownPlugin)):
+    if isinstance(error, (*usage, UnknownPlugin, LeaseConfigError, ReplicationConfigError)):
         return EXIT_USAGE
     if isinstance(error, (Refused, NotPrivate, OrderRefused, JournalLocked, ScaffoldRefused)):
         return EXIT_REFUSED

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from host.cli._lease_check import LeaseCheck
 from host.cli._options import config_options, load_or_default
 from host.cli._output import print_json, print_table
-from host.config import ConfigError, LoadedConfig, NodeConfig, Problem
+from host.config import ConfigError, FailoverSection, LoadedConfig, NodeConfig, Problem
 
 if TYPE_CHECKING:
     from host.loader import Catalog
@@ -25,18 +26,22 @@ def config() -> None:
     epilog="""\b
 Examples:
   tandem config check                      tandem.toml here, or the built-in defaults
-  tandem config check -c prod/tandem.toml --env eu --json"""
+  tandem config check -c prod/tandem.toml --env eu --json
+  tandem config check --offline            where the lease store cannot be reached"""
 )
 @config_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: ok, sources, problems, config.")
-def check(path: Path | None, env: str | None, as_json: bool) -> None:
+@click.option("--offline", is_flag=True, help="Do not ask the lease store of [failover].")
+def check(path: Path | None, env: str | None, as_json: bool, offline: bool) -> None:
     """Report everything that is wrong: keys, types, names, plugins and their parameters.
 
-    Exits with 0 when a node can run this, with 2 when not.
+    With [failover] the lease store is asked too: whether it can be reached, whether the cell is in it, and
+    whether it is fast enough for the ttl. Exits with 0 when a node can run this, with 2 when not.
     """
+    lease = LeaseCheck()
     try:
         loaded = load_or_default(path, env)
-        problems = list(_plugin_problems(loaded))
+        problems = [*_plugin_problems(loaded), *lease.problems(loaded, offline=offline)]
         if problems:
             raise ConfigError(problems)
     except ConfigError as error:
@@ -45,9 +50,12 @@ def check(path: Path | None, env: str | None, as_json: bool) -> None:
             raise click.exceptions.Exit(2) from error
         raise
     if as_json:
-        print_json({"ok": True, "sources": loaded.sources, "problems": [], "config": loaded.config})
+        answer = {"ok": True, "sources": loaded.sources, "problems": [], "config": loaded.config}
+        print_json(
+            answer | ({} if lease.round_trip_ms is None else {"lease_round_trip_ms": lease.round_trip_ms})
+        )
     else:
-        _print_summary(loaded)
+        _print_summary(loaded, lease)
 
 
 def _plugin_problems(loaded: LoadedConfig) -> Iterator[Problem]:
@@ -97,7 +105,7 @@ def _unusable(loaded: LoadedConfig, catalog: "Catalog") -> Iterator[Problem]:
             yield loaded.problem((*at, key), str(error))
 
 
-def _print_summary(loaded: LoadedConfig) -> None:
+def _print_summary(loaded: LoadedConfig, lease: LeaseCheck) -> None:
     config = loaded.config
     click.echo(f"{', '.join(loaded.sources)}: ok")
     print_table(
@@ -110,6 +118,8 @@ def _print_summary(loaded: LoadedConfig) -> None:
             ("store", config.store_url or "off"),
         ),
     )
+    if config.failover is not None:
+        _print_failover(config, config.failover, lease)
     print_table("accounts", ("name", "exchange"), ((a.name, a.exchange) for a in config.account))
     print_table(
         "instances",
@@ -125,6 +135,23 @@ def _print_summary(loaded: LoadedConfig) -> None:
                 _limits(config, i.name, i.account, i.symbols),
             )
             for i in config.instance
+        ),
+    )
+
+
+def _print_failover(config: NodeConfig, section: FailoverSection, lease: LeaseCheck) -> None:
+    measured = "not asked" if lease.round_trip_ms is None else f"{lease.round_trip_ms:.1f} ms"
+    print_table(
+        f"failover, cell {section.cell}",
+        ("setting", "value"),
+        (
+            ("ttl", f"{section.ttl_ms} ms"),
+            ("lease store's round trip", measured),
+            ("may lead", "yes" if section.may_lead else "no"),
+            ("replicates at", section.replicate or "-"),
+            ("peers", ", ".join(f"{name} at {address}" for name, address in section.peers.items()) or "none"),
+            ("between nodes", "in the clear, on this machine" if section.tls is None else "TLS"),
+            ("clients dial", config.control_address or "nothing"),
         ),
     )
 
