@@ -61,6 +61,8 @@ class ElectorSettings(Struct, frozen=True):
     ttl_ms: int
     peers: tuple[str, ...] = ()
     known_epoch: int = 0
+    first_epoch: int = 1
+    """The epoch that a cell without a record begins with, unless a later one is known."""
     poll_ms: int = 25
     """How often a standby reads: what a release by the guardian waits for on average is half of it."""
     drain_ms: int = 2_000
@@ -424,6 +426,8 @@ class Elector:
             # The longer ttl of the two: others must not think the earlier holder's right over too soon.
             ttl_ms, status = max(ttl_ms, self.watch.ttl_ns // 1_000_000), Status.FENCING
         epoch = self.watch.known_epoch + 1
+        if seen is None:
+            epoch = max(epoch, own.first_epoch)
         new = Record(own.cell, epoch, own.node, own.session, ttl_ms, self._attempt(), status)
         self._move(Move.CLAIM)
         self._send(seen, new, now_ns)

@@ -69,6 +69,7 @@ class ReplicationClient:
         backoff: Backoff | None = None,
         clock_ns: Callable[[], int] = boottime_ns,
         draw: Callable[[], float] = random.random,
+        control_address: str = "",
     ) -> None:
         if not peers:
             raise ReplicationConfigError("a standby needs the address of at least one peer in failover.peers")
@@ -83,6 +84,7 @@ class ReplicationClient:
         self._backoff: Final = backoff or Backoff()
         self._clock_ns: Final = clock_ns
         self._draw: Final = draw
+        self._control_address: Final = control_address
         self._health = StandbyHealth()
         self._least_epoch = 0
         self._wants_snapshot = False
@@ -167,6 +169,7 @@ class ReplicationClient:
                     self._session,
                     self.replica.history(),
                     self._wants_snapshot,
+                    self._control_address,
                 )
                 stream = FollowedStream(
                     self.replica,

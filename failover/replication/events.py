@@ -78,6 +78,8 @@ class Following(Struct, frozen=True):
     address: str
     epoch: int
     resume_lsn: int
+    control_address: str = ""
+    """Where clients reach the primary; empty where it said nothing."""
 
 
 class Unfollowed(Struct, frozen=True):

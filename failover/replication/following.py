@@ -166,7 +166,9 @@ class FollowedStream:
 
     async def _receive(self, welcome: pb.Welcome) -> None:
         await self._settle(welcome)
-        self._on_event(Following(self.primary, self._address, self.epoch, welcome.resume_lsn))
+        self._on_event(
+            Following(self.primary, self._address, self.epoch, welcome.resume_lsn, welcome.control_address)
+        )
         self._is_taking = self._is_report_due = True
         self._heard_ns = self._clock_ns()
         self._to_write.set()

@@ -21,6 +21,7 @@ class Greeting(Struct, frozen=True):
     session: str
     history: History
     wants_snapshot: bool = False
+    control_address: str = ""
 
 
 class PrimarySide(Struct, frozen=True):

@@ -42,6 +42,8 @@ class StandbyView(Struct, frozen=True):
     differs_at_lsn: int
     """Where its state was found to differ; 0: nowhere."""
     why_not: str
+    control_address: str = ""
+    """Where clients reach it; empty where it said nothing."""
 
     @property
     def is_eligible(self) -> bool:

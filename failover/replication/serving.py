@@ -68,7 +68,9 @@ class ReplicationServer(pb_grpc.ReplicationServiceServicer):
         on_event: Callable[[PrimaryEvent], object],
         settings: StreamSettings | None = None,
         clock_ns: Callable[[], int] = boottime_ns,
+        control_address: str = "",
     ) -> None:
+        self.control_address: Final = control_address
         self.node: Final = node
         self.cell: Final = cell
         self.health = StandbyHealth()
@@ -218,6 +220,7 @@ class ReplicationServer(pb_grpc.ReplicationServiceServicer):
             self._clock_ns,
             self._on_event,
             self._acked,
+            self.control_address,
         )
         self._sessions[greeting.node] = session
         self._on_event(Attached(session.node, session.address, start.resume_lsn, start.is_replacing))

@@ -58,10 +58,13 @@ class Session:
         clock_ns: Callable[[], int],
         on_event: Callable[[PrimaryEvent], object],
         on_ack: Callable[[str, int], object],
+        own_control_address: str = "",
     ) -> None:
         self.node: Final = greeting.node
         self.session: Final = greeting.session
         self.address: Final = context.peer()
+        self._control_address: Final = greeting.control_address
+        self._own_control_address: Final = own_control_address
         self.window = SendWindow(start.resume_lsn, settings.window_bytes)
         self._start: Final = start
         self._snapshot = snapshot if start.is_replacing else b""
@@ -104,6 +107,7 @@ class Session:
             health=self._health,
             differs_at_lsn=0 if self._difference is None else self._difference.lsn,
             why_not="it has not said yet how it is",
+            control_address=self._control_address,
         )
         if not self._has_reported:
             return view
@@ -200,6 +204,7 @@ class Session:
             snapshot_crc=crc32c(snapshot),
             last_lsn=self._journal.flushed_lsn,
             heartbeat_ns=self._settings.heartbeat_ns,
+            control_address=self._own_control_address,
         )
         await self._context.write(pb.ReplicateResponse(welcome=welcome))
         size = self._settings.snapshot_part_bytes

@@ -22,6 +22,7 @@ def greeting_request(greeting: Greeting) -> pb.ReplicateRequest:
             last_lsn=history.last_lsn,
             eras=[pb.JournalEra(epoch=era.epoch, first_lsn=era.first_lsn) for era in history.eras],
             wants_snapshot=greeting.wants_snapshot,
+            control_address=greeting.control_address,
         )
     )
 
@@ -36,6 +37,7 @@ def greeting_of(message: pb.Greeting) -> Greeting:
         message.session,
         History(eras, message.last_lsn),
         message.wants_snapshot,
+        message.control_address,
     )
 
 

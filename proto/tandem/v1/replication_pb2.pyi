@@ -163,6 +163,7 @@ class Greeting(_message.Message):
     LAST_LSN_FIELD_NUMBER: _builtins.int
     ERAS_FIELD_NUMBER: _builtins.int
     WANTS_SNAPSHOT_FIELD_NUMBER: _builtins.int
+    CONTROL_ADDRESS_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     """The version of this protocol; only equal ones talk."""
     cell: _builtins.str
@@ -175,6 +176,8 @@ class Greeting(_message.Message):
     """The last entry that it holds; 0 for none."""
     wants_snapshot: _builtins.bool
     """That its journal turned out to be of another history: it takes a snapshot or everything."""
+    control_address: _builtins.str
+    """Where clients reach its control API; empty where it says nothing."""
     @_builtins.property
     def eras(self) -> _containers.RepeatedCompositeFieldContainer[Global___JournalEra]:
         """Who wrote what it holds, oldest first."""
@@ -189,10 +192,11 @@ class Greeting(_message.Message):
         last_lsn: _builtins.int = ...,
         eras: _abc.Iterable[Global___JournalEra] | None = ...,
         wants_snapshot: _builtins.bool = ...,
+        control_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell", b"cell", "eras", b"eras", "last_lsn", b"last_lsn", "node", b"node", "protocol_version", b"protocol_version", "session", b"session", "wants_snapshot", b"wants_snapshot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell", b"cell", "control_address", b"control_address", "eras", b"eras", "last_lsn", b"last_lsn", "node", b"node", "protocol_version", b"protocol_version", "session", b"session", "wants_snapshot", b"wants_snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -215,6 +219,7 @@ class Welcome(_message.Message):
     SNAPSHOT_CRC_FIELD_NUMBER: _builtins.int
     LAST_LSN_FIELD_NUMBER: _builtins.int
     HEARTBEAT_NS_FIELD_NUMBER: _builtins.int
+    CONTROL_ADDRESS_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     """The version of this protocol."""
     cell: _builtins.str
@@ -239,6 +244,8 @@ class Welcome(_message.Message):
     """The last entry that readers of the primary's journal see."""
     heartbeat_ns: _builtins.int
     """How often the primary sends at least something; several times as long without is a dead link."""
+    control_address: _builtins.str
+    """Where clients reach its control API; empty where it says nothing."""
     def __init__(
         self,
         *,
@@ -253,10 +260,11 @@ class Welcome(_message.Message):
         snapshot_crc: _builtins.int = ...,
         last_lsn: _builtins.int = ...,
         heartbeat_ns: _builtins.int = ...,
+        control_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell", b"cell", "epoch", b"epoch", "heartbeat_ns", b"heartbeat_ns", "is_replacing", b"is_replacing", "last_lsn", b"last_lsn", "node", b"node", "protocol_version", b"protocol_version", "resume_crc", b"resume_crc", "resume_lsn", b"resume_lsn", "snapshot_bytes", b"snapshot_bytes", "snapshot_crc", b"snapshot_crc"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cell", b"cell", "control_address", b"control_address", "epoch", b"epoch", "heartbeat_ns", b"heartbeat_ns", "is_replacing", b"is_replacing", "last_lsn", b"last_lsn", "node", b"node", "protocol_version", b"protocol_version", "resume_crc", b"resume_crc", "resume_lsn", b"resume_lsn", "snapshot_bytes", b"snapshot_bytes", "snapshot_crc", b"snapshot_crc"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
