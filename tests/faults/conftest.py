@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.pair_judge import Verdict
+
 MountDisk = Callable[[int], Path]
 
 
@@ -48,3 +50,29 @@ def fill_disk() -> Callable[[Path], Path]:
         return ballast
 
     return fill
+
+
+_TIMES = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def note_switches(request: pytest.FixtureRequest) -> Callable[[Verdict], None]:
+    """Return a function that puts a verdict's switches into the table that the test run ends with."""
+    rows = request.config.stash.setdefault(_TIMES, [])
+
+    def note(verdict: Verdict) -> None:
+        for switch in verdict.switches:
+            rows.append(
+                f"{switch.gap_ms:8.0f} ms  {switch.old_leader} → {switch.new_leader}  {request.node.name}"
+            )
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print how long nobody traded at each switch, from the last order of one leader to the next one's first."""
+    rows = config.stash.get(_TIMES, [])
+    if rows:
+        terminalreporter.section("switches, as the venue saw them")
+        for row in rows:
+            terminalreporter.write_line(row)

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -43,18 +43,29 @@ def wait_until(is_true: Callable[[], bool], what: str) -> None:
 
 
 class TandemProcess:
-    """One `tandem` command in a process of its own; its output goes to a file."""
+    """One `tandem` command in a process of its own; its output goes to a file.
 
-    def __init__(self, output: Path, *arguments: str | Path) -> None:
+    `inside` stands before the command and must become it, as `ip netns exec NAME` does. It leads a group of
+    processes: what it starts is in it too.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        *arguments: str | Path,
+        inside: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.output = output
         code = "import sys; from host.cli import main; sys.exit(main())"
         with output.open("ab") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", code, *map(str, arguments)],
+                [*inside, sys.executable, "-c", code, *map(str, arguments)],
                 cwd=REPO,
                 stdout=file,
                 stderr=file,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+                start_new_session=True,
             )
 
     @property
@@ -71,6 +82,12 @@ class TandemProcess:
         """End it with SIGKILL, in the middle of whatever it does."""
         self._process.kill()
         self._process.wait()
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """Send a signal to it and to all that it has started, at once."""
+        os.killpg(self._process.pid, number)
+        if number is signal.SIGKILL:
+            self._process.wait()
 
     def stop(self) -> int:
         """Ask it to stop and return its exit code."""
@@ -98,13 +115,18 @@ class TandemProcess:
 
 
 class Venue:
-    """The paper venue as a server, with its log."""
+    """The paper venue as a server, with its log; on a Unix socket, or at `address`.
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    Bytes for a Unix socket have arrived when they are sent. Where it matters what a dead node had not sent
+    yet, as on a network, give it an address.
+    """
+
+    def __init__(self, folder: Path, seed: int, address: tuple[str, int] | None = None) -> None:
         # A Unix socket's path has to be short, and pytest's folders are not.
         self.socket = Path(f"/tmp/tandem-{os.getpid()}-{seed}.sock")
+        self._address = address
         self.log = folder / "venue.jsonl"
-        self.url = f"unix:{self.socket}"
+        self.url = f"unix:{self.socket}" if address is None else f"tcp:{address[0]}:{address[1]}"
         self.process = TandemProcess(
             folder / "venue.out", "venue", "--listen", self.url, "--log", self.log, "--seed", str(seed)
         )
@@ -119,8 +141,8 @@ class Venue:
 
     def _answers(self) -> bool:
         assert self.process.is_alive, f"the venue ended:\n{self.process.said()}"
-        with socket.socket(socket.AF_UNIX) as probe:
-            return probe.connect_ex(str(self.socket)) == 0
+        with socket.socket(socket.AF_UNIX if self._address is None else socket.AF_INET) as probe:
+            return probe.connect_ex(self._address or str(self.socket)) == 0
 
     @property
     def log_size(self) -> int:

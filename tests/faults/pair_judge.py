@@ -15,7 +15,7 @@ from host.api import AmendOrder, OrderFilled, PlaceOrder
 from tests.faults.intents import Intent, IntentBook, Slot
 from venue.ledger import AccountOpened, LedgerLine, OrderEnded, RequestSeen, Traded
 
-__all__ = ["Switch", "Verdict", "judge"]
+__all__ = ["Switch", "Verdict", "judge", "read_lines"]
 
 _LEDGER_LINE: msgspec.json.Decoder[LedgerLine] = msgspec.json.Decoder(LedgerLine)
 
@@ -63,13 +63,13 @@ class Verdict(Struct):
 
 def judge(log: Path, account: str, journals: Iterable[Path]) -> Verdict:
     """Judge what is in a venue's log by now. Read the log first: journals are ahead of what was sent."""
-    lines = read_lines(log)
-    return _Court(IntentBook(journals), account).hear(lines)
+    lines = read_lines(log.read_bytes())
+    return _Court(IntentBook(one for one in journals if one.is_dir()), account).hear(lines)
 
 
-def read_lines(log: Path) -> list[LedgerLine]:
-    """Return the whole lines of a venue's log."""
-    return [_LEDGER_LINE.decode(line) for line in log.read_bytes().split(b"\n")[:-1]]
+def read_lines(data: bytes) -> list[LedgerLine]:
+    """Return the whole lines in this part of a venue's log."""
+    return [_LEDGER_LINE.decode(line) for line in data.split(b"\n")[:-1]]
 
 
 class _Quote(Struct):
