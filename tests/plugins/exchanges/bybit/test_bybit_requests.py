@@ -89,7 +89,8 @@ def ours_for(case: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
     if NEVER_OURS & set(case["tags"]) or last.get("stop") or "hedged" in last or "cost" in last:
         return None
     if method == "createOrder":
-        symbol, kind, side, qty, price, terms = (*given, *(None,) * (6 - len(given)))
+        padded: list[Any] = [*given, *[None] * (6 - len(given))]
+        symbol, kind, side, qty, price, terms = padded
         if kind == "market" and (price is not None or body.get("marketUnit") == "quoteCoin"):
             return None  # sized in quote currency
         return "/v5/order/create", place_of(symbol, kind, side, qty, price, terms or {})
