@@ -7,14 +7,10 @@ import time
 from typing import Final
 
 from msgspec import Struct
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from failover.lease.contract import LeaseStore
 from failover.lease.errors import LeaseConfigError, LeaseUnansweredError
-from failover.lease.etcd import EtcdLeaseStore
 from failover.lease.record import Record
-from failover.lease.sql import SqlLeaseStore
 
 __all__ = ["LeaseUrl", "check_cell", "check_ttl", "measure_round_trip_ms", "open_store", "parse_lease_url"]
 
@@ -54,8 +50,17 @@ def open_store(url: str) -> LeaseStore:
     """Return the store of a lease URL without connecting. Raises `LeaseConfigError` for one that cannot work."""
     text = parse_lease_url(url).text
     kind = text.partition("://")[0]
+    # Imported where they are used: a guardian pays for one of them, in memory and in the time of its start.
     if kind == "etcd":
-        return EtcdLeaseStore(_endpoints(text))
+        endpoints = _endpoints(text)
+        from failover.lease.etcd import EtcdLeaseStore
+
+        return EtcdLeaseStore(endpoints)
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    from failover.lease.sql import SqlLeaseStore
+
     try:
         parsed = make_url(text)
     except ArgumentError as error:

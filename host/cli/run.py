@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import msgspec
 
+from host.cli._guarded import become_guardian, is_guarded
 from host.cli._options import (
     config_options,
     data_dir_option,
@@ -62,7 +63,8 @@ Examples:
 Without -c, tandem.toml in the working directory is used if there is one, else built-in defaults.
 A replay without -c quotes the recording's own symbol. With any --speed but 1 a synthetic market
 runs in simulated time, from 2024-01-01 on; equal seeds give equal journals. Replays and simulations
-start from nothing and keep their journal only if --data-dir says where.""",
+start from nothing and keep their journal only if --data-dir says where. They take no part in
+[failover].""",
 )
 @config_options
 @click.option(
@@ -79,6 +81,7 @@ start from nothing and keep their journal only if --data-dir says where.""",
 @click.option("--seed", type=int, default=1, show_default=True, help="Decides everything random.")
 @click.option("--report", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("--no-ui", is_flag=True, help="No live view; log lines only.")
+@click.option("--no-guardian", is_flag=True, help="Run the node of a pair in this process, to debug it.")
 @data_dir_option
 def run(
     path: Path | None,
@@ -89,14 +92,15 @@ def run(
     seed: int,
     report: str,
     no_ui: bool,
+    no_guardian: bool,
     data_dir: Path | None,
 ) -> None:
     """Run one node until Ctrl-C, the end of the recording, or --for; then print what it did.
 
-    It stops cleanly: quotes are pulled and no order is left open.
+    It stops cleanly: quotes are pulled and no order is left open. With [failover] this process becomes the
+    node's guardian: it starts the node as a child, gives up its lease when it dies, and starts it again
+    unless it ended with exit code 0 or 2.
     """
-    from host import node
-
     # A page of the mapped journal that the disk cannot supply is a SIGBUS: say where.
     if sys.__stderr__ is not None:
         faulthandler.enable(file=sys.__stderr__)
@@ -119,9 +123,13 @@ def run(
         config = (
             _isolated(config, data_dir, stack) if options.is_simulated else with_data_dir(config, data_dir)
         )
+        if config.failover is not None and not no_guardian and not is_guarded():
+            become_guardian(config.failover)
         source = None
         if not options.is_simulated:
             source = ConfigSource(given_or_here(path), env, os.environ, lambda c: with_data_dir(c, data_dir))
+        from host import node
+
         result = node.run(config, options, source)
     if report == "json":
         print_json(result)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pty
 import queue
 import signal
 import sqlite3
@@ -14,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from failover.guardian import Released, release
+from failover.guardian import LEASE_VARIABLE, Released, release
 from failover.lease import LeaseConfigError, Record, Status, open_store
-from tests.servers import wait_for
+from tests.servers import free_ports, wait_for
 
 LONG_S = 60.0
 TTL_MS = 30_000
@@ -158,6 +159,119 @@ def test_what_a_dead_node_leaves_running_is_killed_before_its_lease_is_given_up(
         os.kill(pid, signal.SIGKILL)
         guardian.next_line("child")  # of the node's next process
         assert not is_running(child)
+
+
+TELLS_SIGNALS = """
+import signal
+awaited = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
+signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
+print("ready", flush=True)
+while True:
+    got = signal.sigwaitinfo(awaited)
+    print(signal.Signals(got.si_signo).name, "kernel" if got.si_code > 0 else "user", flush=True)
+    if got.si_signo == signal.SIGTERM:
+        break
+"""
+
+
+def test_a_key_of_the_terminal_reaches_the_node_once(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    guardian = subprocess.Popen(
+        [
+            *("setsid", "--ctty"),  # the terminal is its own: keys are signals for it and its child
+            *(sys.executable, "-m", "failover.guardian", "--lease", f"sqlite:///{tmp_path}/lease.db"),
+            *("--cell", "main", "--", sys.executable, "-c", TELLS_SIGNALS),
+        ],
+        cwd=REPO,
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with guardian:
+        assert guardian.stdout is not None
+        assert guardian.stdout.readline() == "ready\n"
+        os.write(ours, b"\x03")
+        assert guardian.stdout.readline() == "SIGINT kernel\n"
+        # The guardian takes its signals one by one: what it would have passed on came before this.
+        guardian.send_signal(signal.SIGUSR1)
+        assert guardian.stdout.readline() == "SIGUSR1 user\n"
+        guardian.send_signal(signal.SIGINT)
+        assert guardian.stdout.readline() == "SIGINT user\n"
+        guardian.send_signal(signal.SIGTERM)
+        assert guardian.wait(LONG_S) == 0
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_the_lease_s_url_can_stay_off_the_command_line_and_is_not_inherited(tmp_path: Path) -> None:
+    shown = "import os; print('TANDEM_GUARDIAN_LEASE' in os.environ)"
+    guardian = subprocess.run(
+        [sys.executable, "-m", "failover.guardian", "--cell", "main", "--", sys.executable, "-c", shown],
+        cwd=REPO,
+        env=os.environ | {LEASE_VARIABLE: f"sqlite:///{tmp_path}/lease.db"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert guardian.stdout == "False\n"
+
+
+def test_a_session_is_that_of_the_guardian_s_own_child_alone(tmp_path: Path) -> None:
+    asks = "import os; from failover.guardian import guarded_session as g; print(bool(g(os.environ)))"
+    asks_twice = f"import subprocess, sys; {asks}; subprocess.run([sys.executable, '-c', {asks!r}])"
+    guardian = subprocess.run(
+        [
+            *(sys.executable, "-m", "failover.guardian", "--lease", f"sqlite:///{tmp_path}/lease.db"),
+            *("--cell", "main", "--", sys.executable, "-u", "-c", asks_twice),
+        ],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert guardian.stdout.split() == ["True", "False"]
+
+
+def test_what_the_node_leaves_is_reaped_while_it_runs(tmp_path: Path) -> None:
+    # The inner process leaves an orphan, which falls to the guardian; its end is seen there alone.
+    leaves = "import subprocess; print(subprocess.Popen(['sleep', '0']).pid, flush=True)"
+    node = (
+        f"import signal, subprocess, sys; subprocess.run([sys.executable, '-c', {leaves!r}]); signal.pause()"
+    )
+    guardian = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "failover.guardian", "--lease", f"sqlite:///{tmp_path}/lease.db"),
+            *("--cell", "main", "--", sys.executable, "-c", node),
+        ],
+        cwd=REPO,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with guardian:
+        assert guardian.stdout is not None
+        orphan = int(guardian.stdout.readline())
+        wait_for(lambda: not Path(f"/proc/{orphan}").exists(), "reaping of the orphan", LONG_S)
+        guardian.terminate()
+        assert guardian.wait(LONG_S) == 128 + signal.SIGTERM
+
+
+def test_a_guardian_without_its_store_keeps_the_node_running_and_passes_signals_on() -> None:
+    [port] = free_ports(1)
+    guardian = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "failover.guardian", "--lease", f"etcd://127.0.0.1:{port}"),
+            *("--cell", "main", "--", sys.executable, "-c", TELLS_SIGNALS),
+        ],
+        cwd=REPO,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with guardian:
+        assert guardian.stdout is not None
+        assert guardian.stdout.readline() == "ready\n"
+        guardian.terminate()
+        assert guardian.stdout.readline() == "SIGTERM user\n"
+        assert guardian.wait(LONG_S) == 0
 
 
 def test_a_stop_while_no_node_runs_ends_the_guardian(tmp_path: Path) -> None:
