@@ -2,8 +2,8 @@
 
 A call that only looks is repeated when its connection broke. A change is repeated because it carries a
 request id, which the node carries out once; the client makes one where the caller gave none. Nothing
-else is ever repeated, and nothing that a node answered, other than that it is starting or is not the
-primary: then it has done nothing.
+else is ever repeated, and nothing that a node answered, other than that it is starting, is not the
+primary, or took another role meanwhile.
 """
 
 import asyncio
@@ -37,8 +37,9 @@ Answer = TypeVar("Answer")
 
 FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 0.5
-_NOT_YET: Final = frozenset({"STARTING"})
-"""Reasons for which a node refuses a call that it will take in a moment."""
+_ROLE_CHANGED: Final = "ROLE_CHANGED"
+_NOT_YET: Final = frozenset({"STARTING", _ROLE_CHANGED})
+"""Reasons for which a node refuses a call that it, or another one, will take in a moment."""
 
 
 class Caller:
@@ -80,8 +81,11 @@ class Caller:
                 if not self.nodes.follow(refused, node) and not await pauses.wait():
                     raise
             except (Unavailable, DeadlineExceeded) as error:
-                if isinstance(error, Unreachable | DeadlineExceeded) and was_sent:
+                is_role = error.reason == _ROLE_CHANGED
+                if (is_role or isinstance(error, Unreachable | DeadlineExceeded)) and was_sent:
                     error.request_id = request_id
+                if is_role:
+                    self.nodes.lost(node)
                 is_worth_it = isinstance(error, Unreachable) or error.reason in _NOT_YET
                 if not is_worth_it or not await pauses.wait():
                     raise
@@ -150,13 +154,14 @@ class Watch(Generic[Request, Response]):
         wanted = type(request)()
         wanted.CopyFrom(request)
         pauses: Pauses | None = None
+        has_moved = False
         while True:
             node = await self._caller.call(_itself, None, "")
             rpc: Any = node.channel.unary_stream(self._path, response_deserializer=self._decode)
             call = rpc(wanted.SerializeToString(), metadata=self._caller.metadata)
             try:
                 async for response in call:
-                    pauses = None
+                    pauses, has_moved = None, False
                     if self._resumes:
                         wanted.from_lsn = response.next_lsn  # type: ignore[attr-defined]
                     yield response
@@ -169,14 +174,16 @@ class Watch(Generic[Request, Response]):
                     continue
                 self._caller.nodes.lost(node)
                 pauses = pauses or self._caller.pauses()
-                if not self._may_go_on(failure, wanted) or not await pauses.wait():
+                has_moved = has_moved or failure.reason == _ROLE_CHANGED
+                is_behind = has_moved and failure.reason == "LSN_TOO_NEW"  # a standby may be, for a moment
+                if not (is_behind or self._may_go_on(failure, wanted)) or not await pauses.wait():
                     raise failure from error
             finally:
                 call.cancel()
 
     def _may_go_on(self, failure: ControlError, wanted: Message) -> bool:
         """Return whether the watch can be taken up again without a gap that nobody hears of."""
-        is_broken = isinstance(failure, Unreachable)
+        is_broken = isinstance(failure, Unreachable) or failure.reason == _ROLE_CHANGED
         return is_broken and (not self._resumes or bool(wanted.from_lsn))  # type: ignore[attr-defined]
 
 

@@ -15,14 +15,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from failover.peer_names import peer_uri
 from host.config.private_files import make_private_folder, read_private, write_private
 from host.control.principal import Role
 from host.control.tls import ROLE_URI, TlsError
 
 __all__ = ["Authority"]
 
-PEER_URI: Final = "urn:tandem:peer:"
-"""What `failover.replication` looks for in the certificate of a node that dials."""
 CA_DAYS: Final = 3650
 CLOCK_SLACK: Final = timedelta(minutes=5)
 """Certificates are valid from a little before now on: clocks of other machines may be behind."""
@@ -85,7 +84,7 @@ class Authority:
 
         It names no role, so it is no way into the control API.
         """
-        names = [*_host_names(hosts), x509.UniformResourceIdentifier(f"{PEER_URI}{name}")]
+        names = [*_host_names(hosts), x509.UniformResourceIdentifier(peer_uri(name))]
         both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         return self._issue(f"peer-{name}", name, names, both, now, days)
 

@@ -12,6 +12,7 @@ from host.control.reasons import Refused
 from host.control.subject import Subject
 from host.control.tail import SLICE, EventReader, TailEvent
 from host.core import entries as e
+from host.journal import Journal
 from tandem.v1 import node_pb2 as pb
 
 __all__ = ["KINDS", "EventMethods"]
@@ -27,7 +28,10 @@ class EventMethods:
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
-        self._journal = subject.engine.journal
+
+    @property
+    def _journal(self) -> Journal:
+        return self._subject.engine.journal
 
     async def list_events(self, request: pb.ListEventsRequest, _call: Call) -> pb.ListEventsResponse:
         """Return a page of events."""
@@ -93,7 +97,7 @@ class EventMethods:
         if not wanted.instance:
             return (lambda event: event.kind in kinds) if kinds else (lambda _event: True)
         name = id_of("filter.instance", wanted.instance, "instances")
-        records = self._subject.engine.state.instances
+        records = self._subject.engine.state.instances  # a watch ends with the role, and so with this state
         return lambda event: (
             (not kinds or event.kind in kinds)
             and (instances_of(event.record.entry) in instance_numbers(records, name))

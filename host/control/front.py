@@ -27,6 +27,7 @@ from host.control.reasons import Refused, refusal_of, status_of
 from host.control.requests import ServedRequests, check_reason, check_request_id, digest_of
 from host.control.rules import RULES, Rule
 from host.control.subject import Subject
+from host.control.under_way import role_changed
 from host.runtime.turn import turn
 
 __all__ = ["Front", "snake"]
@@ -51,12 +52,11 @@ class Front:
         stall_s: float,
     ) -> None:
         self._subject = subject
-        self._engine = subject.engine
         self._callers = callers
         self._audit = audit
         self._audit_failure = ""
         self._stall_s = stall_s
-        self._served = ServedRequests(subject.engine)
+        self._served = ServedRequests(subject)
 
     def handlers(
         self, service: ServiceDescriptor, methods: object
@@ -126,7 +126,10 @@ class Front:
                 call = self._identify(method, context)
                 self._admit(call, rule)
                 request = self._parse(request_type, data)
-                await self._watch(behaviour(request, call), call, context)
+                # Before any answer: gRPC cannot end a call while its first write, with these, is under way.
+                await context.send_initial_metadata(())
+                async with self._subject.under_way.until_ended():
+                    await self._watch(behaviour(request, call), call, context)
             except TandemError as error:
                 await self._refuse(refusal_of(error), method, rule, call, request, context)
             except Exception as error:  # noqa: BLE001 - root of a call
@@ -158,7 +161,7 @@ class Front:
 
         def carry_out() -> bytes:
             data: bytes = behaviour(request, call).SerializeToString()
-            if digest and not self._engine.halted:
+            if digest:
                 self._served.note(call, request.request_id, digest, data)
             self._note(call, request)
             return data
@@ -171,9 +174,12 @@ class Front:
         if request.validate_only:
             return await self._look_in_steps(behaviour, request, call)
         try:
-            if request.request_id:
-                return await self._change_once(behaviour, request, call)
-            data = await self._look_in_steps(behaviour, request, call)
+            # What changes the role itself goes on over the change.
+            is_bound = not RULES[call.method].changes_role
+            async with self._subject.under_way.until_ended() if is_bound else contextlib.nullcontext():
+                if request.request_id:
+                    return await self._change_once(behaviour, request, call, is_bound=is_bound)
+                data = await self._look_in_steps(behaviour, request, call)
         except asyncio.CancelledError:
             if call.after is not None:  # nobody hears of it any more, and it happened
                 self._note(call, request, "the caller was gone before the answer")
@@ -181,7 +187,7 @@ class Front:
         self._note(call, request)
         return data
 
-    async def _change_once(self, behaviour: Any, request: Any, call: Call) -> bytes:
+    async def _change_once(self, behaviour: Any, request: Any, call: Call, *, is_bound: bool) -> bytes:
         await self._served.wait_for_other(call, request.request_id)
         digest = digest_of(request)
         known = self._served.find(call, request.request_id, digest)
@@ -189,11 +195,14 @@ class Front:
             self._note(call, request, REPEATED)
             return known
         data: bytes | None = None
+        engine = self._subject.engine
 
         def keep(response: Message) -> None:
             nonlocal data
+            if is_bound and self._subject.engine is not engine:
+                raise role_changed()  # its end is on the way; the answer is no affair of the new journal
             answer = response.SerializeToString()
-            if answer != data and not self._engine.halted:
+            if answer != data:
                 self._served.note(call, request.request_id, digest, answer)
             data = answer
 
@@ -209,9 +218,9 @@ class Front:
         return data
 
     def _in_turn(self, work: Callable[[], Any]) -> Any:
-        if self._engine.halted:
+        if not self._subject.may_record:
             return work()  # it is one of the few that do not touch trading
-        with turn(self._engine):
+        with turn(self._subject.engine):
             return work()
 
     async def _watch(self, responses: AsyncGenerator[Message, None], call: Call, context: _Context) -> None:
@@ -228,7 +237,7 @@ class Front:
                 text = (
                     f"{call.principal.name} at {call.peer} left {call.method} unread for {self._stall_s:g} s"
                 )
-                self._engine.alert("watcher_dropped", text)
+                self._alert("watcher_dropped", text)
                 raise Refused("WATCHER_TOO_SLOW", f"{text}; watch again, and read") from None
 
     # -- the conventions ---------------------------------------------------------------------------
@@ -312,9 +321,15 @@ class Front:
         try:
             write()
         except AuditError as error:
-            if not self._audit_failure and not self._engine.halted:
-                self._engine.alert("audit_failed", f"{error}; changes are refused until a restart")
+            if not self._audit_failure:
+                self._alert("audit_failed", f"{error}; changes are refused until a restart")
             self._audit_failure = str(error)
+
+    def _alert(self, kind: str, text: str) -> None:
+        if self._subject.may_record:
+            self._subject.engine.alert(kind, text)
+        else:
+            _log.warning("%s: %s", kind, text)
 
 
 def _internal(error: Exception) -> Refused:

@@ -33,7 +33,6 @@ class InstanceMethods:
 
     def list_instances(self, request: pb.ListInstancesRequest, _call: Call) -> pb.ListInstancesResponse:
         """Return a page of instances, by name."""
-        engine, reloader = self._subject.engine, self._subject.reloader
         states = {ours for ours, theirs in STATES.items() if theirs in request.states}
         if request.states and len(states) < len(set(request.states)):
             raise Refused.field("states", f"expected states of instances, was {list(request.states)}")
@@ -41,23 +40,20 @@ class InstanceMethods:
         plugin = id_of("plugin", request.plugin, "plugins") if request.plugin else ""
 
         def is_wanted(name: str) -> bool:
-            instance = engine.roster.instances[name]
-            use = reloader.uses.get(name)
+            state, of_account, of_plugin = self._instances.belongs(name)
             return (
-                (not states or instance.state in states)
-                and account in ("", instance.account)
-                and (not plugin or (use is not None and use.offer.version.name == plugin))
+                (not states or state in states) and account in ("", of_account) and plugin in ("", of_plugin)
             )
 
         wanted = [name for name in self._instances.names() if is_wanted(name)]
         names, token = page_of(wanted, request, sorted(states), account, plugin)
-        shown = [self._instances.show(engine.roster.instances[name]) for name in names]
+        shown = map(self._instances.show_named, names)
         return pb.ListInstancesResponse(instances=shown, next_page_token=token)
 
     def get_instance(self, request: pb.GetInstanceRequest, _call: Call) -> pb.GetInstanceResponse:
         """Return one instance with the schema of its parameters."""
-        instance = self._instances.find(id_of("name", request.name, "instances"))
-        return pb.GetInstanceResponse(instance=self._instances.show(instance, with_schema=True))
+        name = id_of("name", request.name, "instances")
+        return pb.GetInstanceResponse(instance=self._instances.show_named(name, with_schema=True))
 
     # -- making and removing -----------------------------------------------------------------------
 
@@ -66,7 +62,7 @@ class InstanceMethods:
     ) -> pb.CreateInstanceResponse:
         """Make an instance and start it."""
         section = self._instances.read(request)
-        control = self._subject.instances
+        _, control = self._subject.trading()
         if request.validate_only:
             control.check_free(section)
             return pb.CreateInstanceResponse(instance=self._instances.preview(section))
@@ -83,12 +79,11 @@ class InstanceMethods:
     def remove_instance(self, request: pb.RemoveInstanceRequest, call: Call) -> pb.RemoveInstanceResponse:
         """Stop an instance that the API made, and forget it."""
         instance = self._named_instance(request)
-        self._subject.instances.check_removable(instance.instance)
+        _, control = self._subject.trading()
+        control.check_removable(instance.instance)
         if not request.validate_only:
             call.before = self._summary(instance)
-            self._subject.instances.remove(
-                instance.instance, call.principal.name, call.because(request.reason)
-            )
+            control.remove(instance.instance, call.principal.name, call.because(request.reason))
         return pb.RemoveInstanceResponse()
 
     # -- starting and stopping ---------------------------------------------------------------------
@@ -110,16 +105,15 @@ class InstanceMethods:
             call.after = self._summary(instance)
             call.keep(response)
 
-        await self._subject.instances.start(
-            instance.instance, call.principal.name, paused=request.paused, then=started
-        )
+        _, control = self._subject.trading()
+        await control.start(instance.instance, call.principal.name, paused=request.paused, then=started)
         return response
 
     def pause_instance(self, request: pb.PauseInstanceRequest, call: Call) -> pb.PauseInstanceResponse:
         """Pull an instance's quotes."""
         instance = self._named_instance(request)
         _check_state(instance, "paused", *RECEIVING)
-        control = self._subject.instances
+        _, control = self._subject.trading()
         self._do(request, call, instance, lambda why: control.pause(instance.instance, why))
         return pb.PauseInstanceResponse(instance=self._instances.show(instance))
 
@@ -127,7 +121,7 @@ class InstanceMethods:
         """Let a paused instance trade again."""
         instance = self._named_instance(request)
         _check_state(instance, "resumed", *RECEIVING)
-        control = self._subject.instances
+        _, control = self._subject.trading()
         self._do(request, call, instance, lambda why: control.resume(instance.instance, why))
         return pb.ResumeInstanceResponse(instance=self._instances.show(instance))
 
@@ -135,7 +129,7 @@ class InstanceMethods:
         """Stop an instance until somebody starts it."""
         instance = self._named_instance(request)
         _check_state(instance, "stopped", *RECEIVING, InstanceState.QUARANTINED)
-        control, who = self._subject.instances, call.principal.name
+        (_, control), who = self._subject.trading(), call.principal.name
         self._do(request, call, instance, lambda why: control.stop(instance.instance, who, why))
         return pb.StopInstanceResponse(instance=self._instances.show(instance))
 
@@ -144,7 +138,7 @@ class InstanceMethods:
     def set_params(self, request: pb.SetParamsRequest, call: Call) -> pb.SetParamsResponse:
         """Change parameters of an instance, between two events."""
         instance = self._named_instance(request)
-        name, control = instance.instance, self._subject.instances
+        name, (_, control) = instance.instance, self._subject.trading()
         fields = type(instance.strategy).params_type.__struct_fields__
         mask = list(request.update_mask.paths)
         for path in mask:

@@ -13,6 +13,7 @@ from host.config.schema import SYMBOL_PATTERN
 from host.control.etags import etag_of
 from host.control.plain import struct, to_struct
 from host.control.reasons import Refused, Violation, check_count
+from host.control.recorded import recorded_instances, show_recorded
 from host.control.subject import Subject
 from host.core.entries import InstanceState
 from host.loader import Offer, ParamsInvalid, UnknownPlugin, decode_params
@@ -55,6 +56,8 @@ class InstanceView:
 
     def names(self) -> list[str]:
         """Return the names of all instances."""
+        if self._subject.instances is None:
+            return list(recorded_instances(self._subject))
         return [name for name in self._subject.engine.roster.instances if not self._is_leaving(name)]
 
     def find(self, name: str) -> Instance:
@@ -66,13 +69,26 @@ class InstanceView:
         return instance
 
     def _is_leaving(self, name: str) -> bool:
-        return self._subject.instances.is_leaving(name)
+        control = self._subject.instances
+        return control is not None and control.is_leaving(name)
+
+    def belongs(self, name: str) -> tuple[InstanceState, str, str]:
+        """Return the state of an instance, its account and the plugin that it is of."""
+        engine, reloader = self._subject.engine, self._subject.reloader
+        if reloader is None:
+            record = engine.state.instances[name]
+            plugins = engine.state.plugins.items()
+            versions = ((plugin, (one.active, one.permanent)) for plugin, one in plugins)
+            of = next((plugin for plugin, digests in versions if record.digest in digests), "")
+            return record.state, record.account, of
+        instance, use = engine.roster.instances[name], reloader.uses.get(name)
+        return instance.state, instance.account, "" if use is None else use.offer.version.name
 
     def etag(self, instance: Instance) -> str:
         """Return what changes when the instance does."""
         name = instance.instance
         record = self._subject.engine.state.instances[name]
-        reloader = self._subject.reloader
+        reloader, _ = self._subject.trading()
         use = reloader.uses.get(name)
         models = [(one.offer.name, one.params) for one in reloader.model_uses.get(name, ())]
         return etag_of(
@@ -80,12 +96,20 @@ class InstanceView:
             msgspec.to_builtins(instance.strategy.params), models, use is not None,
         )  # fmt: skip
 
+    def show_named(self, name: str, *, with_schema: bool = False) -> pb.Instance:
+        """Return an instance as it is now, or as a standby knows it; raise `Refused` where there is none."""
+        records = recorded_instances(self._subject) if self._subject.instances is None else {}
+        if name in records:
+            return show_recorded(self._subject, records[name], STATES)
+        return self.show(self.find(name), with_schema=with_schema)
+
     def show(self, instance: Instance, *, with_schema: bool = False) -> pb.Instance:
         """Return an instance as it is now."""
         subject, name = self._subject, instance.instance
+        reloader, _ = subject.trading()
         state = subject.engine.state
         record = state.instances[name]
-        use = subject.reloader.uses.get(name)
+        use = reloader.uses.get(name)
         shown = pb.Instance(
             name=f"instances/{name}",
             plugin=use.offer.name if use is not None else record.plugin,
@@ -98,7 +122,7 @@ class InstanceView:
             etag=self.etag(instance),
         )
         to_struct(msgspec.to_builtins(instance.strategy.params), shown.params)
-        for model, stage in zip(subject.reloader.model_uses.get(name, ()), instance.models, strict=False):
+        for model, stage in zip(reloader.model_uses.get(name, ()), instance.models, strict=False):
             one = shown.models.add(model=model.offer.name, used=stage.used, skipped=stage.skipped)
             to_struct(msgspec.to_builtins(stage.model.params), one.params)
         section = subject.section(name)
@@ -146,7 +170,8 @@ class InstanceView:
         if not 0 <= tolerance < float("inf"):
             wrong("instance.quote_tolerance_bps", f"expected at least 0, was {tolerance}")
         params = struct(wanted.params)
-        catalog = self._subject.reloader.catalog
+        reloader, _ = self._subject.trading()
+        catalog = reloader.catalog
         models = []
         try:
             problems += _misfits("instance", catalog.strategy(wanted.plugin), params)
@@ -175,7 +200,8 @@ class InstanceView:
 
     def preview(self, section: InstanceSection) -> pb.Instance:
         """Return a section as the instance that it would become."""
-        offer = self._subject.reloader.catalog.strategy(section.plugin)
+        reloader, _ = self._subject.trading()
+        offer = reloader.catalog.strategy(section.plugin)
         shown = pb.Instance(
             name=f"instances/{section.name}",
             plugin=section.plugin,

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Final
 
 from host.control.call import Call
@@ -13,6 +13,7 @@ from host.control.event_methods import EventMethods
 from host.control.names import scope_name
 from host.control.plain import duration, duration_ns, timestamp, to_struct
 from host.control.reasons import Refused
+from host.control.recorded import recorded_instances
 from host.control.subject import Phase, Subject
 from host.core.entries import InstanceState
 from host.runtime.latency import Histogram
@@ -43,6 +44,7 @@ class NodeService(EventMethods):
     def __init__(self, subject: Subject) -> None:
         super().__init__(subject)
         self._started_s = self._rate_s = time.monotonic()
+        self._rate_engine = subject.engine
         self._rate_events = subject.engine.events
         self._rate = 0.0
 
@@ -68,13 +70,15 @@ class NodeService(EventMethods):
         engine, subject = self._subject.engine, self._subject
         state, journal, primary = engine.state, engine.journal, subject.standby_of()
         now_s = time.monotonic()
+        if self._rate_engine is not engine:
+            self._rate, self._rate_s, self._rate_engine, self._rate_events = 0.0, now_s, engine, engine.events
         if now_s - self._rate_s >= RATE_WINDOW_S:
             self._rate = (engine.events - self._rate_events) / (now_s - self._rate_s)
             self._rate_s, self._rate_events = now_s, engine.events
         status = pb.NodeStatus(
             node=state.node,
             cell=state.cell,
-            role=pb.NODE_ROLE_PRIMARY if primary is None else pb.NODE_ROLE_STANDBY,
+            role=pb.NODE_ROLE_STANDBY if subject.is_standby else pb.NODE_ROLE_PRIMARY,
             primary_address=primary or "",
             phase=pb.NODE_PHASE_HALTED if engine.halted else _PHASES[subject.phase],
             halted=engine.halted,
@@ -94,12 +98,12 @@ class NodeService(EventMethods):
                 fills=engine.fills,
                 rejects=engine.rejects,
                 refused=engine.oms.refused,
-                reloads=subject.reloader.reloads,
+                reloads=0 if subject.reloader is None else subject.reloader.reloads,
             ),
             events_per_second=self._rate,
             tick_to_order=_latency(engine.tick_to_order),
             open_orders=len(state.orders),
-            instances=Counter(one.state.upper() for one in engine.roster.instances.values()),
+            instances=Counter(state.upper() for state in self._instance_states()),
             accounts=[self._account(name) for name in engine.feeds],
             stopped_scopes={scope_name(scope): why for scope, why in state.kill_switches.items()},
         )
@@ -107,6 +111,12 @@ class NodeService(EventMethods):
         if lag is not None:
             status.store_lag = lag
         return status
+
+    def _instance_states(self) -> Iterable[InstanceState]:
+        subject = self._subject
+        if subject.instances is None:
+            return (record.state for record in recorded_instances(subject).values())
+        return (one.state for one in subject.engine.roster.instances.values())
 
     def _account(self, name: str) -> pb.AccountStatus:
         engine = self._subject.engine

@@ -24,7 +24,7 @@ class PluginMethods:
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
         self._plugins = PluginView(subject)
-        self._versions = VersionLog(subject.engine.journal)
+        self._versions = VersionLog(subject)
 
     # -- looking -----------------------------------------------------------------------------------
 
@@ -63,7 +63,9 @@ class PluginMethods:
         name = self._named_plugin(request)
         if request.validate_only:
             return pb.ReloadPluginResponse(plugin=self._plugins.show(name))
-        call.before = self._subject.reloader.catalog.versions[name].digest
+        reloader, _ = self._subject.trading()
+        assert self._subject.reload is not None, "it comes with the reloader"
+        call.before = reloader.catalog.versions[name].digest
         report = await self._subject.reload(name)
         call.after = {"digest": report.digest, "state": report.state, "reason": report.reason}
         return pb.ReloadPluginResponse(
@@ -88,8 +90,9 @@ class PluginMethods:
             raise Refused("VERSION_NOT_FOUND", text, staged=staged)
         if request.validate_only:
             return pb.ActivateVersionResponse(plugin=self._plugins.show(name))
-        call.before = self._subject.reloader.catalog.versions[name].digest
-        report = await self._subject.reloader.activate(name, digest)
+        reloader, _ = self._subject.trading()
+        call.before = reloader.catalog.versions[name].digest
+        report = await reloader.activate(name, digest)
         call.after = {"digest": report.digest, "state": report.state, "reason": report.reason}
         return pb.ActivateVersionResponse(
             plugin=self._plugins.show(name),
@@ -102,8 +105,9 @@ class PluginMethods:
         """End the probation of the version that runs."""
         name = self._on_probation(request)
         if not request.validate_only:
+            reloader, _ = self._subject.trading()
             call.before = "on probation"
-            self._subject.reloader.promote(name)
+            reloader.promote(name)
             call.after = {"permanent": self._subject.engine.state.plugin(name).permanent}
         return pb.PromotePluginResponse(plugin=self._plugins.show(name))
 
@@ -111,17 +115,19 @@ class PluginMethods:
         """Take the version on probation back."""
         name = self._on_probation(request)
         if not request.validate_only:
-            call.before = self._subject.reloader.catalog.versions[name].digest
-            self._subject.reloader.roll_back(name, f"by {call.because(request.reason)}")
-            call.after = self._subject.reloader.catalog.versions[name].digest
+            reloader, _ = self._subject.trading()
+            call.before = reloader.catalog.versions[name].digest
+            reloader.roll_back(name, f"by {call.because(request.reason)}")
+            call.after = reloader.catalog.versions[name].digest
         return pb.RollBackPluginResponse(plugin=self._plugins.show(name))
 
     def set_auto_reload(self, request: pb.SetAutoReloadRequest, call: Call) -> pb.SetAutoReloadResponse:
         """Say whether changed files of a plugin go live by themselves."""
         name = self._named_plugin(request)
         if not request.validate_only:
+            reloader, _ = self._subject.trading()
             call.before = self._subject.engine.state.plugin(name).is_auto
-            self._subject.reloader.set_auto(name, request.enabled, call.because(request.reason))
+            reloader.set_auto(name, request.enabled, call.because(request.reason))
             call.after = request.enabled
         return pb.SetAutoReloadResponse(plugin=self._plugins.show(name))
 
@@ -136,6 +142,7 @@ class PluginMethods:
 
     def _on_probation(self, request: Any) -> str:
         name = self._named_plugin(request)
-        if name not in self._subject.reloader.on_probation:
+        reloader, _ = self._subject.trading()
+        if name not in reloader.on_probation:
             raise NotNow("WRONG_STATE", f"no version of plugin {name} is on probation")
         return name

@@ -35,13 +35,12 @@ class PluginService(PluginMethods, InstanceMethods):
         self, _request: pb.WatchInstancesRequest, _call: Call
     ) -> AsyncIterator[pb.WatchInstancesResponse]:
         """Send all instances, then each one that changes or goes."""
-        instances = self._subject.engine.roster.instances
         async for change in changes(self._subject, _instances_in):
             there = set(self._instances.names())
             names = sorted(there if change.is_all else change.names)
             yield pb.WatchInstancesResponse(
                 snapshot=change.is_all,
-                instances=[self._instances.show(instances[name]) for name in names if name in there],
+                instances=[self._instances.show_named(name) for name in names if name in there],
                 removed=[f"instances/{name}" for name in names if name not in there],
                 lsn=change.lsn,
             )

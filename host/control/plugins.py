@@ -10,6 +10,7 @@ from host.control.etags import etag_of
 from host.control.instances import schema_of
 from host.control.plain import duration, timestamp
 from host.control.reasons import Refused
+from host.control.recorded import recorded_plugin
 from host.control.subject import Subject
 from host.control.tail import SLICE
 from host.core import entries as e
@@ -51,31 +52,36 @@ class PluginView:
         self._subject = subject
 
     def names(self) -> list[str]:
-        """Return the names of all plugins on offer."""
-        return list(self._subject.reloader.catalog.versions)
+        """Return the names of all plugins on offer; on a standby, of those that the journal knows."""
+        reloader = self._subject.reloader
+        return list(self._subject.engine.state.plugins if reloader is None else reloader.catalog.versions)
 
     def check(self, name: str) -> None:
         """Raise `Refused` where no plugin is named so."""
-        if name not in self._subject.reloader.catalog.versions:
+        if name not in self.names():
             known = ", ".join(sorted(self.names())) or "none"
             raise Refused("PLUGIN_NOT_FOUND", f"no plugin is named {name}; there are: {known}", name=name)
 
     def kinds(self, name: str) -> "set[pb.PluginKind.ValueType]":
-        """Return what a plugin offers."""
-        return {KINDS[offer.kind] for offer in self._subject.reloader.catalog.offers_of(name)}
+        """Return what a plugin offers; a standby, which loads none, does not know."""
+        reloader = self._subject.reloader
+        return set() if reloader is None else {KINDS[one.kind] for one in reloader.catalog.offers_of(name)}
 
     def etag(self, name: str) -> str:
         """Return what changes when a plugin's version does, or what may become of it."""
+        reloader, _ = self._subject.trading()
         record = self._subject.engine.state.plugins.get(name)
-        running = self._subject.reloader.catalog.versions[name].digest
+        running = reloader.catalog.versions[name].digest
         if record is None:
             return etag_of(running)
         return etag_of(running, record.permanent, record.active, record.staged, record.is_auto)
 
     def show(self, name: str, *, with_schemas: bool = False) -> pb.Plugin:
         """Return a plugin as it is now."""
-        subject = self._subject
-        catalog, state = subject.reloader.catalog, subject.engine.state
+        subject, reloader = self._subject, self._subject.reloader
+        if reloader is None:
+            return recorded_plugin(subject, name)
+        catalog, state = reloader.catalog, subject.engine.state
         record = state.plugins.get(name)
         shown = pb.Plugin(
             name=f"plugins/{name}",
@@ -84,14 +90,14 @@ class PluginView:
             auto_reload=record is None or record.is_auto,
             instances=[
                 f"instances/{user}"
-                for user in subject.reloader.in_use.users(name)
+                for user in reloader.in_use.users(name)
                 if user in subject.engine.roster.instances
             ],
             etag=self.etag(name),
         )
         if record is not None:
             shown.permanent_digest, shown.staged_digest = record.permanent, record.staged
-        if name in subject.reloader.on_probation:
+        if name in reloader.on_probation:
             shown.probation_digest = shown.digest
         for offer in catalog.offers_of(name):
             one = shown.offers.add(name=offer.name, kind=KINDS[offer.kind])
@@ -114,24 +120,37 @@ class _Known(Struct):
 class VersionLog:
     """What the journal tells of the versions of every plugin; read on from where it was read last."""
 
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-        self._follower = Follower(journal, journal.first_lsn)
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._engine = subject.engine
+        self._follower = Follower(self._journal, self._journal.first_lsn)
         self._versions: dict[str, dict[str, _Known]] = {}
         self._reading = asyncio.Lock()
+
+    @property
+    def _journal(self) -> Journal:
+        return self._engine.journal
 
     async def of(self, plugin: str) -> Mapping[str, _Known]:
         """Return the versions of a plugin by digest, oldest first, after reading what was journaled since."""
         async with self._reading:
-            if self._follower.next_lsn < self._journal.first_lsn:
-                self._follower.close()
-                self._follower = Follower(self._journal, self._journal.first_lsn)
+            if self._engine is not self._subject.engine:
+                # With another role the end of the journal may have become another one.
+                self._engine = self._subject.engine
+                self._versions.clear()
+                self._begin_again()
+            elif self._follower.next_lsn < self._journal.first_lsn:
+                self._begin_again()
             until_lsn = self._journal.flushed_lsn
             while self._follower.next_lsn <= until_lsn and (records := self._follower.poll(SLICE)):
                 for record in records:
                     self._take(record)
                 await asyncio.sleep(0)
         return self._versions.get(plugin, {})
+
+    def _begin_again(self) -> None:
+        self._follower.close()
+        self._follower = Follower(self._journal, self._journal.first_lsn)
 
     def _take(self, record: e.Record) -> None:
         entry = record.entry

@@ -61,6 +61,7 @@ REASONS: Final[Mapping[str, int]] = {
     "EXCHANGE_UNAVAILABLE": code_pb2.UNAVAILABLE,
     "HALTED": code_pb2.UNAVAILABLE,
     "STARTING": code_pb2.UNAVAILABLE,
+    "ROLE_CHANGED": code_pb2.UNAVAILABLE,
     "STOPPING": code_pb2.UNAVAILABLE,
     "AUDIT_FAILED": code_pb2.UNAVAILABLE,
     "JOURNAL_FAILED": code_pb2.UNAVAILABLE,

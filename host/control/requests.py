@@ -7,17 +7,15 @@ same one after a reconnect, and after a restart of the node.
 import asyncio
 import hashlib
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from google.protobuf.message import Message
 
 from host.control.call import Call
 from host.control.reasons import Refused
+from host.control.subject import Subject
 from host.core import entries as e
-from host.core.state import request_key
-
-if TYPE_CHECKING:
-    from host.runtime.engine import Engine
+from host.core.state import REQUESTS_KEPT, ServedRequest, request_key
 
 __all__ = ["ServedRequests", "check_reason", "check_request_id", "digest_of"]
 
@@ -46,10 +44,14 @@ def check_reason(request: Any) -> None:
 
 
 class ServedRequests:
-    """What was answered to whom, from the journal; and what is under way."""
+    """What was answered to whom, from the journal; and what is under way.
 
-    def __init__(self, engine: "Engine") -> None:
-        self._engine = engine
+    A node that may not write the journal, such as a standby, remembers what it answered until it ends.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._unwritten: dict[str, ServedRequest] = {}
         self._under_way: dict[tuple[str, str], asyncio.Future[None]] = {}
 
     def find(self, call: Call, request_id: str, digest: str) -> bytes | None:
@@ -57,7 +59,8 @@ class ServedRequests:
 
         Raises `Refused` for an id that stood for another request.
         """
-        served = self._engine.state.requests.get(request_key(call.principal.name, request_id))
+        key = request_key(call.principal.name, request_id)
+        served = self._subject.engine.state.requests.get(key) or self._unwritten.get(key)
         if served is None:
             return None
         if (served.method, served.digest) != (call.method, digest):
@@ -67,8 +70,15 @@ class ServedRequests:
 
     def note(self, call: Call, request_id: str, digest: str, response: bytes) -> None:
         """Journal an answer, within the turn of its effect."""
-        entry = e.RequestServed(call.principal.name, request_id, call.method, digest, response)
-        self._engine.record(entry, self._engine.now_ns)
+        engine = self._subject.engine
+        if self._subject.may_record:
+            entry = e.RequestServed(call.principal.name, request_id, call.method, digest, response)
+            engine.record(entry, engine.now_ns)
+            return
+        key = request_key(call.principal.name, request_id)
+        self._unwritten[key] = ServedRequest(call.method, digest, response, engine.clock.now_ns())
+        if len(self._unwritten) > REQUESTS_KEPT:
+            del self._unwritten[next(iter(self._unwritten))]
 
     async def wait_for_other(self, call: Call, request_id: str) -> None:
         """Wait while the same request is being carried out for another connection of the caller."""

@@ -15,13 +15,15 @@ class Rule(Struct, frozen=True):
 
     `mutates`: it may change something, so it is audited and a request id makes it happen once.
     `on_standby`: a node that does not trade answers too. `stops`: it only makes trading less, and so
-    must work even where it cannot be audited.
+    must work even where it cannot be audited. `changes_role`: the node's role changes while it is carried
+    out, which ends all other calls.
     """
 
     role: Role
     mutates: bool = False
     on_standby: bool = False
     stops: bool = False
+    changes_role: bool = False
 
 
 _LOOK: Final = Rule(Role.VIEWER, on_standby=True)

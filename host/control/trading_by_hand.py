@@ -22,6 +22,7 @@ from host.control.etags import check_etag
 from host.control.names import id_of, read_scope, scope_name
 from host.control.plain import plain
 from host.control.reasons import Refused
+from host.control.subject import HasEngine
 from host.control.trading_lists import limits_scope
 from host.core.hand import hand_of
 from host.runtime.engine import Engine
@@ -34,8 +35,12 @@ __all__ = ["TradingByHand"]
 class TradingByHand:
     """The methods of `TradingService` that change something."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, subject: HasEngine) -> None:
+        self._subject = subject
+
+    @property
+    def _engine(self) -> Engine:
+        return self._subject.engine
 
     # -- orders ------------------------------------------------------------------------------------
 

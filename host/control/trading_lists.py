@@ -28,6 +28,7 @@ from host.control.convert_trading import (
 from host.control.names import child_of, id_of, read_scope
 from host.control.paging import page_of
 from host.control.reasons import Refused
+from host.control.subject import HasEngine
 from host.core.accounting import Holding
 from host.runtime.engine import Engine
 from host.runtime.feed import SymbolFeed
@@ -101,8 +102,12 @@ def limits_scope(field: str, name: str) -> str:
 class TradingLists:
     """The methods of `TradingService` that answer once and change nothing."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, subject: HasEngine) -> None:
+        self._subject = subject
+
+    @property
+    def _engine(self) -> Engine:
+        return self._subject.engine
 
     # -- orders and fills --------------------------------------------------------------------------
 

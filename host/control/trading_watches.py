@@ -14,6 +14,7 @@ from host.control.call import Call
 from host.control.convert_trading import balance_message, fill_message, order_message
 from host.control.plain import duration_ns
 from host.control.reasons import Refused, check_count
+from host.control.subject import HasEngine
 from host.control.trading_lists import Held, TradingLists, Wanted, depth_of, parse_filter
 from host.runtime.engine import Engine
 from host.runtime.feed import SymbolFeed
@@ -95,9 +96,13 @@ class OrderChanges:
 class TradingWatches:
     """The methods of `TradingService` that go on answering."""
 
-    def __init__(self, engine: Engine, lists: TradingLists) -> None:
-        self._engine = engine
+    def __init__(self, subject: HasEngine, lists: TradingLists) -> None:
+        self._subject = subject
         self._lists = lists
+
+    @property
+    def _engine(self) -> Engine:
+        return self._subject.engine
 
     async def watch_orders(
         self, request: pb.WatchOrdersRequest, _call: Call

@@ -71,7 +71,7 @@ async def serving(
     services = {
         "tandem.v1.NodeService": NodeService(desk.subject),
         "tandem.v1.PluginService": PluginService(desk.subject),
-        "tandem.v1.TradingService": TradingService(desk.engine),
+        "tandem.v1.TradingService": TradingService(desk.subject),
     }
     server = ControlServer(services, front, callers, desk.home)
     any_port = TcpAddress("127.0.0.1", 0)

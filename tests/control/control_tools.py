@@ -26,10 +26,13 @@ from host.control.subject import Phase, Subject
 from host.control.tail import JournalTail
 from host.control.tokens import TOKENS_FILE, TokenStore
 from host.control.trading_service import TradingService
+from host.core.risk_limits import RiskConfig
 from host.loader import Catalog, CompiledVersion, Version, VersionArchive, settle
+from host.runtime.engine import Engine, EngineSettings
 from host.runtime.instance import Instance
 from host.runtime.instance_control import InstanceControl, with_api_instances
 from host.runtime.instance_maker import InstanceMaker
+from host.runtime.recovery import recover
 from host.runtime.reload import ProbationLimits, Reloader, ReloadReport, ReloadSettings
 from tandem.v1 import node_pb2_grpc, plugin_pb2_grpc, trading_pb2_grpc
 
@@ -104,6 +107,7 @@ class ControlDesk(Desk):
             self.reloader.take_on(section.name, prepared.use, prepared.model_uses)
             self.maker.start(self.maker.install(prepared), section)
         self.settle()
+        self.control = InstanceControl(self.engine, self.reloader, self.maker, lambda: self.config, {})
         self.subject = Subject(
             engine=self.engine,
             config=lambda: self.config,
@@ -113,14 +117,26 @@ class ControlDesk(Desk):
             stop=self.stopped.append,
             tail=JournalTail(self.journal),
             reloader=self.reloader,
-            instances=InstanceControl(self.engine, self.reloader, self.maker, lambda: self.config, {}),
-            reload=self._reload,
+            instances=self.control,
+            reload=self.reload,
         )
         self.tokens = TokenStore.open(folder / TOKENS_FILE)
 
-    async def _reload(self, plugin: str) -> ReloadReport:
+    async def reload(self, plugin: str) -> ReloadReport:
         return await self.reloader.reload(
             plugin, lambda: settle(self.home / "plugins" / f"{plugin}.py", apart_ms=1), is_ordered=True
+        )
+
+    def standby_engine(self) -> Engine:
+        """Return an engine that nothing drives, with what the journal says by now."""
+        recovered = recover(self.journal)
+        return Engine(
+            clock=self.clock,
+            journal=self.journal,
+            state=recovered.state,
+            risk_config=RiskConfig(),
+            settings=EngineSettings(snapshot_in_thread=False),
+            fills=recovered.fills,
         )
 
     def tick(self, bid: float = 100.0) -> None:
@@ -153,7 +169,7 @@ class ControlDesk(Desk):
         services = {
             "tandem.v1.NodeService": NodeService(self.subject),
             "tandem.v1.PluginService": PluginService(self.subject),
-            "tandem.v1.TradingService": TradingService(self.engine),
+            "tandem.v1.TradingService": TradingService(self.subject),
         }
         server = ControlServer(services, front, callers, self.home)
         listen = self.config.control_listen

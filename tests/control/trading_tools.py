@@ -108,7 +108,7 @@ class Site:
         callers = Callers(tokens, time.time_ns, loopback_role=None)
         front = Front(self.subject, callers, audit, stall_s)
         server = ControlServer(
-            {"tandem.v1.TradingService": TradingService(self.engine)}, front, callers, self.folder
+            {"tandem.v1.TradingService": TradingService(self.subject)}, front, callers, self.folder
         )
         await server.start([Listener(TcpAddress("127.0.0.1", 0), Security.LOOPBACK)])
         (address,) = server.addresses
