@@ -5,7 +5,7 @@
 promises.
 """
 
-from failover.replication.credentials import PEER_URI, PeerTls
+from failover.replication.credentials import PeerCredentials, PeerTls
 from failover.replication.dialing import Backoff, ReplicationClient
 from failover.replication.durability import DurabilitySettings, Mode, ModeChange, ReplicaDurability
 from failover.replication.errors import (
@@ -20,9 +20,9 @@ from failover.replication.lag import EligibilityLimits, StandbyHealth, StandbyVi
 from failover.replication.replica import Difference, Replica
 from failover.replication.serving import ReplicationServer
 from failover.replication.session import StreamSettings
+from failover.replication.tls_files import PeerTlsFiles
 
 __all__ = [
-    "PEER_URI",
     "Backoff",
     "Difference",
     "DurabilitySettings",
@@ -31,7 +31,9 @@ __all__ = [
     "History",
     "Mode",
     "ModeChange",
+    "PeerCredentials",
     "PeerTls",
+    "PeerTlsFiles",
     "Reason",
     "Replica",
     "ReplicaDurability",

@@ -1,22 +1,29 @@
 """TLS between nodes: both sides show a certificate of one CA, and a standby's names the node.
 
-A certificate of a node that dials has its name in a URI among the alternative names,
-`urn:tandem:peer:NAME`: with the CA that also signs the control API's clients, being known is not enough to
-be handed the journal. It must be good for client and server (both extended key usages).
+It must be good for client and server (both extended key usages). `failover/peer_names.py` says how it names a node.
 """
 
 import ipaddress
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Protocol
 
 import grpc
 from msgspec import Struct
 
+from failover.peer_names import peer_named
 from failover.replication.errors import ReplicationConfigError
 
-__all__ = ["PEER_URI", "PeerTls", "check_address", "named_in"]
+__all__ = ["PeerCredentials", "PeerTls", "check_address", "named_in"]
 
-PEER_URI: Final = "urn:tandem:peer:"
+
+class PeerCredentials(Protocol):
+    """What a node proves itself with: fixed (`PeerTls`), or files that may be renewed (`PeerTlsFiles`)."""
+
+    def for_server(self) -> grpc.ServerCredentials:
+        """Return what to listen with: no connection without a certificate of the CA."""
+
+    def for_channel(self) -> grpc.ChannelCredentials:
+        """Return what to dial with, this once."""
 
 
 class PeerTls(Struct, frozen=True):
@@ -44,11 +51,10 @@ def named_in(auth_context: Mapping[str, Iterable[bytes]]) -> str | None:
     names = [
         bytes(one).decode(errors="replace") for one in auth_context.get("x509_subject_alternative_name", ())
     ]
-    found = [name.removeprefix(PEER_URI) for name in names if name.startswith(PEER_URI)]
-    return found[0] if len(found) == 1 else ""
+    return peer_named(names)
 
 
-def check_address(address: str, tls: PeerTls | None) -> None:
+def check_address(address: str, tls: PeerCredentials | None) -> None:
     """Raise `ReplicationConfigError` for an address that would carry the journal in the clear."""
     if tls is not None or address.startswith(("unix:", "unix-abstract:")):
         return

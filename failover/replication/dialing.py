@@ -12,7 +12,7 @@ from grpc_status import rpc_status
 from msgspec import Struct
 
 from failover.clock import boottime_ns
-from failover.replication.credentials import PeerTls, check_address
+from failover.replication.credentials import PeerCredentials, check_address
 from failover.replication.errors import Reason, ReplicationConfigError, StreamBroken
 from failover.replication.events import StandbyEvent, Unfollowed
 from failover.replication.following import FollowedStream
@@ -64,7 +64,7 @@ class ReplicationClient:
         session: str,
         on_event: Callable[[StandbyEvent], object],
         *,
-        tls: PeerTls | None = None,
+        tls: PeerCredentials | None = None,
         settings: StreamSettings | None = None,
         backoff: Backoff | None = None,
         clock_ns: Callable[[], int] = boottime_ns,

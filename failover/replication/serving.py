@@ -15,7 +15,7 @@ from grpc_status import rpc_status
 from msgspec import Struct
 
 from failover.clock import boottime_ns
-from failover.replication.credentials import PeerTls, check_address, named_in
+from failover.replication.credentials import PeerCredentials, check_address, named_in
 from failover.replication.durability import ReplicaDurability
 from failover.replication.errors import Reason, ReplicationConfigError, StreamBroken, StreamRefused
 from failover.replication.events import Attached, Detached, PrimaryEvent, TurnedAway
@@ -87,7 +87,7 @@ class ReplicationServer(pb_grpc.ReplicationServiceServicer):
 
     # -- life ------------------------------------------------------------------------------------
 
-    async def start(self, address: str, tls: PeerTls | None = None) -> int:
+    async def start(self, address: str, tls: PeerCredentials | None = None) -> int:
         """Listen on `address` and return the port; raise `ReplicationConfigError`."""
         check_address(address, tls)
         server = grpc.aio.server(options=_CHANNEL)

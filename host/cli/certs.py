@@ -1,4 +1,4 @@
-"""`tandem certs`: TLS for the control API, without a company's CA."""
+"""`tandem certs`: TLS for the control API and between nodes, without a company's CA."""
 
 import re
 import socket
@@ -36,7 +36,8 @@ def certs() -> None:
 Examples:
   tandem certs init                                          a CA, this machine's node, an admin client
   tandem certs init --node a --host a.example.com --host 10.0.0.5
-  tandem certs init --client grafana --role viewer --days 90"""
+  tandem certs init --client grafana --role viewer --days 90
+  tandem certs init --peer a --host 10.0.0.1                 what node a shows the other nodes of its cell"""
 )
 @click.option(
     "--dir", "folder", default="certs", show_default=True, type=click.Path(path_type=Path, file_okay=False),
@@ -44,8 +45,14 @@ Examples:
 )  # fmt: skip
 @click.option("--node", callback=_named, help="Make a node's certificate, node-NAME.crt.", metavar="NAME")
 @click.option(
+    "--peer",
+    callback=_named,
+    help="Make what the node of that name shows the other nodes of its cell, peer-NAME.crt.",
+    metavar="NAME",
+)
+@click.option(
     "--host", "hosts", multiple=True, metavar="HOST",
-    help="A name or IP address that callers reach the node by; may be repeated. [default: this machine's]",
+    help="A name or IP address that callers and peers reach the node by; may be repeated. [default: this machine's]",
 )  # fmt: skip
 @click.option(
     "--client", callback=_named, help="Make a client's certificate, client-NAME.crt.", metavar="NAME"
@@ -62,27 +69,28 @@ Examples:
 def init(
     folder: Path,
     node: str | None,
+    peer: str | None,
     hosts: tuple[str, ...],
     client: str | None,
     role: str | None,
     days: int,
     force: bool,
 ) -> None:
-    """Make a local CA, and certificates for a node and a client.
+    """Make a local CA, and certificates for nodes and clients.
 
-    Without --node and --client it makes one of each: this machine's node, and a client named admin
-    with the role admin. Private keys have mode 0600. ca.key signs whoever you want to let in: keep it
-    off the nodes.
+    Without --node, --peer and --client it makes a node's, for this machine, and that of a client named admin with
+    the role admin. Private keys have mode 0600. ca.key signs whoever you want to let in: keep it off the nodes.
     """
     from host.control.authority import Authority
 
-    if hosts and client and not node:
-        raise click.UsageError("--host is for a node's certificate; add --node NAME")
+    if hosts and client and not node and not peer:
+        raise click.UsageError("--host is for a node's certificate; add --node NAME or --peer NAME")
     if role and not client:
         raise click.UsageError("--role is for a client's certificate; add --client NAME")
-    if not node and not client:
+    if not node and not client and not peer:
         node, client, role = "local" if not hosts else hosts[0], "admin", "admin"
-    stems = [stem for stem in (node and f"node-{node}", client and f"client-{client}") if stem]
+    kinds = {"node": node, "peer": peer, "client": client}
+    stems = [f"{kind}-{name}" for kind, name in kinds.items() if name]
     _refuse_to_replace(folder, stems, force=force)
     now = datetime.now(UTC)
     authority = Authority.open(folder)
@@ -94,6 +102,10 @@ def init(
         made.client(client, role or "viewer")
     if node:
         made.node(node, hosts or _own_hosts())
+    if peer:
+        made.peer(peer, hosts or _own_hosts())
+    if made.sections:
+        click.echo("\n".join(["\nIn the node's configuration:", *made.sections]))
 
 
 class _Maker:
@@ -101,6 +113,7 @@ class _Maker:
         self._authority = authority
         self._now = now
         self._days = days
+        self.sections: list[str] = []
 
     def client(self, name: str, role: str) -> None:
         from host.control.principal import Role
@@ -111,12 +124,18 @@ class _Maker:
     def node(self, name: str, hosts: tuple[str, ...]) -> None:
         certificate, key = self._authority.issue_node(name, hosts, self._now, self._days)
         click.echo(f"made {certificate} and {key.name}: for {', '.join(hosts)}, for {self._days} days")
+        self._say("control.tls", certificate, key, "client_ca")
+
+    def peer(self, name: str, hosts: tuple[str, ...]) -> None:
+        certificate, key = self._authority.issue_peer(name, hosts, self._now, self._days)
         click.echo(
-            "\nIn the node's configuration:\n\n"
-            "[control.tls]\n"
-            f'certificate = "{certificate}"\n'
-            f'key = "{key}"\n'
-            f'client_ca = "{certificate.with_name("ca.crt")}"'
+            f"made {certificate} and {key.name}: node {name} at {', '.join(hosts)}, for {self._days} days"
+        )
+        self._say("failover.tls", certificate, key, "ca")
+
+    def _say(self, section: str, certificate: Path, key: Path, ca: str) -> None:
+        self.sections.append(
+            f'\n[{section}]\ncertificate = "{certificate}"\nkey = "{key}"\n{ca} = "{certificate.with_name("ca.crt")}"'
         )
 
 

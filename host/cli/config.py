@@ -41,7 +41,11 @@ def check(path: Path | None, env: str | None, as_json: bool, offline: bool) -> N
     lease = LeaseCheck()
     try:
         loaded = load_or_default(path, env)
-        problems = [*_plugin_problems(loaded), *lease.problems(loaded, offline=offline)]
+        problems = [
+            *_plugin_problems(loaded),
+            *_tls_problems(loaded),
+            *lease.problems(loaded, offline=offline),
+        ]
         if problems:
             raise ConfigError(problems)
     except ConfigError as error:
@@ -103,6 +107,19 @@ def _unusable(loaded: LoadedConfig, catalog: "Catalog") -> Iterator[Problem]:
             yield loaded.problem((*at, *error.field.split(".")), error.detail)
         except (UnknownPlugin, InstanceFailed) as error:
             yield loaded.problem((*at, key), str(error))
+
+
+def _tls_problems(loaded: LoadedConfig) -> Iterator[Problem]:
+    """Load the files with which the node proves itself to its peers."""
+    section = loaded.config.failover
+    if section is None or section.tls is None:
+        return
+    from failover.replication import PeerTlsFiles, ReplicationConfigError
+
+    try:
+        PeerTlsFiles(loaded.config.node.name, section.tls.certificate, section.tls.key, section.tls.ca)
+    except ReplicationConfigError as error:
+        yield loaded.problem(("failover", "tls"), str(error))
 
 
 def _print_summary(loaded: LoadedConfig, lease: LeaseCheck) -> None:

@@ -10,6 +10,7 @@ import pytest
 from cli_tools import tandem
 from cryptography import x509
 
+from failover.replication import PeerTlsFiles
 from host.control.principal import Principal, Role, Via
 from host.control.tls import ServerTls, TlsFiles, principal_of
 
@@ -106,3 +107,20 @@ def test_a_command_line_that_makes_no_sense_makes_nothing(arguments: tuple[str, 
     assert result.exit_code == 2
     assert says in result.output
     assert not Path("certs").exists()
+
+
+def test_a_peers_certificate_is_one_that_its_node_takes() -> None:
+    result = tandem("certs", "init", "--peer", "a", "--host", "10.0.0.1")
+    assert result.exit_code == 0, result.output
+    section = tomllib.loads(result.stdout.partition("configuration:\n")[2])["failover"]["tls"]
+    PeerTlsFiles("a", *(Path(section[key]) for key in ("certificate", "key", "ca")))
+    assert contents(Path("certs")).keys() == {"ca.crt", "ca.key", "peer-a.crt", "peer-a.key"}
+
+
+def test_one_command_makes_both_certificates_of_a_node() -> None:
+    result = tandem("certs", "init", "--node", "a", "--peer", "a")
+    assert result.exit_code == 0, result.output
+    sections = tomllib.loads(result.stdout.partition("configuration:\n")[2])
+    assert sections["control"]["tls"]["certificate"] == "certs/node-a.crt"
+    assert sections["failover"]["tls"]["certificate"] == "certs/peer-a.crt"
+    assert tandem("certs", "init", "--peer", "a").exit_code == 3  # it is there

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from cli_tools import tandem
 
 from failover.lease import Record, open_store
+from host.control.authority import Authority
 from tests.etcd import EtcdMember, lease_url, running_cluster
 from tests.servers import free_ports
 
@@ -115,3 +117,19 @@ def test_a_ttl_that_the_cluster_cannot_carry_is_refused_with_one_that_it_can(
     assert key == "failover.ttl"
     assert text.startswith("expected at least 5000 ms on etcd://")
     assert checked(write(tmp_path, lease_url(cluster), ttl="60s"))["ok"]
+
+
+def test_a_certificate_of_another_node_is_a_problem_before_any_peer_refuses_it(tmp_path: Path) -> None:
+    authority = Authority.create(tmp_path / "ca", datetime.now(UTC))
+    path = write(tmp_path, f"sqlite:///{tmp_path}/lease.db")
+    certificate, key = authority.issue_peer("b", ["127.0.0.1"], datetime.now(UTC), 1)
+    files = {"certificate": certificate, "key": key, "ca": authority.folder / "ca.crt"}
+    tls = "[failover.tls]\n" + "".join(f'{name} = "{file}"\n' for name, file in files.items())
+
+    path.write_text('[node]\nname = "b"\n' + path.read_text() + tls)
+    assert checked(path)["ok"]
+    path.write_text(path.read_text().replace('name = "b"', 'name = "a"'))
+    key_, text = the_problem(path)
+
+    assert key_ == "failover.tls"
+    assert "should be for urn:tandem:peer:a, and names the node 'b'" in text
