@@ -1,0 +1,259 @@
+"""Binance's market streams, frame by frame, into events.
+
+A combined stream wraps each payload: `{"stream":"btcusdt@bookTicker","data":{...}}`. Only the letter
+after the `@` is looked at before the typed decoder of that kind of payload runs over the frame, once.
+Spot's bookTicker says neither what it is nor when it happened; USDⓈ-M's says both.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from host.api import BookTop, Depth, Level, MarketEvent, Ticker, Trade
+
+from .._shared.bad_frames import BadFrames
+
+__all__ = ["MarketDecoder", "StreamAnswer", "depth_snapshot", "stream_names"]
+
+_MS: Final = 1_000_000
+_HEAD_BYTES: Final = 64
+"""The stream's name is within these: the longest symbols have 20 letters."""
+
+
+class _Quote(Struct, gc=False):
+    s: str
+    u: int
+    b: float
+    B: float
+    a: float
+    A: float
+    T: int = 0
+
+
+class _Changes(Struct):
+    s: str
+    U: int
+    u: int
+    b: tuple[Level, ...]
+    a: tuple[Level, ...]
+    pu: int = -1
+    E: int = 0
+    T: int = 0
+
+
+class _Trade(Struct, gc=False):
+    s: str
+    p: float
+    q: float
+    m: bool
+    t: int
+    T: int = 0
+    E: int = 0
+
+
+class _AggTrade(Struct, gc=False):
+    s: str
+    p: float
+    q: float
+    m: bool
+    a: int = -1
+    """Left out by the venue in early recordings."""
+    T: int = 0
+
+
+class _Ticker(Struct, gc=False):
+    s: str
+    c: float
+    o: float
+    h: float
+    l: float  # noqa: E741 - the venue's name
+    v: float
+    E: int = 0
+
+
+class _QuoteFrame(Struct, gc=False):
+    data: _Quote
+
+
+class _ChangesFrame(Struct):
+    data: _Changes
+
+
+class _TradeFrame(Struct, gc=False):
+    data: _Trade
+
+
+class _AggTradeFrame(Struct, gc=False):
+    data: _AggTrade
+
+
+class _TickerFrame(Struct, gc=False):
+    data: _Ticker
+
+
+class _Snapshot(Struct):
+    lastUpdateId: int  # noqa: N815 - the venue's name
+    bids: tuple[Level, ...]
+    asks: tuple[Level, ...]
+    T: int = 0
+
+
+class _Error(Struct):
+    code: int = 0
+    msg: str = ""
+
+
+class StreamAnswer(Struct):
+    """What is not data: the answer to a SUBSCRIBE, or news of the connection."""
+
+    id: int | str | None = None
+    error: _Error | None = None
+    e: str = ""
+    """`serverShutdown`: this connection will be closed soon."""
+
+
+class _Wrapped(Struct):
+    stream: str
+    data: msgspec.Raw
+
+
+# Numbers come as text; lax mode reads them.
+_quote = msgspec.json.Decoder(_QuoteFrame, strict=False).decode
+_changes = msgspec.json.Decoder(_ChangesFrame, strict=False).decode
+_trade = msgspec.json.Decoder(_TradeFrame, strict=False).decode
+_agg_trade = msgspec.json.Decoder(_AggTradeFrame, strict=False).decode
+_ticker = msgspec.json.Decoder(_TickerFrame, strict=False).decode
+_snapshot = msgspec.json.Decoder(_Snapshot, strict=False).decode
+_wrapped = msgspec.json.Decoder(_Wrapped).decode
+_answer = msgspec.json.Decoder(StreamAnswer).decode
+_any = msgspec.json.Decoder().decode
+
+
+def depth_snapshot(body: bytes, symbol: str, now_ns: int) -> Depth:
+    """Return the book that `GET depth` answers; raise `msgspec.MsgspecError` where it is none."""
+    book = _snapshot(body)
+    seq = book.lastUpdateId
+    return Depth(symbol, book.bids, book.asks, True, seq, seq, -1, book.T * _MS, now_ns)
+
+
+class MarketDecoder:
+    """Turns frames into events of ours, and says what could not be turned into any.
+
+    `symbols` maps the venue's names (upper case) to ours; a frame about another symbol is counted as bad. A depth
+    change that cannot be read leaves a hole in the book, so `on_doubt(symbol)` is called then: with
+    None where the frame does not even say which symbol it is about.
+    """
+
+    def __init__(
+        self,
+        symbols: Mapping[str, str],
+        on_answer: Callable[[StreamAnswer], None],
+        on_doubt: Callable[[str | None], None],
+        log: logging.Logger,
+        source: str,
+    ) -> None:
+        self._symbols: Final = symbols
+        self._on_answer: Final = on_answer
+        self._on_doubt: Final = on_doubt
+        self.bad: Final = BadFrames(log, source)
+        self._last_trade: Final[dict[str, int]] = {}
+
+    def decode(self, frame: memoryview | bytes, now_ns: int) -> MarketEvent | None:
+        """Return the event in a frame, or None where there is none for the host."""
+        head = bytes(frame[:_HEAD_BYTES])
+        at = head.find(b"@", 11)
+        kind = head[at + 1 : at + 2] if at > 0 and head.startswith(b'{"stream":') else b""
+        try:
+            if kind == b"b":
+                quote = _quote(frame).data
+                return BookTop(
+                    self._symbols[quote.s], quote.b, quote.B, quote.a, quote.A, quote.T * _MS, now_ns, quote.u
+                )
+            if kind == b"d":
+                change = _changes(frame).data
+                return Depth(
+                    self._symbols[change.s],
+                    change.b,
+                    change.a,
+                    False,
+                    change.U,
+                    change.u,
+                    change.pu,
+                    (change.T or change.E) * _MS,
+                    now_ns,
+                )
+            return self._rarer(frame, head, at, now_ns)
+        except KeyError as error:
+            self.bad.note("unknown symbol", frame, error)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            self._not_understood(frame, head, error)
+        return None
+
+    def _rarer(self, frame: memoryview | bytes, head: bytes, at: int, now_ns: int) -> MarketEvent | None:
+        if at < 0 or not head.startswith(b'{"stream":'):
+            return self._unwrapped(frame, now_ns)
+        name = head[at + 1 :]
+        if name.startswith(b"trade"):
+            trade = _trade(frame).data
+            at_ns = (trade.T or trade.E) * _MS
+            return self._new_trade(trade.s, trade.p, trade.q, not trade.m, trade.t, at_ns, now_ns)
+        if name.startswith(b"aggTrade"):
+            agg = _agg_trade(frame).data
+            return self._new_trade(agg.s, agg.p, agg.q, not agg.m, agg.a, agg.T * _MS, now_ns)
+        if name.startswith(b"ticker"):
+            t = _ticker(frame).data
+            return Ticker(self._symbols[t.s], t.c, t.o, t.h, t.l, t.v, t.E * _MS, now_ns)
+        self.bad.note("unknown stream", frame)
+        return None
+
+    def _new_trade(
+        self, wire: str, price: float, qty: float, is_buy: bool, trade_id: int, at_ns: int, now_ns: int
+    ) -> Trade | None:
+        symbol = self._symbols[wire]
+        if qty <= 0.0:
+            return None  # USDⓈ-M tells of the insurance fund's dealings this way
+        if trade_id >= 0:
+            if trade_id <= self._last_trade.get(wire, -1):
+                return None  # told twice, while a connection is being renewed
+            self._last_trade[wire] = trade_id
+        return Trade(symbol, price, qty, is_buy, trade_id, at_ns, now_ns)
+
+    def _unwrapped(self, frame: memoryview | bytes, now_ns: int) -> MarketEvent | None:
+        """Take a frame that is no stream's, or one whose keys are in another order."""
+        fields = _any(frame)
+        if not isinstance(fields, dict):
+            self.bad.note("not an object", frame)
+        elif isinstance(fields.get("stream"), str) and "data" in fields:
+            wrapped = _wrapped(frame)
+            if wrapped.stream.startswith("!"):
+                self._on_answer(_answer(wrapped.data))
+            elif not bytes(frame[:_HEAD_BYTES]).startswith(b'{"stream":'):
+                head = msgspec.json.encode({"stream": wrapped.stream})[:-1]
+                return self.decode(head + b',"data":' + bytes(wrapped.data) + b"}", now_ns)
+            else:
+                self.bad.note("unknown stream", frame)
+        elif "id" in fields or "error" in fields or "e" in fields:
+            self._on_answer(_answer(frame))
+        else:
+            self.bad.note("unknown message", frame)
+        return None
+
+    def _not_understood(self, frame: memoryview | bytes, head: bytes, error: Exception) -> None:
+        is_data = head.startswith(b'{"stream":"')
+        self.bad.note(
+            "not JSON" if isinstance(error, UnicodeDecodeError) else type(error).__name__, frame, error
+        )
+        if is_data and b"@depth" not in head:
+            return  # the next quote or trade stands for itself
+        wire = head[11 : head.find(b"@")].decode("ascii", "replace").upper() if is_data else ""
+        self._on_doubt(self._symbols.get(wire))
+
+
+def stream_names(wire: str, *, with_ticker: bool) -> list[str]:
+    """Return the streams of one symbol: best prices, changes of depth, trades and the day's summary."""
+    name = wire.lower()
+    streams = [f"{name}@bookTicker", f"{name}@depth@100ms", f"{name}@trade"]
+    return [*streams, f"{name}@ticker"] if with_ticker else streams
