@@ -47,10 +47,8 @@ def frame_of(message: Any) -> bytes:
 def listing(inst_id: str, *, unit: str = "0.01", code: int | None = 7, tick: str = "0.1") -> Listing:
     """List an instrument as its name says; a linear contract is worth `unit` of the base coin."""
     base, quote, *rest = inst_id.split("-")
-    if not rest:
-        kind = InstrumentKind.SPOT
-    else:
-        kind = InstrumentKind.INVERSE if quote == "USD" else InstrumentKind.LINEAR
+    perpetual = InstrumentKind.INVERSE if quote == "USD" else InstrumentKind.LINEAR
+    kind = perpetual if rest else InstrumentKind.SPOT
     suffix = "-PERP" if rest else ""
     per_contract = Decimal(unit) if kind is InstrumentKind.LINEAR else Decimal(1)
     instrument = Instrument(

@@ -214,7 +214,9 @@ def test_what_is_not_listed_says_nothing() -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["asks", "bids", "px", "sz", "x"]), inner),
+    lambda inner: (
+        st.lists(inner) | st.dictionaries(st.sampled_from(["asks", "bids", "px", "sz", "x"]), inner)
+    ),
     max_leaves=10,
 )
 
@@ -230,7 +232,9 @@ def test_anything_else_is_refused_and_never_raises_another_error(frame: bytes) -
 @given(
     st.sampled_from(["bbo-tbt", "books", "trades", "tickers"]),
     st.sampled_from(["", "snapshot", "update"]),
-    st.dictionaries(st.sampled_from(sorted({"asks", "bids", "ts", "seqId", "prevSeqId", "px", "sz", "side"})), JSON),
+    st.dictionaries(
+        st.sampled_from(sorted({"asks", "bids", "ts", "seqId", "prevSeqId", "px", "sz", "side"})), JSON
+    ),
 )
 def test_a_row_of_anything_is_read_or_refused(channel: str, action: str, row: dict[str, object]) -> None:
     message = {"arg": {"channel": channel, "instId": "BTC-USDT"}, "action": action, "data": [row]}
