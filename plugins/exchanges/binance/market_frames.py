@@ -16,7 +16,7 @@ from host.api import BookTop, Depth, Level, MarketEvent, Ticker, Trade
 
 from .._shared.bad_frames import BadFrames
 
-__all__ = ["MarketDecoder", "StreamAnswer", "depth_snapshot", "stream_names"]
+__all__ = ["MarketDecoder", "StreamAnswer", "depth_snapshot"]
 
 _MS: Final = 1_000_000
 _HEAD_BYTES: Final = 64
@@ -250,10 +250,3 @@ class MarketDecoder:
             return  # the next quote or trade stands for itself
         wire = head[11 : head.find(b"@")].decode("ascii", "replace").upper() if is_data else ""
         self._on_doubt(self._symbols.get(wire))
-
-
-def stream_names(wire: str, *, with_ticker: bool) -> list[str]:
-    """Return the streams of one symbol: best prices, changes of depth, trades and the day's summary."""
-    name = wire.lower()
-    streams = [f"{name}@bookTicker", f"{name}@depth@100ms", f"{name}@trade"]
-    return [*streams, f"{name}@ticker"] if with_ticker else streams
