@@ -27,6 +27,10 @@ class NodeCalls:
     set_log_level: Unary[n.SetLogLevelRequest, n.SetLogLevelResponse]
     drain: Unary[n.DrainRequest, n.DrainResponse]
     shutdown: Unary[n.ShutdownRequest, n.ShutdownResponse]
+    get_failover: Unary[n.GetFailoverRequest, n.GetFailoverResponse]
+    switchover: Unary[n.SwitchoverRequest, n.SwitchoverResponse]
+    promote: Unary[n.PromoteRequest, n.PromoteResponse]
+    set_maintenance: Unary[n.SetMaintenanceRequest, n.SetMaintenanceResponse]
 
 
 class PluginCalls:

@@ -9,7 +9,9 @@ from typing import Final
 
 from host.control.call import Call
 from host.control.config_view import shown_config
+from host.control.convert_failover import failover_message
 from host.control.event_methods import EventMethods
+from host.control.failover_methods import FailoverMethods
 from host.control.names import scope_name
 from host.control.plain import duration, duration_ns, timestamp, to_struct
 from host.control.reasons import Refused
@@ -38,11 +40,12 @@ _PHASES: Final = {
 }
 
 
-class NodeService(EventMethods):
+class NodeService(EventMethods, FailoverMethods):
     """The methods of `tandem.v1.NodeService`."""
 
     def __init__(self, subject: Subject) -> None:
-        super().__init__(subject)
+        EventMethods.__init__(self, subject)
+        FailoverMethods.__init__(self, subject)
         self._started_s = self._rate_s = time.monotonic()
         self._rate_engine = subject.engine
         self._rate_events = subject.engine.events
@@ -110,6 +113,8 @@ class NodeService(EventMethods):
         lag = subject.store_lag()
         if lag is not None:
             status.store_lag = lag
+        if subject.leadership is not None:
+            status.failover.CopyFrom(failover_message(subject.leadership.status()))
         return status
 
     def _instance_states(self) -> Iterable[InstanceState]:

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct, field
 
 from host.config import InstanceSection, NodeConfig
+from host.control.leadership import Leadership
 from host.control.reasons import Refused, Violation
 from host.control.rules import Rule
 from host.control.tail import JournalTail
@@ -65,6 +66,8 @@ class Subject(Struct, kw_only=True):
     standby_of: Callable[[], str | None] = lambda: None
     """Returns the control address of the primary that this node follows, empty where it is not known;
     None while this node is the one that trades."""
+    leadership: Leadership | None = None
+    """The node's part in its cell; None for a node that runs alone."""
     under_way: UnderWay = field(default_factory=UnderWay)
 
     def take_role(

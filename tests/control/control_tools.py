@@ -11,6 +11,7 @@ import msgspec
 from desk_tools import ACCOUNT, BTC, ETH, Desk, ScriptedVenue
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from leadership_tools import Pair
 
 from host.config import AccountSection, ControlSection, InstanceSection, NodeConfig, NodeSection
 from host.control.audit import AuditLog
@@ -120,6 +121,8 @@ class ControlDesk(Desk):
             instances=self.control,
             reload=self.reload,
         )
+        self.pair = Pair(self)
+        self.subject.leadership = self.pair
         self.tokens = TokenStore.open(folder / TOKENS_FILE)
 
     async def reload(self, plugin: str) -> ReloadReport:

@@ -61,12 +61,14 @@ def request_for(method: MethodDescriptor, **more: Any) -> Any:
     """Return a request that would be carried out, for any method: names are those of the desk."""
     request: Any = message_factory.GetMessageClass(method.input_type)()
     fields = method.input_type.fields_by_name
-    names = {
+    names: dict[str, Any] = {
         "name": "instances/mm",
         "parent": "plugins/maker",
         "level": 2,
         "instance_id": "new",
         "scope": "node",
+        "to": "b",
+        "force": True,
     }
     if "Plugin" in method.name or method.name == "SetAutoReload":
         names["name"] = "plugins/maker"

@@ -32,7 +32,7 @@ NUMBERS: Final = (0, 1, 2, 3, 7, 100, 1000, -1, 10**6, 2**31 - 1, -(2**31))
 LONG: Final = (*NUMBERS, 2**63 - 1, -(2**63))
 REALS: Final = (0.0, 1.0, -1.0, 0.5, 1e-300, 1e300, float("inf"), float("-inf"), float("nan"))
 UNEXPECTED: Final = (Status.UNKNOWN, Status.INTERNAL, Status.UNIMPLEMENTED, Status.DATA_LOSS)
-STOPPING: Final = ("Shutdown", "SetLogLevel")
+STOPPING: Final = ("Shutdown", "SetLogLevel", "Switchover", "Promote")
 """What ends the node that is tested, or hides what it says, is tried out only."""
 
 

@@ -9,16 +9,16 @@ import grpc
 import pytest
 from control_tools import ControlDesk, Status, refusal_in, refused
 from google.protobuf.descriptor import MethodDescriptor
+from leadership_tools import B
 from test_conventions import SERVED, call, methods, name_of, request_for
 from test_node_service import alerts
 
 from host.client import Control, Unavailable
 from host.control.rules import RULES
-from host.control.tail import JournalTail
 from host.core import entries as e
 from tandem.v1 import node_pb2, plugin_pb2, trading_pb2
 
-PRIMARY = "10.0.0.1:7600"
+PRIMARY = B.control_address
 WAIT_S = 20
 STREAMS = [pytest.param(one, id=one.name) for one in methods(*SERVED) if one.server_streaming]
 LOOKS = [one for one in methods(*SERVED) if RULES[name_of(one)].on_standby and not one.server_streaming]
@@ -27,24 +27,6 @@ LOOKS = [one for one in methods(*SERVED) if RULES[name_of(one)].on_standby and n
 @pytest.fixture
 def desk(tmp_path: Path) -> ControlDesk:
     return ControlDesk(tmp_path)
-
-
-def step_down(desk: ControlDesk) -> None:
-    """Have the node follow another one, and only know what the journal says."""
-    desk.subject.standby_of = lambda: PRIMARY
-    desk.subject.take_role(engine=desk.standby_engine(), tail=JournalTail(desk.journal))
-
-
-def take_over(desk: ControlDesk) -> None:
-    """Have the node trade again."""
-    desk.subject.standby_of = lambda: None
-    desk.subject.take_role(
-        engine=desk.engine,
-        tail=JournalTail(desk.journal),
-        reloader=desk.reloader,
-        instances=desk.control,
-        reload=desk.reload,
-    )
 
 
 def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -70,7 +52,7 @@ def test_every_watch_ends_with_the_role_and_says_so(desk: ControlDesk, method: M
             desk.tick()
             watch = stream_of(client, method)
             await until_under_way(desk)
-            step_down(desk)
+            desk.pair.step_down()
             with pytest.raises(grpc.aio.AioRpcError) as ended:
                 async for _ in watch:
                     pass
@@ -88,7 +70,7 @@ def test_a_watch_whose_last_answer_nobody_read_ends_too(desk: ControlDesk) -> No
             watch = client.node.WatchEvents(node_pb2.WatchEventsRequest(from_lsn=1))
             await watch.read()  # and then no more: what the node sends fills the connection's window
             await until_under_way(desk)
-            step_down(desk)
+            desk.pair.step_down()
             with pytest.raises(grpc.aio.AioRpcError) as ended:
                 while await watch.read() is not grpc.aio.EOF:
                     pass
@@ -111,10 +93,10 @@ def test_a_call_that_waits_ends_with_the_role_and_leaves_nothing(desk: ControlDe
                 )
                 waiting = asyncio.ensure_future(refused(client.plugin.CreateInstance(create)))
                 await until_under_way(desk)
-                step_down(desk)
+                desk.pair.step_down()
                 refusal = await waiting
             assert (refusal.code, refusal.reason) == (Status.UNAVAILABLE, "ROLE_CHANGED")
-            take_over(desk)
+            desk.pair.take_over()
             assert "new" not in desk.engine.state.api_instances
             assert not desk.engine.state.requests
             assert all(isinstance(one, e.AuditAnchored) for one in desk.entries[lsn:])
@@ -135,7 +117,7 @@ def test_a_standby_answers_every_question_from_what_the_journal_says(desk: Contr
             orders = (await client.trading.ListOrders(trading_pb2.ListOrdersRequest())).orders
             balances = (await client.trading.ListBalances(trading_pb2.ListBalancesRequest())).balances
             assert orders
-            step_down(desk)
+            desk.pair.step_down()
             for method in LOOKS:
                 if RULES[name_of(method)].mutates:
                     continue
@@ -174,7 +156,7 @@ def test_a_standby_knows_the_versions_of_its_primarys_plugins(desk: ControlDesk)
                 (await client.plugin.GetPlugin(asked)).plugin,
                 await client.plugin.ListVersions(versions),
             )
-            step_down(desk)
+            desk.pair.step_down()
             known = (await client.plugin.GetPlugin(asked)).plugin
             for field in ("name", "digest", "permanent_digest", "staged_digest", "auto_reload", "instances"):
                 assert getattr(known, field) == getattr(live, field), field
@@ -193,7 +175,7 @@ def test_a_standby_writes_nothing_into_the_journal_of_its_primary(desk: ControlD
     async def story() -> None:
         async with desk.serving(stall_s=0.1) as client:
             alerts(desk, 10_000, "much ado " * 250)  # more than gRPC and the kernel hold for a client
-            step_down(desk)
+            desk.pair.step_down()
             lsn = desk.journal.last_lsn
             level = node_pb2.SetLogLevelRequest(level=node_pb2.LOG_LEVEL_INFO, request_id="one")
             assert await client.node.SetLogLevel(level) == await client.node.SetLogLevel(level)
@@ -214,7 +196,7 @@ def test_a_standby_writes_nothing_into_the_journal_of_its_primary(desk: ControlD
 def test_a_standby_refuses_changes_also_where_it_does_not_know_the_primary(desk: ControlDesk) -> None:
     async def story() -> None:
         async with desk.serving() as client:
-            step_down(desk)
+            desk.pair.step_down()
             desk.subject.standby_of = lambda: None  # between two roles
             set_params = plugin_pb2.SetParamsRequest(name="instances/mm")
             refusal = await refused(client.plugin.SetParams(set_params))
@@ -242,10 +224,10 @@ def test_the_python_client_goes_on_over_a_change_of_role_without_a_gap(desk: Con
             assert (await anext(resources)).snapshot
             desk.engine.alert("one", "before")
             await see(desk.journal.last_lsn)
-            step_down(desk)
+            desk.pair.step_down()
             desk.engine.alert("two", "what the primary wrote meanwhile")
             await see(desk.journal.last_lsn)
-            take_over(desk)
+            desk.pair.take_over()
             desk.engine.alert("three", "after")
             await see(desk.journal.last_lsn)
             assert seen == list(range(first, first + len(seen)))
@@ -267,7 +249,7 @@ def test_a_change_cut_short_by_the_role_is_repeated_under_its_id(desk: ControlDe
             async with desk.reloader.holding(["maker"]):
                 waiting = asyncio.ensure_future(control.plugins.start_instance(start, timeout_s=WAIT_S))
                 await until_under_way(desk)
-                take_over(desk)
+                desk.pair.take_over()
             await waiting
         assert desk.instance().state == "running"
 
@@ -284,7 +266,7 @@ def test_what_the_role_cut_short_for_an_impatient_caller_tells_the_id_to_repeat_
             async with desk.reloader.holding(["maker"]):
                 waiting = asyncio.ensure_future(control.plugins.start_instance(start, timeout_s=WAIT_S))
                 await until_under_way(desk)
-                take_over(desk)
+                desk.pair.take_over()
                 with pytest.raises(Unavailable) as refusal:
                     await waiting
             assert (refusal.value.reason, refusal.value.request_id) == ("ROLE_CHANGED", "mine")

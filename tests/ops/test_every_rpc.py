@@ -46,6 +46,14 @@ class Grpcurl:
         assert result.returncode == 0, result.stderr
         return json.loads(result.stdout)
 
+    def refusal(self, service: str, method: str, **data: Any) -> str:
+        """Return what it says of a call that is refused."""
+        self.called.add(f"{service}/{method}")
+        command = self.command(f"{service}/{method}", **data)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        assert result.returncode != 0, result.stdout
+        return result.stderr
+
     def _first(self, command: list[str]) -> Any:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
@@ -79,6 +87,7 @@ def test_grpcurl_lists_describes_and_calls_every_rpc(node: OpsNode) -> None:
         assert f"message {method}Request" in message
 
     _look(grpcurl)
+    _ask_who_leads(grpcurl)
     _run_instances(grpcurl)
     _move_versions(grpcurl, node)
     _trade(grpcurl, node)
@@ -111,6 +120,17 @@ def _look(grpcurl: Grpcurl) -> None:
     assert len(call(T, "ListBooks")["books"]) == 2
     assert call(T, "GetBook", name="accounts/paper/books/BTC-USDT", depth=1)["book"]["bids"]
     assert call(T, "WatchBooks", names=["accounts/paper/books/BTC-USDT"])["books"]
+
+
+def _ask_who_leads(grpcurl: Grpcurl) -> None:
+    """The node runs alone; what a pair answers is in tests/control/test_failover_methods.py."""
+    for method, data in (
+        ("GetFailover", {}),
+        ("Switchover", {"to": "b"}),
+        ("Promote", {"force": True}),
+        ("SetMaintenance", {"enabled": True}),
+    ):
+        assert "this node runs alone" in grpcurl.refusal(N, method, **data)
 
 
 def _run_instances(grpcurl: Grpcurl) -> None:

@@ -11,6 +11,7 @@ from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from tandem.v1 import failover_pb2 as _failover_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -302,6 +303,7 @@ class NodeStatus(_message.Message):
     STOPPED_SCOPES_FIELD_NUMBER: _builtins.int
     STORE_LAG_FIELD_NUMBER: _builtins.int
     PRIMARY_ADDRESS_FIELD_NUMBER: _builtins.int
+    FAILOVER_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     """The node's configured name."""
     cell: _builtins.str
@@ -362,6 +364,10 @@ class NodeStatus(_message.Message):
     def stopped_scopes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Scopes that are stopped by a kill switch or by panic stop, and why."""
 
+    @_builtins.property
+    def failover(self) -> _failover_pb2.Failover:
+        """Who leads the cell and who stands by; not set where the node is none of a pair."""
+
     def __init__(
         self,
         *,
@@ -387,10 +393,11 @@ class NodeStatus(_message.Message):
         stopped_scopes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         store_lag: _builtins.int | None = ...,
         primary_address: _builtins.str = ...,
+        failover: _failover_pb2.Failover | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_store_lag", b"_store_lag", "counters", b"counters", "start_time", b"start_time", "store_lag", b"store_lag", "tick_to_order", b"tick_to_order", "time", b"time", "uptime", b"uptime"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_store_lag", b"_store_lag", "counters", b"counters", "failover", b"failover", "start_time", b"start_time", "store_lag", b"store_lag", "tick_to_order", b"tick_to_order", "time", b"time", "uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_store_lag", b"_store_lag", "accounts", b"accounts", "cell", b"cell", "counters", b"counters", "epoch", b"epoch", "events_per_second", b"events_per_second", "first_lsn", b"first_lsn", "flushed_lsn", b"flushed_lsn", "halted", b"halted", "host_version", b"host_version", "instances", b"instances", "last_lsn", b"last_lsn", "node", b"node", "open_orders", b"open_orders", "phase", b"phase", "primary_address", b"primary_address", "role", b"role", "start_time", b"start_time", "stopped_scopes", b"stopped_scopes", "store_lag", b"store_lag", "tick_to_order", b"tick_to_order", "time", b"time", "uptime", b"uptime"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_store_lag", b"_store_lag", "accounts", b"accounts", "cell", b"cell", "counters", b"counters", "epoch", b"epoch", "events_per_second", b"events_per_second", "failover", b"failover", "first_lsn", b"first_lsn", "flushed_lsn", b"flushed_lsn", "halted", b"halted", "host_version", b"host_version", "instances", b"instances", "last_lsn", b"last_lsn", "node", b"node", "open_orders", b"open_orders", "phase", b"phase", "primary_address", b"primary_address", "role", b"role", "start_time", b"start_time", "stopped_scopes", b"stopped_scopes", "store_lag", b"store_lag", "tick_to_order", b"tick_to_order", "time", b"time", "uptime", b"uptime"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__store_lag: _TypeAlias = _typing.Literal["store_lag"]  # noqa: Y015
     _WhichOneofArgType__store_lag: _TypeAlias = _typing.Literal["_store_lag", b"_store_lag"]  # noqa: Y015
@@ -923,3 +930,240 @@ class ShutdownResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ShutdownResponse: _TypeAlias = ShutdownResponse  # noqa: Y015
+
+@_typing.final
+class GetFailoverRequest(_message.Message):
+    """Asks who leads."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFailoverRequest: _TypeAlias = GetFailoverRequest  # noqa: Y015
+
+@_typing.final
+class GetFailoverResponse(_message.Message):
+    """Who leads."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    PRIMARY_ADDRESS_FIELD_NUMBER: _builtins.int
+    FAILOVER_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    """The name of the node that answers."""
+    role: Global___NodeRole.ValueType
+    """Whether it trades."""
+    primary_address: _builtins.str
+    """The primary's control address, where this is a standby; empty otherwise."""
+    @_builtins.property
+    def failover(self) -> _failover_pb2.Failover:
+        """What it knows of its cell."""
+
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        role: Global___NodeRole.ValueType = ...,
+        primary_address: _builtins.str = ...,
+        failover: _failover_pb2.Failover | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failover", b"failover"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failover", b"failover", "node", b"node", "primary_address", b"primary_address", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFailoverResponse: _TypeAlias = GetFailoverResponse  # noqa: Y015
+
+@_typing.final
+class SwitchoverRequest(_message.Message):
+    """Hands the lease to a standby. `to` or `etag` has to be set: a repetition without either could
+    hand it on once more.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TO_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    to: _builtins.str
+    """The name of the standby; empty is the best one. The node that leads already is no error."""
+    etag: _builtins.str
+    """Only if the etag of Failover is still this one."""
+    reason: _builtins.str
+    """Why, for the journal and the audit log."""
+    request_id: _builtins.str
+    """Makes a retry safe: the same id has the same effect once."""
+    validate_only: _builtins.bool
+    """Check everything and change nothing."""
+    def __init__(
+        self,
+        *,
+        to: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "reason", b"reason", "request_id", b"request_id", "to", b"to", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SwitchoverRequest: _TypeAlias = SwitchoverRequest  # noqa: Y015
+
+@_typing.final
+class SwitchoverResponse(_message.Message):
+    """Who leads now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLDER_FIELD_NUMBER: _builtins.int
+    CONTROL_ADDRESS_FIELD_NUMBER: _builtins.int
+    holder: _builtins.str
+    """The name of the node that leads."""
+    control_address: _builtins.str
+    """Where it takes control calls; empty where it did not say."""
+    def __init__(
+        self,
+        *,
+        holder: _builtins.str = ...,
+        control_address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["control_address", b"control_address", "holder", b"holder"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SwitchoverResponse: _TypeAlias = SwitchoverResponse  # noqa: Y015
+
+@_typing.final
+class PromoteRequest(_message.Message):
+    """Has a standby take the lease."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORCE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    force: _builtins.bool
+    """Has to be set: it may depose a leader that is well."""
+    etag: _builtins.str
+    """Only if the etag of Failover is still this one."""
+    reason: _builtins.str
+    """Why, for the journal and the audit log."""
+    request_id: _builtins.str
+    """Makes a retry safe: the same id has the same effect once."""
+    validate_only: _builtins.bool
+    """Check everything and change nothing."""
+    def __init__(
+        self,
+        *,
+        force: _builtins.bool = ...,
+        etag: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "force", b"force", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromoteRequest: _TypeAlias = PromoteRequest  # noqa: Y015
+
+@_typing.final
+class PromoteResponse(_message.Message):
+    """This node leads."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAILOVER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def failover(self) -> _failover_pb2.Failover:
+        """What it knows of its cell now."""
+
+    def __init__(
+        self,
+        *,
+        failover: _failover_pb2.Failover | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failover", b"failover"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failover", b"failover"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromoteResponse: _TypeAlias = PromoteResponse  # noqa: Y015
+
+@_typing.final
+class SetMaintenanceRequest(_message.Message):
+    """Has no node take over by itself, or lets them again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENABLED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    enabled: _builtins.bool
+    """Whether no node takes over by itself."""
+    reason: _builtins.str
+    """Why, for the journal and the audit log."""
+    request_id: _builtins.str
+    """Makes a retry safe: the same id has the same effect once."""
+    validate_only: _builtins.bool
+    """Check everything and change nothing."""
+    def __init__(
+        self,
+        *,
+        enabled: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enabled", b"enabled", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetMaintenanceRequest: _TypeAlias = SetMaintenanceRequest  # noqa: Y015
+
+@_typing.final
+class SetMaintenanceResponse(_message.Message):
+    """What holds now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENABLED_FIELD_NUMBER: _builtins.int
+    enabled: _builtins.bool
+    """Whether no node takes over by itself."""
+    def __init__(
+        self,
+        *,
+        enabled: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enabled", b"enabled"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetMaintenanceResponse: _TypeAlias = SetMaintenanceResponse  # noqa: Y015

@@ -80,6 +80,26 @@ class NodeServiceStub:
                 request_serializer=tandem_dot_v1_dot_node__pb2.ShutdownRequest.SerializeToString,
                 response_deserializer=tandem_dot_v1_dot_node__pb2.ShutdownResponse.FromString,
                 _registered_method=True)
+        self.GetFailover = channel.unary_unary(
+                '/tandem.v1.NodeService/GetFailover',
+                request_serializer=tandem_dot_v1_dot_node__pb2.GetFailoverRequest.SerializeToString,
+                response_deserializer=tandem_dot_v1_dot_node__pb2.GetFailoverResponse.FromString,
+                _registered_method=True)
+        self.Switchover = channel.unary_unary(
+                '/tandem.v1.NodeService/Switchover',
+                request_serializer=tandem_dot_v1_dot_node__pb2.SwitchoverRequest.SerializeToString,
+                response_deserializer=tandem_dot_v1_dot_node__pb2.SwitchoverResponse.FromString,
+                _registered_method=True)
+        self.Promote = channel.unary_unary(
+                '/tandem.v1.NodeService/Promote',
+                request_serializer=tandem_dot_v1_dot_node__pb2.PromoteRequest.SerializeToString,
+                response_deserializer=tandem_dot_v1_dot_node__pb2.PromoteResponse.FromString,
+                _registered_method=True)
+        self.SetMaintenance = channel.unary_unary(
+                '/tandem.v1.NodeService/SetMaintenance',
+                request_serializer=tandem_dot_v1_dot_node__pb2.SetMaintenanceRequest.SerializeToString,
+                response_deserializer=tandem_dot_v1_dot_node__pb2.SetMaintenanceResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServiceServicer:
@@ -154,6 +174,39 @@ class NodeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetFailover(self, request, context):
+        """Returns who leads, which standbys there are, and what would happen without the leader. Role: viewer.
+        Standby: answers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Switchover(self, request, context):
+        """Hands the lease to a standby: this node pulls its orders, waits until the standby has everything, and
+        follows it from then on. Answers when the standby leads, or why it does not. Role: admin.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Promote(self, request, context):
+        """Has this standby take the lease although it lags, switches are stopped, or the leader renews it: the
+        leader is deposed, and nothing is sent before its right has run out. What it did not replicate is lost.
+        Role: admin. Standby: answers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetMaintenance(self, request, context):
+        """Has no node take over by itself, or lets them again; a switchover and a promotion still work.
+        Role: admin. Standby: answers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -201,6 +254,26 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.Shutdown,
                     request_deserializer=tandem_dot_v1_dot_node__pb2.ShutdownRequest.FromString,
                     response_serializer=tandem_dot_v1_dot_node__pb2.ShutdownResponse.SerializeToString,
+            ),
+            'GetFailover': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFailover,
+                    request_deserializer=tandem_dot_v1_dot_node__pb2.GetFailoverRequest.FromString,
+                    response_serializer=tandem_dot_v1_dot_node__pb2.GetFailoverResponse.SerializeToString,
+            ),
+            'Switchover': grpc.unary_unary_rpc_method_handler(
+                    servicer.Switchover,
+                    request_deserializer=tandem_dot_v1_dot_node__pb2.SwitchoverRequest.FromString,
+                    response_serializer=tandem_dot_v1_dot_node__pb2.SwitchoverResponse.SerializeToString,
+            ),
+            'Promote': grpc.unary_unary_rpc_method_handler(
+                    servicer.Promote,
+                    request_deserializer=tandem_dot_v1_dot_node__pb2.PromoteRequest.FromString,
+                    response_serializer=tandem_dot_v1_dot_node__pb2.PromoteResponse.SerializeToString,
+            ),
+            'SetMaintenance': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetMaintenance,
+                    request_deserializer=tandem_dot_v1_dot_node__pb2.SetMaintenanceRequest.FromString,
+                    response_serializer=tandem_dot_v1_dot_node__pb2.SetMaintenanceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -447,6 +520,114 @@ class NodeService:
             '/tandem.v1.NodeService/Shutdown',
             tandem_dot_v1_dot_node__pb2.ShutdownRequest.SerializeToString,
             tandem_dot_v1_dot_node__pb2.ShutdownResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFailover(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tandem.v1.NodeService/GetFailover',
+            tandem_dot_v1_dot_node__pb2.GetFailoverRequest.SerializeToString,
+            tandem_dot_v1_dot_node__pb2.GetFailoverResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Switchover(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tandem.v1.NodeService/Switchover',
+            tandem_dot_v1_dot_node__pb2.SwitchoverRequest.SerializeToString,
+            tandem_dot_v1_dot_node__pb2.SwitchoverResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Promote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tandem.v1.NodeService/Promote',
+            tandem_dot_v1_dot_node__pb2.PromoteRequest.SerializeToString,
+            tandem_dot_v1_dot_node__pb2.PromoteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetMaintenance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tandem.v1.NodeService/SetMaintenance',
+            tandem_dot_v1_dot_node__pb2.SetMaintenanceRequest.SerializeToString,
+            tandem_dot_v1_dot_node__pb2.SetMaintenanceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,6 +59,23 @@ class NodeServiceStub:
     """Stops the node cleanly: every instance is stopped and no order is left open. It answers before
     the node ends. Role: admin. Standby: answers.
     """
+    GetFailover: _grpc.UnaryUnaryMultiCallable[_node_pb2.GetFailoverRequest, _node_pb2.GetFailoverResponse]
+    """Returns who leads, which standbys there are, and what would happen without the leader. Role: viewer.
+    Standby: answers.
+    """
+    Switchover: _grpc.UnaryUnaryMultiCallable[_node_pb2.SwitchoverRequest, _node_pb2.SwitchoverResponse]
+    """Hands the lease to a standby: this node pulls its orders, waits until the standby has everything, and
+    follows it from then on. Answers when the standby leads, or why it does not. Role: admin.
+    """
+    Promote: _grpc.UnaryUnaryMultiCallable[_node_pb2.PromoteRequest, _node_pb2.PromoteResponse]
+    """Has this standby take the lease although it lags, switches are stopped, or the leader renews it: the
+    leader is deposed, and nothing is sent before its right has run out. What it did not replicate is lost.
+    Role: admin. Standby: answers.
+    """
+    SetMaintenance: _grpc.UnaryUnaryMultiCallable[_node_pb2.SetMaintenanceRequest, _node_pb2.SetMaintenanceResponse]
+    """Has no node take over by itself, or lets them again; a switchover and a promotion still work.
+    Role: admin. Standby: answers.
+    """
 
 @_typing.type_check_only
 class NodeServiceAsyncStub(NodeServiceStub):
@@ -90,6 +107,23 @@ class NodeServiceAsyncStub(NodeServiceStub):
     Shutdown: _aio.UnaryUnaryMultiCallable[_node_pb2.ShutdownRequest, _node_pb2.ShutdownResponse]  # type: ignore[assignment]
     """Stops the node cleanly: every instance is stopped and no order is left open. It answers before
     the node ends. Role: admin. Standby: answers.
+    """
+    GetFailover: _aio.UnaryUnaryMultiCallable[_node_pb2.GetFailoverRequest, _node_pb2.GetFailoverResponse]  # type: ignore[assignment]
+    """Returns who leads, which standbys there are, and what would happen without the leader. Role: viewer.
+    Standby: answers.
+    """
+    Switchover: _aio.UnaryUnaryMultiCallable[_node_pb2.SwitchoverRequest, _node_pb2.SwitchoverResponse]  # type: ignore[assignment]
+    """Hands the lease to a standby: this node pulls its orders, waits until the standby has everything, and
+    follows it from then on. Answers when the standby leads, or why it does not. Role: admin.
+    """
+    Promote: _aio.UnaryUnaryMultiCallable[_node_pb2.PromoteRequest, _node_pb2.PromoteResponse]  # type: ignore[assignment]
+    """Has this standby take the lease although it lags, switches are stopped, or the leader renews it: the
+    leader is deposed, and nothing is sent before its right has run out. What it did not replicate is lost.
+    Role: admin. Standby: answers.
+    """
+    SetMaintenance: _aio.UnaryUnaryMultiCallable[_node_pb2.SetMaintenanceRequest, _node_pb2.SetMaintenanceResponse]  # type: ignore[assignment]
+    """Has no node take over by itself, or lets them again; a switchover and a promotion still work.
+    Role: admin. Standby: answers.
     """
 
 class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -173,6 +207,47 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_node_pb2.ShutdownResponse, _abc.Awaitable[_node_pb2.ShutdownResponse]]:
         """Stops the node cleanly: every instance is stopped and no order is left open. It answers before
         the node ends. Role: admin. Standby: answers.
+        """
+
+    @_abc_1.abstractmethod
+    def GetFailover(
+        self,
+        request: _node_pb2.GetFailoverRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.GetFailoverResponse, _abc.Awaitable[_node_pb2.GetFailoverResponse]]:
+        """Returns who leads, which standbys there are, and what would happen without the leader. Role: viewer.
+        Standby: answers.
+        """
+
+    @_abc_1.abstractmethod
+    def Switchover(
+        self,
+        request: _node_pb2.SwitchoverRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.SwitchoverResponse, _abc.Awaitable[_node_pb2.SwitchoverResponse]]:
+        """Hands the lease to a standby: this node pulls its orders, waits until the standby has everything, and
+        follows it from then on. Answers when the standby leads, or why it does not. Role: admin.
+        """
+
+    @_abc_1.abstractmethod
+    def Promote(
+        self,
+        request: _node_pb2.PromoteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.PromoteResponse, _abc.Awaitable[_node_pb2.PromoteResponse]]:
+        """Has this standby take the lease although it lags, switches are stopped, or the leader renews it: the
+        leader is deposed, and nothing is sent before its right has run out. What it did not replicate is lost.
+        Role: admin. Standby: answers.
+        """
+
+    @_abc_1.abstractmethod
+    def SetMaintenance(
+        self,
+        request: _node_pb2.SetMaintenanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.SetMaintenanceResponse, _abc.Awaitable[_node_pb2.SetMaintenanceResponse]]:
+        """Has no node take over by itself, or lets them again; a switchover and a promotion still work.
+        Role: admin. Standby: answers.
         """
 
 def add_NodeServiceServicer_to_server(servicer: NodeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
