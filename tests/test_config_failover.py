@@ -100,6 +100,7 @@ def test_an_overlay_moves_one_peer(tmp_path: Path) -> None:
         ('replicate = "127.0.0.1:7601"', "", "failover.replicate", "expected where peers dial this node"),
         ("tls:127.0.0.1:7600", "0.0.0.0:7600", "failover.control_address", '"0.0.0.0:7600" is no address'),
         ('peers = { b = "127.0.0.1:7611", c-2 = "unix:c.sock" }', "", "node.durability", "needs a standby"),
+        ("[failover]", "[failover]\ndead_man_ms = 4499", "failover.dead_man_ms", "expected 0 (off) or at least 4500"),
         ("[failover]", '[failover]\ncell = "Main"', "failover.cell", "expected text like"),
         ("ttl =", "tll =", "failover.tll", 'did you mean "ttl"?'),
         ('lease = "postgresql+psycopg://tandem@db/tandem"', "", "failover.lease", "expected text, was missing"),
@@ -111,6 +112,12 @@ def test_what_only_looks_like_a_pair_is_refused(
 ) -> None:
     assert old in PAIR
     assert text in problems(tmp_path, PAIR.replace(old, new))[key]
+
+
+def test_a_dead_mans_switch_can_be_off_or_leave_time_for_a_takeover(tmp_path: Path) -> None:
+    for text in ("0", "4500"):
+        config = load(tmp_path, PAIR.replace("[failover]", f"[failover]\ndead_man_ms = {text}"))
+        assert failover(config).dead_man_ms == int(text)
 
 
 def test_replica_durability_needs_failover(tmp_path: Path) -> None:

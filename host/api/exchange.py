@@ -29,6 +29,7 @@ __all__ = [
     "CancelRejected",
     "Command",
     "ConnectionChanged",
+    "DeadManTerms",
     "ExchangeAdapter",
     "FillsSnapshot",
     "OpenOrdersSnapshot",
@@ -323,6 +324,23 @@ class AmendSupport(StrEnum):
     """Only cancel and place again."""
 
 
+class DeadManTerms(Struct, frozen=True, kw_only=True):
+    """What a venue's dead man's switch covers, and which times it takes.
+
+    Such a switch is a timer at the venue: unless it is armed again in time, the venue cancels the orders that it
+    covers.
+    """
+
+    least_ms: int
+    most_ms: int
+    step_ms: int = 1
+    is_per_symbol: bool = False
+    """Each symbol has a timer of its own; otherwise the account has."""
+    is_tagged: bool = False
+    """Each tag has a timer of its own, which covers the orders whose client ids begin with it. Without tags a
+    timer covers the orders of everybody who trades on the account."""
+
+
 class AdapterContext(Protocol):
     """The host's side of an adapter."""
 
@@ -361,6 +379,8 @@ class ExchangeAdapter(Generic[P]):
 
     params_type: ClassVar[type[Params]] = NoParams
     amend_support: ClassVar[AmendSupport] = AmendSupport.NATIVE
+    dead_man: ClassVar[DeadManTerms | None] = None
+    """The venue's dead man's switch; None where it has none. `arm_dead_man` arms it."""
     params: P
     ctx: AdapterContext
 
@@ -392,6 +412,18 @@ class ExchangeAdapter(Generic[P]):
 
     def resync(self, symbol: str) -> None:
         """Fetch a fresh depth snapshot of `symbol`: the host found a gap."""
+        raise NotImplementedError
+
+    async def arm_dead_man(self, after_ms: int, *, symbol: str = "", tag: str = "") -> None:
+        """Have the venue cancel orders in `after_ms` unless this is called again before; 0 disarms.
+
+        Replaces what was armed before for the same `symbol` (given if `dead_man.is_per_symbol`) and `tag`
+        (given if `dead_man.is_tagged`), by whichever process. Returns once the venue has confirmed it; raises
+        `ExchangeError` where it refused or did not answer. Where the venue acts on a lost connection instead of a
+        timer, arming it again costs nothing and changes nothing.
+
+        Called for adapters with `dead_man` alone.
+        """
         raise NotImplementedError
 
     async def close(self) -> None:

@@ -16,6 +16,8 @@ __all__ = ["Finding", "failover_contradictions"]
 Finding = tuple[KeyPath, str]
 """Where something is wrong, and what."""
 
+DEAD_MAN_TTLS: Final = 3
+"""A takeover has two thirds of a dead man's time, and needs a ttl and what comes after it."""
 MINIMUM_TTL_MS: Final = 100
 """Below it, a pause of the scheduler looks like a dead node."""
 LEASE_KINDS: Final = ("sqlite", "postgresql", "postgresql+psycopg", "etcd")
@@ -36,7 +38,7 @@ def failover_contradictions(tree: Mapping[str, Any]) -> Iterator[Finding]:
             )
         return
     section = _table(tree["failover"])
-    yield from _bad_ttl(section.get("ttl"))
+    yield from _bad_ttl(section.get("ttl", "600ms"), section.get("dead_man_ms"))
     yield from _bad_lease(section)
     yield from _bad_addresses(section)
     yield from _bad_peers(section, node.get("name", "tandem"))
@@ -49,7 +51,7 @@ def failover_contradictions(tree: Mapping[str, Any]) -> Iterator[Finding]:
         yield from _undialled_control(tree)
 
 
-def _bad_ttl(ttl: Any) -> Iterator[Finding]:
+def _bad_ttl(ttl: Any, dead_man_ms: Any) -> Iterator[Finding]:
     if not isinstance(ttl, str):
         return
     try:
@@ -62,6 +64,12 @@ def _bad_ttl(ttl: Any) -> Iterator[Finding]:
             ("failover", "ttl"),
             f'expected at least {MINIMUM_TTL_MS} ms, was "{ttl}": a busy machine pauses a process for longer '
             "than a part of that, and a healthy node would lose its lease",
+        )
+    if isinstance(dead_man_ms, int) and 0 < dead_man_ms < DEAD_MAN_TTLS * ttl_ms:
+        yield (
+            ("failover", "dead_man_ms"),
+            f"expected 0 (off) or at least {DEAD_MAN_TTLS * ttl_ms}, {DEAD_MAN_TTLS} times the ttl, was {dead_man_ms}: "
+            "the venue would cancel what a new leader is about to take over",
         )
 
 

@@ -69,6 +69,8 @@ class FailoverSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """How long a leader may take to finish what is under way before it hands over."""
     takeover_orphans: Literal["cancel"] = "cancel"
     """What a new leader does with live orders of ours that its journal does not know."""
+    dead_man_ms: Annotated[int, Meta(ge=0)] = 10_000
+    """How long a venue with a dead man's switch waits for this node before it cancels its orders; 0 is off."""
     control_address: str | None = None
     """What clients are told to dial while this node leads; None is the first TCP address of `control.listen`."""
     tls: FailoverTlsSection | None = None

@@ -9,7 +9,7 @@ import re
 
 from msgspec import Struct
 
-__all__ = ["ClientId", "ClientIdMaker", "parse_client_id"]
+__all__ = ["ClientId", "ClientIdMaker", "epoch_tag", "parse_client_id"]
 
 MAX_LENGTH = 32
 _PREFIX = re.compile(r"[a-z0-9]{1,6}")
@@ -43,7 +43,7 @@ class ClientIdMaker:
             raise ValueError(
                 f"epoch and instance number must not be negative, was {epoch}, {instance_number}"
             )
-        self._stem = f"{prefix}t{epoch:x}i{instance_number:x}n"
+        self._stem = f"{epoch_tag(prefix, epoch)}{instance_number:x}n"
         if len(self._stem) + _SEQUENCE_DIGITS > MAX_LENGTH:
             raise ValueError(
                 f"epoch {epoch} and instance number {instance_number} leave no room for "
@@ -56,6 +56,11 @@ class ClientIdMaker:
         client_id = f"{self._stem}{self._next:x}"
         self._next += 1
         return client_id
+
+
+def epoch_tag(prefix: str, epoch: int) -> str:
+    """Return what the ids of one epoch begin with, and no id of another."""
+    return f"{prefix}t{epoch:x}i"
 
 
 def parse_client_id(client_id: str, prefix: str) -> ClientId | None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host.core.client_id import ClientId, ClientIdMaker, parse_client_id
+from host.core.client_id import ClientId, ClientIdMaker, epoch_tag, parse_client_id
 
 LEGAL = re.compile(r"[a-z0-9]{1,32}")
 TOO_LONG = f"tdt{10**15:x}i{10**9:x}n{10**9:x}"
@@ -39,6 +39,16 @@ def test_ids_stay_legal_for_a_million_million_orders_or_no_maker_is_made(
 def test_only_the_own_prefix_is_ours(mine: str, others: str) -> None:
     client_id = ClientIdMaker(others, 1, 1).make()
     assert (parse_client_id(client_id, mine) is not None) == (mine == others)
+
+
+@given(
+    prefix=PREFIXES, epoch=st.integers(0, 2**28), other=st.integers(0, 2**28), number=st.integers(0, 2**16)
+)
+def test_a_tag_is_what_the_ids_of_its_epoch_begin_with_and_no_others(
+    prefix: str, epoch: int, other: int, number: int
+) -> None:
+    client_id = ClientIdMaker(prefix, epoch, number).make()
+    assert client_id.startswith(epoch_tag(prefix, other)) == (epoch == other)
 
 
 @given(st.text(alphabet="td0123456789abcdefin", max_size=40))
