@@ -1,7 +1,8 @@
 """Binance's market streams, frame by frame, into events.
 
-A combined stream wraps each payload: `{"stream":"btcusdt@bookTicker","data":{...}}`. Only the letter
-after the `@` is looked at before the typed decoder of that kind of payload runs over the frame, once.
+A combined stream wraps each payload: `{"stream":"btcusdt@bookTicker","data":{...}}`. Quotes come on
+connections of their own, where nothing is looked at before their typed decoder runs; elsewhere only
+the stream's name is, so that each frame is decoded once.
 Spot's bookTicker says neither what it is nor when it happened; USDⓈ-M's says both.
 """
 
@@ -132,6 +133,22 @@ _answer = msgspec.json.Decoder(StreamAnswer).decode
 _any = msgspec.json.Decoder().decode
 
 
+def _quotes(
+    symbols: Mapping[str, str], other: Callable[[memoryview | bytes, int], MarketEvent | None]
+) -> Callable[[memoryview | bytes, int], MarketEvent | None]:
+    """Return a function that decodes quotes. Its names are its own variables: found fastest."""
+    decode, make = _quote, BookTop
+
+    def quote(frame: memoryview | bytes, now_ns: int) -> MarketEvent | None:
+        try:
+            q = decode(frame).data
+            return make(symbols[q.s], q.b, q.B, q.a, q.A, q.T * _MS, now_ns, q.u)
+        except (msgspec.MsgspecError, KeyError, UnicodeDecodeError, RecursionError):
+            return other(frame, now_ns)
+
+    return quote
+
+
 def depth_snapshot(body: bytes, symbol: str, now_ns: int) -> Depth:
     """Return the book that `GET depth` answers; raise `msgspec.MsgspecError` where it is none."""
     book = _snapshot(body)
@@ -160,6 +177,8 @@ class MarketDecoder:
         self._on_doubt: Final = on_doubt
         self.bad: Final = BadFrames(log, source)
         self._last_trade: Final[dict[str, int]] = {}
+        self.quote: Final = _quotes(symbols, self.decode)
+        """Does what `decode` does, fastest for quotes: for connections that carry nothing else."""
 
     def decode(self, frame: memoryview | bytes, now_ns: int) -> MarketEvent | None:
         """Return the event in a frame, or None where there is none for the host."""

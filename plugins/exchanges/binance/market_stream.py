@@ -27,10 +27,11 @@ _MESSAGE_PAUSE_S: Final = 0.25
 
 
 class _Line:
-    """One connection, and the streams that it carries."""
+    """One connection, and the streams that it carries: quotes alone, or anything else."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, is_quotes: bool) -> None:
         self.path = path
+        self.is_quotes = is_quotes
         self.streams: list[str] = []
         self.symbols: list[str] = []
         self.channel: Channel | None = None
@@ -87,11 +88,9 @@ class MarketStream:
             wire = self._table.to_venue(symbol)
             self._symbols[wire] = symbol
             name = wire.lower()
-            await self._follow(
-                self._product.market_path,
-                symbol,
-                [f"{name}@bookTicker", f"{name}@depth@100ms", f"{name}@trade"],
-            )
+            path = self._product.market_path
+            await self._follow(path, "", [f"{name}@bookTicker"], is_quotes=True)
+            await self._follow(path, symbol, [f"{name}@depth@100ms", f"{name}@trade"])
             if self._with_ticker:
                 await self._follow(self._product.ticker_path, "", [f"{name}@ticker"])
         for line in self._lines:
@@ -110,13 +109,14 @@ class MarketStream:
 
     # -- inside ----------------------------------------------------------------------------------
 
-    async def _follow(self, path: str, symbol: str, streams: list[str]) -> None:
+    async def _follow(self, path: str, symbol: str, streams: list[str], *, is_quotes: bool = False) -> None:
         """Put streams on a connection with room; a new one is opened when all symbols have their place."""
         for line in self._lines:
-            if line.path == path and len(line.streams) + len(streams) <= self._most_streams:
+            has_room = len(line.streams) + len(streams) <= self._most_streams
+            if (line.path, line.is_quotes) == (path, is_quotes) and has_room:
                 break
         else:
-            line = _Line(path)
+            line = _Line(path, is_quotes=is_quotes)
             self._lines.append(line)
         line.streams += streams
         if symbol:
@@ -138,7 +138,7 @@ class MarketStream:
         channel = line.channel = Channel(
             f"{self._product.name} market {number}",
             url=url,
-            on_message=self._on_message,
+            on_message=self._on_quote if line.is_quotes else self._on_message,
             on_open=on_open,
             on_up=lambda text: self._on_up(number, text),
             on_down=lambda text: self._on_down(number, text),
@@ -169,6 +169,12 @@ class MarketStream:
                 raise NotConnected(f"{self._product.name}: no answer to SUBSCRIBE {part[0]}, …") from error
             finally:
                 self._waiting.pop(number, None)
+
+    def _on_quote(self, frame: memoryview) -> None:
+        ctx = self._ctx
+        event = self._decoder.quote(frame, ctx.now_ns())
+        if event is not None:
+            ctx.market(event)
 
     def _on_message(self, frame: memoryview) -> None:
         ctx = self._ctx
