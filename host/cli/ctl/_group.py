@@ -17,6 +17,7 @@ SECTIONS: Final = {
     "Plugins": ("plugins", "versions", "reload", "activate", "promote", "rollback", "auto-reload"),
     "Trading by hand": ("place", "amend", "cancel", "limits"),
     "Stopping": ("cancel-all", "panic", "flatten", "release", "drain", "shutdown"),
+    "The pair": ("failover", "switchover", "maintenance"),
     "Log": ("log-level",),
 }  # fmt: skip
 """The verbs, in the order in which the help text shows them."""

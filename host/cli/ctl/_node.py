@@ -12,6 +12,7 @@ from google.protobuf.json_format import MessageToDict
 from host.cli._output import EXIT_FAILED, print_json
 from host.cli.ctl import _completion as complete
 from host.cli.ctl._events import latest_events
+from host.cli.ctl._failover import summary
 from host.cli.ctl._group import ctl
 from host.cli.ctl._session import Session
 from host.cli.ctl._tables import watch_text
@@ -204,6 +205,7 @@ def _described(found: n.NodeStatus) -> str:
         for one in found.accounts
     ]
     rows += [("STOPPED", f"{scope}: {why}") for scope, why in sorted(found.stopped_scopes.items())]
+    rows += summary(found.failover) if found.HasField("failover") else []
     rows += [("primary", found.primary_address)] if found.primary_address else []
     halted = f": {found.halted}" if found.halted else ""
     role, phase = word(n.NodeRole, found.role), word(n.NodePhase, found.phase)

@@ -7,6 +7,7 @@ from google.protobuf.message import Message
 
 from host.cli._output import EXIT_FAILED, Refused
 from host.cli.ctl import _completion as complete
+from host.cli.ctl._failover import promote_node
 from host.cli.ctl._group import ctl
 from host.cli.ctl._instances import LOADING_TIMEOUT_S
 from host.cli.ctl._session import Session
@@ -111,10 +112,26 @@ async def activate(session: Session, plugin: str, digest: str | None) -> None:
     _tell(session, answer, plugin, digest, answer.state, answer.reason, answer.stages)
 
 
-@verb(ctl, "promote", changes=("etag",), example="promote two_sided")
-@_plugin
-async def promote(session: Session, plugin: str) -> None:
-    """End the probation of the version that runs: restarts come back to it."""
+@verb(
+    ctl,
+    "promote",
+    changes=("etag", "reason", "yes"),
+    example="promote two_sided\npromote --force -a 10.0.0.2:7600",
+)
+@click.argument("plugin", required=False, shell_complete=complete.plugins)
+@click.option("--force", is_flag=True, help="Promote the node: this standby leads, whoever does now.")
+async def promote(session: Session, plugin: str | None, force: bool) -> None:
+    """Make the version on probation permanent; with --force instead of a plugin, have a standby lead.
+
+    That is for the day on which its primary is gone or does not let go: the lead is taken whatever the
+    standby lags, and what it had not received by then is lost. Ask the standby itself, with --address.
+    """
+    if force == (plugin is not None):
+        raise click.UsageError("name a plugin, or say --force to have this standby lead; not both")
+    if plugin is None:
+        await promote_node(session)
+        return
+    session.without("reason")
     request = p.PromotePluginRequest(name=full_name(plugin, "plugins"))
     answer = await session.change(session.control.plugins.promote_plugin, request)
     session.say(answer.plugin, f"{plugin}: version {answer.plugin.permanent_digest[:12]} is permanent")

@@ -15,7 +15,7 @@ from rich.text import Text
 from host.cli._output import print_json
 from host.cli.ctl._words import as_json
 
-__all__ = ["Change", "Listing", "print_rows", "table_of", "watch", "watch_text"]
+__all__ = ["Change", "Listing", "print_rows", "table_of", "text_of", "watch", "watch_text"]
 
 WIDTH_WITHOUT_TERMINAL: Final = 200
 """Wide enough that a redirected table is not cut."""
@@ -51,6 +51,14 @@ def print_rows(listing: Listing, messages: Iterable[Any]) -> None:
     if not console.is_terminal:
         console = Console(width=WIDTH_WITHOUT_TERMINAL)
     console.print(table_of(listing, messages))
+
+
+def text_of(listing: Listing, messages: Iterable[Any]) -> str:
+    """Return a table as lines of text."""
+    console = Console(width=WIDTH_WITHOUT_TERMINAL, no_color=True, highlight=False)
+    with console.capture() as capture:
+        console.print(table_of(listing, messages))
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
 def table_of(listing: Listing, messages: Iterable[Any]) -> Table:
