@@ -183,15 +183,21 @@ class Account:
         qty: Decimal,
         fee: Decimal,
         fee_currency: str,
-    ) -> None:
-        """Book one fill: move the money of a spot trade, or the position of a perpetual."""
+    ) -> Decimal:
+        """Book one fill: move the money of a spot trade, or the position of a perpetual.
+
+        Return the profit that it realised, zero on spot.
+        """
+        realised = _ZERO
         if instrument.kind is InstrumentKind.SPOT:
             direction = 1 if side is Side.BUY else -1
             self._add(instrument.base, direction * qty)
             self._add(instrument.quote, -direction * price * qty)
         else:
-            self._add(instrument.settle, self._trade(self._holding(instrument), side, price, qty))
+            realised = self._trade(self._holding(instrument), side, price, qty)
+            self._add(instrument.settle, realised)
         self._add(fee_currency, -fee)
+        return realised
 
     def _trade(self, holding: _Holding, side: Side, price: Decimal, qty: Decimal) -> Decimal:
         """Change a position and return the realised profit."""

@@ -1,6 +1,7 @@
 """What follows from what a market did: money moves, orders end, reports leave, the log is written."""
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 
 from host.api import (
     Instrument,
@@ -15,6 +16,7 @@ from host.api import (
 )
 from venue.client import Client
 from venue.delivery import Delivery
+from venue.execution import ExecType, ExecutionReport, report_of
 from venue.ledger import Ledger, OrderEnded, Traded
 from venue.market import Ended, Execution, Market, MarketOutput, VenueOrder
 
@@ -27,6 +29,10 @@ class Booking:
     def __init__(self, clients: Mapping[str, Client], delivery: Delivery, ledger: Ledger | None) -> None:
         self.published: list[MarketEvent] = []
         """Public market data in order; whoever reads it clears it."""
+        self.executions: list[ExecutionReport] = []
+        """What happened to orders, in order; whoever reads it clears it."""
+        self.is_reporting = False
+        """Whether anybody reads `executions`; off, none are written."""
         self.last_trade_id = 0
         self._clients = clients
         self._delivery = delivery
@@ -62,7 +68,8 @@ class Booking:
         # final one already when the first of its executions is booked.
         for order in touched.values():
             records = self._clients[order.owner].records
-            if records.find_open(order.client_id) is None:
+            record = records.find_open(order.client_id)
+            if record is None or record.order is not order:
                 continue  # it ended in this batch, and was closed then
             self._clients[order.owner].account.lock(market.instrument, order)
             if not order.is_open:
@@ -98,11 +105,24 @@ class Booking:
                 execution.ts_ns,
                 str(order.order_id),
             )
-            client.account.apply_fill(instrument, fill.side, price, qty, fee, currency)
+            realised = client.account.apply_fill(instrument, fill.side, price, qty, fee, currency)
             client.records.add_fill(fill)
+            self._report_fill(client, order, fill, realised)
             if self._ledger is not None:
                 self._ledger.write(Traded(order.owner, fill))
             self._post(order.owner, fill, execution.ts_ns)
+
+    def _report_fill(self, client: Client, order: VenueOrder, fill: OrderFilled, realised: Decimal) -> None:
+        record = client.records.find_by_order_id(order.order_id)
+        assert record is not None, "an order that trades is on record"
+        record.booked += fill.qty
+        record.quote_filled += fill.price * fill.qty
+        record.updated_ns = fill.ts_ns
+        if self.is_reporting:
+            status = OrderStatus.FILLED if record.booked >= order.qty else OrderStatus.PARTIALLY_FILLED
+            self.executions.append(
+                report_of(ExecType.TRADE, record, status, fill.ts_ns, fill=fill, realised=realised)
+            )
 
     def _end(self, instrument: Instrument, ended: Ended) -> None:
         order, reason, now_ns = ended.order, str(ended.reason), ended.ts_ns
@@ -120,9 +140,13 @@ class Booking:
     ) -> None:
         client = self._clients[order.owner]
         client.account.lock(instrument, order)
+        record = client.records.find_open(order.client_id)
         client.records.close(order.client_id, status, now_ns)
         if self._ledger is not None:
             self._ledger.write(OrderEnded(now_ns, order.owner, order.client_id, status, reason, order.filled))
+        if self.is_reporting and record is not None:
+            kind = ExecType.CANCELED if status is OrderStatus.CANCELLED else ExecType.EXPIRED
+            self.executions.append(report_of(kind, record, status, now_ns, reason=reason))
 
     def _post(self, account: str, report: Report, now_ns: int, *, is_answer: bool = False) -> None:
         self._delivery.post(account, report, now_ns, is_answer=is_answer, is_query=False)

@@ -6,7 +6,9 @@ fills the last `FILLS`; older ones are forgotten, as real venues do after some d
 
 from collections import OrderedDict, deque
 from collections.abc import Iterator
+from decimal import Decimal
 from hashlib import blake2b
+from typing import Any
 
 from msgspec import Struct
 
@@ -28,6 +30,12 @@ class OrderRecord(Struct):
     end: OrderStatus | None = None
     """None while open or once filled; otherwise CANCELLED or EXPIRED."""
     updated_ns: int = 0
+    booked: Decimal = Decimal(0)
+    """What of `order.filled` is booked on the account: while a batch is booked, less than all of it."""
+    quote_filled: Decimal = Decimal(0)
+    """The sum of price × quantity over the fills."""
+    terms: Any = None
+    """What the protocol that took the order wants to remember of it."""
 
     @property
     def status(self) -> OrderStatus:
@@ -82,7 +90,10 @@ class Records:
 
     def __init__(self) -> None:
         self._open: dict[str, OrderRecord] = {}
-        self._closed: OrderedDict[str, OrderRecord] = OrderedDict()
+        self._closed: OrderedDict[int, OrderRecord] = OrderedDict()
+        self._by_order_id: dict[int, OrderRecord] = {}
+        # Several closed orders may have had one client id: the last of them is the one that it names.
+        self._last_closed: dict[str, OrderRecord] = {}
         self._fills: deque[OrderFilled] = deque(maxlen=FILLS)
         self._seen = _SeenIds()
 
@@ -94,31 +105,43 @@ class Records:
         """Remember that this id is taken."""
         self._seen.add(client_id)
 
-    def add(self, order: VenueOrder) -> OrderRecord:
+    def add(self, order: VenueOrder, terms: Any = None) -> OrderRecord:
         """Keep a new open order."""
-        record = self._open[order.client_id] = OrderRecord(order, updated_ns=order.created_ns)
+        record = OrderRecord(order, updated_ns=order.created_ns, terms=terms)
+        self._open[order.client_id] = self._by_order_id[order.order_id] = record
         return record
 
     def find(self, client_id: str) -> OrderRecord | None:
         """Return the order, open or closed; None when it is unknown or forgotten."""
-        return self._open.get(client_id) or self._closed.get(client_id)
+        return self._open.get(client_id) or self._last_closed.get(client_id)
 
     def find_open(self, client_id: str) -> OrderRecord | None:
         """Return the order only while it is open."""
         return self._open.get(client_id)
 
+    def find_by_order_id(self, order_id: int) -> OrderRecord | None:
+        """Return the order with the venue's own number, open or closed."""
+        return self._by_order_id.get(order_id)
+
     def open(self) -> Iterator[OrderRecord]:
         """Iterate over the open orders, oldest first; safe against changes while iterating."""
         return iter(list(self._open.values()))
+
+    def all(self) -> list[OrderRecord]:
+        """Return every order that is remembered, by the venue's number."""
+        return sorted(self._by_order_id.values(), key=lambda record: record.order.order_id)
 
     def close(self, client_id: str, end: OrderStatus | None, now_ns: int) -> None:
         """Move an open order to the closed ones; `end` is None where it was filled."""
         record = self._open.pop(client_id)
         record.end = end
         record.updated_ns = now_ns
-        self._closed[client_id] = record
+        self._closed[record.order.order_id] = self._last_closed[client_id] = record
         if len(self._closed) > CLOSED_ORDERS:
-            self._closed.popitem(last=False)
+            _, oldest = self._closed.popitem(last=False)
+            self._by_order_id.pop(oldest.order.order_id, None)
+            if self._last_closed.get(oldest.order.client_id) is oldest:
+                del self._last_closed[oldest.order.client_id]
 
     def add_fill(self, fill: OrderFilled) -> None:
         """Keep one fill."""

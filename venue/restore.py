@@ -80,6 +80,8 @@ def _apply(
         restored.last_prices[fill.symbol] = fill.price
         record = _open(client, fill.client_id)
         record.order.filled += fill.qty
+        record.booked += fill.qty
+        record.quote_filled += fill.price * fill.qty
         if record.order.filled == record.order.qty:
             record.order.is_open = False
             client.records.close(fill.client_id, None, fill.ts_ns)

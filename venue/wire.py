@@ -6,15 +6,17 @@ and back; a damaged or oversized frame is a `WireError`, after which the connect
 
 import struct
 from collections.abc import Iterator
-from typing import Any, Final, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from host.api import BookTop, Command, Depth, Instrument, MarketEvent, Report, TandemError, Ticker, Trade
 
 __all__ = [
     "PROTOCOL",
+    "Arm",
+    "Armed",
     "ClientMessage",
     "FrameReader",
     "Hello",
@@ -81,7 +83,17 @@ class Send(_Frame, frozen=True, tag="send"):
     valid_ns: int
 
 
-ClientMessage = Hello | Subscribe | Resync | Send
+class Arm(_Frame, frozen=True, tag="arm"):
+    """Cancel this account's orders whose client ids begin with `tag` in `after_ms`, unless armed again; 0 disarms.
+
+    Answered by `Armed`, in order. It is the account's: it outlives the connection.
+    """
+
+    after_ms: Annotated[int, Meta(ge=0)]
+    tag: str = ""
+
+
+ClientMessage = Hello | Subscribe | Resync | Send | Arm
 
 
 # -- server to client ----------------------------------------------------------------------------
@@ -107,6 +119,13 @@ class Reported(_Frame, frozen=True, tag="report"):
     report: Report
 
 
+class Armed(_Frame, frozen=True, tag="armed"):
+    """Answers `Arm`, from when on it counts."""
+
+    after_ms: int
+    tag: str = ""
+
+
 class _Top(_Frame, frozen=True, tag="top"):
     event: BookTop
 
@@ -124,7 +143,7 @@ class _Ticker(_Frame, frozen=True, tag="ticker"):
 
 
 _MarketFrame = _Top | _Depth | _Trade | _Ticker
-ServerMessage = Welcome | Refused | Reported | _MarketFrame
+ServerMessage = Welcome | Refused | Reported | Armed | _MarketFrame
 
 _FRAME_OF: dict[type[MarketEvent], type[Any]] = {
     BookTop: _Top,

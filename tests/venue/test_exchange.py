@@ -310,7 +310,7 @@ def test_closed_orders_and_used_ids_are_kept_within_their_bounds() -> None:
     order = records.add(_order("first")).order
     records.close("first", OrderStatus.CANCELLED, 1)
     for number in range(CLOSED_ORDERS):
-        records.add(_order(f"o{number}"))
+        records.add(_order(f"o{number}", 2 + number))
         records.close(f"o{number}", OrderStatus.CANCELLED, 1)
     for number in range(2 * IDS_PER_GENERATION + 1):
         records.use(f"u{number}")
@@ -320,10 +320,10 @@ def test_closed_orders_and_used_ids_are_kept_within_their_bounds() -> None:
     assert records.is_used(f"u{IDS_PER_GENERATION + 1}") and not records.is_used("u0")
 
 
-def _order(client_id: str) -> VenueOrder:
+def _order(client_id: str, order_id: int = 1) -> VenueOrder:
     command = place(client_id, Side.BUY, "100", "1")
     return VenueOrder(
-        1, "a", client_id, "BTC-USDT", Side.BUY, command.type, command.time_in_force, D(100), D(1)
+        order_id, "a", client_id, "BTC-USDT", Side.BUY, command.type, command.time_in_force, D(100), D(1)
     )
 
 

@@ -1,0 +1,1 @@
+"""Real venues' wire protocols in front of the simulated exchange."""

@@ -1,0 +1,11 @@
+"""Every protocol that the venue speaks, by name. A new one is added here and nowhere else."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from venue.protocols.binance.front import BinanceFront
+from venue.protocols.front import Desk, Front
+
+__all__ = ["FRONTS"]
+
+FRONTS: Final[Mapping[str, Callable[[Desk], Front]]] = {BinanceFront.name: BinanceFront}

@@ -1,0 +1,119 @@
+"""Serves the protocols and the admin HTTP: one listening address each, one exchange behind all."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from aiohttp import web
+
+from venue.execution import ExecutionReport
+from venue.house import ServerError
+from venue.opening import OpenVenue
+from venue.protocols.accounts import Accounts
+from venue.protocols.admin import Admin
+from venue.protocols.course import Course
+from venue.protocols.faults import FaultPlan
+from venue.protocols.front import Desk
+from venue.protocols.market_feed import MarketFeed
+from venue.protocols.registry import FRONTS
+from venue.protocols.request_log import RequestLog
+from venue.protocols.settings import Settings
+
+__all__ = ["ProtocolServer"]
+
+_log = logging.getLogger(__name__)
+MAX_BODY_BYTES: Final = 1 << 20
+
+
+class ProtocolServer:
+    """The protocols of one venue. In-process tests use `faults`, `requests` and `urls` directly."""
+
+    def __init__(self, venue: OpenVenue, settings: Settings, *, seed: int = 0) -> None:
+        unknown = sorted(set(settings.listen) - set(FRONTS))
+        if unknown:
+            raise ServerError(f"protocol must be one of {', '.join(FRONTS)}, was {unknown[0]!r}")
+        self.faults: Final = FaultPlan(seed)
+        for fault in settings.fault:
+            self.faults.add(fault)
+        self.accounts: Final = Accounts(venue.running.exchange, settings.account)
+        self.requests: Final = RequestLog(Path(settings.requests) if settings.requests else None)
+        self.addresses: dict[str, str] = {}
+        """`host:port` by protocol, and `admin`, once started: with the real port where 0 was asked."""
+        self._running = venue.running
+        self._settings = settings
+        self._feed = MarketFeed(venue.running.exchange)
+        self.courses: Final[Mapping[str, Course]] = {
+            name: Course(
+                FRONTS[name](
+                    Desk(
+                        name,
+                        venue.running,
+                        self.accounts,
+                        self._feed,
+                        self.faults,
+                        is_recorded=venue.is_recorded,
+                        has_rate_limits=settings.has_rate_limits,
+                    )
+                ),
+                venue.running,
+                self.faults,
+                self.requests,
+            )
+            for name in settings.listen
+        }
+        self._runners: list[web.AppRunner] = []
+
+    async def start(self) -> None:
+        """Listen. Raises `ServerError` for an address that cannot be used."""
+        exchange = self._running.exchange
+        if self.courses:
+            exchange.report_executions()
+            self._running.watch(self)
+        for name, course in self.courses.items():
+            app = web.Application(client_max_size=MAX_BODY_BYTES)
+            app.router.add_route("*", "/{path:.*}", course.handle)
+            await self._listen(name, app, self._settings.listen[name])
+        if self._settings.admin:
+            admin = Admin(self.faults, self.requests, self.courses, self._running, self.accounts)
+            await self._listen("admin", admin.application(), self._settings.admin)
+
+    async def close(self) -> None:
+        """End all connections and stop listening."""
+        for course in self.courses.values():
+            await course.close()
+        for runner in self._runners:
+            await runner.cleanup()
+        self.requests.close()
+
+    def on_output(self, account: str | None, output: Any) -> None:
+        """Pass public market data on to the protocols."""
+        if account is not None:
+            return  # a report for the house protocol
+        self._feed.on_market(output)
+        for course in self.courses.values():
+            course.front.on_market(output)
+
+    def on_execution(self, report: ExecutionReport) -> None:
+        """Pass on what happened to an order, to the protocols that have its account."""
+        account, wallet = Accounts.owner(report.order.owner)
+        if account:
+            for course in self.courses.values():
+                course.front.on_execution(report, account, wallet)
+
+    async def _listen(self, name: str, app: web.Application, address: str) -> None:
+        host, separator, port = address.rpartition(":")
+        if not separator or not port.isdigit():
+            raise ServerError(f"{name}: listen must be host:port, was {address!r}")
+        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.1)
+        await runner.setup()
+        self._runners.append(runner)
+        try:
+            await web.TCPSite(runner, host, int(port), reuse_address=True).start()
+        except OSError as error:
+            raise ServerError(
+                f"{name}: cannot listen on {address}: {error}; choose another address"
+            ) from error
+        found = runner.addresses[0]
+        self.addresses[name] = f"{found[0]}:{found[1]}"
+        _log.info("venue speaks %s on %s", name, self.addresses[name])
