@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+from collections import deque
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -15,6 +16,7 @@ from host.api import (
     CancelOrder,
     Command,
     ConnectionChanged,
+    DeadManTerms,
     ExchangeAdapter,
     ExchangeError,
     Instrument,
@@ -37,6 +39,8 @@ from venue.market import Market
 from venue.recording import Recording, RecordingError
 from venue.replay_market import ReplayMarket
 from venue.wire import (
+    Arm,
+    Armed,
     FrameReader,
     Hello,
     Refused,
@@ -59,6 +63,7 @@ _CHANNELS = ("market", "private", "orders")
 _TRADING = (PlaceOrder, AmendOrder, CancelOrder)
 _USUAL_BALANCES = {"USDT": Decimal(100_000), "BTC": Decimal(2), "ETH": Decimal(40)}
 _OTHER_BALANCE = Decimal(100_000)
+_DEAD_MAN = DeadManTerms(least_ms=100, most_ms=600_000, is_tagged=True)
 
 
 class PaperParams(Params, frozen=True):
@@ -95,6 +100,7 @@ class Paper(SteppedAdapter[PaperParams]):
     The exchange outlives the adapter: another version of this file attaches to the one that runs.
     """
 
+    dead_man = _DEAD_MAN
     _host: HostedExchange
     _exchange: Exchange
 
@@ -143,6 +149,12 @@ class Paper(SteppedAdapter[PaperParams]):
             self._lead()
         self._exchange.submit(self.ctx.account, command, now_ns, deadline_ns)
         self._awaited.sent(command, now_ns)
+
+    async def arm_dead_man(self, after_ms: int, *, symbol: str = "", tag: str = "") -> None:
+        """Arm the venue's switch; in this process nothing can be lost on the way."""
+        self._exchange.arm_dead_man(
+            self.ctx.account, tag, after_ms * 1_000_000, self.ctx.now_ns(), _take_nothing
+        )
 
     def resync(self, symbol: str) -> None:
         """Hand over a whole book with the next step."""
@@ -242,6 +254,10 @@ class Paper(SteppedAdapter[PaperParams]):
         return open_market(instrument, self.params.seed, self.ctx.now_ns(), start_price)
 
 
+def _take_nothing() -> None:
+    pass
+
+
 class PaperRemoteParams(Params, frozen=True):
     """Where the venue server listens, and how long to wait for it."""
 
@@ -258,6 +274,8 @@ class PaperRemoteParams(Params, frozen=True):
 class PaperRemote(ExchangeAdapter[PaperRemoteParams]):
     """Trades one account at a venue server (`tandem venue`) in another process."""
 
+    dead_man = _DEAD_MAN
+
     def __init__(self, params: PaperRemoteParams) -> None:
         super().__init__(params)
         self._awaited = AwaitedAnswers(_ns(params.answer_timeout_ms))
@@ -266,6 +284,7 @@ class PaperRemote(ExchangeAdapter[PaperRemoteParams]):
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._answer_timer: asyncio.TimerHandle | None = None
+        self._arming: deque[asyncio.Future[None]] = deque()
         self._is_closed = False
 
     async def connect(self) -> Sequence[Instrument]:
@@ -301,6 +320,13 @@ class PaperRemote(ExchangeAdapter[PaperRemoteParams]):
         """Ask for a whole book; without a connection there is nothing to do, the next one begins so."""
         if self._is_up:
             self._write(Resync(symbol))
+
+    async def arm_dead_man(self, after_ms: int, *, symbol: str = "", tag: str = "") -> None:
+        """Arm the venue's switch; raise `ExchangeError` where the connection is lost before it says so."""
+        self._write(Arm(after_ms, tag))
+        armed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._arming.append(armed)
+        await armed
 
     async def close(self) -> None:
         """Send what is still buffered and close the connection."""
@@ -349,6 +375,10 @@ class PaperRemote(ExchangeAdapter[PaperRemoteParams]):
         if isinstance(message, Reported):
             self._awaited.received(message.report)
             self.ctx.report(message.report)
+        elif isinstance(message, Armed):
+            armed = self._arming.popleft()  # answers come in order
+            if not armed.done():  # whoever asked may have left
+                armed.set_result(None)
         elif isinstance(message, Refused):
             raise WireError(f"the venue refused the connection: {message.text}")
         elif (event := market_event(message)) is not None:
@@ -359,6 +389,10 @@ class PaperRemote(ExchangeAdapter[PaperRemoteParams]):
             self._writer.transport.abort()
             self._writer = None
         self._report_channels(False, reason)
+        while self._arming:
+            armed = self._arming.popleft()
+            if not armed.done():
+                armed.set_exception(ExchangeError(f"paper_remote: connection lost: {reason}"))
         for unanswered in self._awaited.give_up_all(f"connection lost: {reason}", self.ctx.now_ns()):
             self.ctx.report(unanswered)
 
@@ -387,7 +421,7 @@ class PaperRemote(ExchangeAdapter[PaperRemoteParams]):
                 return message
         raise ConnectionResetError("the venue closed the connection before its welcome")
 
-    def _write(self, message: Send | Subscribe | Resync) -> None:
+    def _write(self, message: Send | Subscribe | Resync | Arm) -> None:
         if self._writer is None or self._writer.transport.is_closing():
             raise ExchangeError(f"paper_remote: not connected to {self.params.url}, nothing was sent")
         self._writer.write(encode(message))

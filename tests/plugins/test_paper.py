@@ -262,6 +262,18 @@ def test_recording_plays_to_its_own_clock(paper: ModuleType) -> None:
     assert 1_700_000_000 < host.time_ns / 1e9 < 1_800_000_000
 
 
+def test_the_switch_of_the_venue_in_this_process_cancels_what_its_tag_covers(paper: ModuleType) -> None:
+    host = Host()
+    adapter = started(paper, host, market="calm")
+    adapter.send(order("tdt5i1n1", Side.BUY, "50000"), FAR_NS)
+    adapter.send(order("tdt6i1n1", Side.BUY, "50000"), FAR_NS)
+    asyncio.run(adapter.arm_dead_man(1_000, tag="tdt5i"))
+    until_ns = host.time_ns + 2_000_000_000
+    while host.time_ns < until_ns:
+        drive(adapter, host, 1)
+    assert [r.client_id for r in answers(host) if isinstance(r, OrderCancelled)] == ["tdt5i1n1"]
+
+
 class LiveHost(Host):
     """The host on a real clock."""
 
@@ -326,6 +338,43 @@ def test_remote_request_without_an_answer_is_reported(paper: ModuleType, tmp_pat
 
     report = asyncio.run(asyncio.wait_for(story(), DEADLINE_S))
     assert isinstance(report, RequestUnanswered) and report.client_id == "x"
+
+
+def test_the_switch_of_a_venue_elsewhere_cancels_what_a_vanished_client_left(
+    paper: ModuleType, tmp_path: Path
+) -> None:
+    listen = f"unix:{tmp_path / 's'}"
+
+    def adapter_of(host: LiveHost) -> Any:
+        adapter = paper.PaperRemote(paper.PaperRemoteParams(url=listen))
+        adapter.ctx = host
+        return adapter
+
+    async def story() -> None:
+        server = await _server(listen, tmp_path / "log")
+        first, second = LiveHost(), LiveHost()
+        vanishing, staying = adapter_of(first), adapter_of(second)
+        await _start(vanishing, "BTC-USDT")
+        await _start(staying, "BTC-USDT")
+        vanishing.send(order("tdt5i1n1", Side.BUY, "50000"), FAR_NS)
+        vanishing.send(order("tdt6i1n1", Side.BUY, "50000"), FAR_NS)
+        await second.wait_for(OrderAccepted)
+        await vanishing.arm_dead_man(60_000, tag="tdt6i")  # far longer than this test
+        await vanishing.arm_dead_man(100, tag="tdt5i")
+        await vanishing.close()
+        cancelled = await second.wait_for(OrderCancelled)
+        assert isinstance(cancelled, OrderCancelled) and cancelled.client_id == "tdt5i1n1"
+        assert cancelled.reason == "dead man's switch"
+        await staying.arm_dead_man(0, tag="tdt6i")
+
+        await _stop(server)
+        with pytest.raises(ExchangeError):
+            await staying.arm_dead_man(1_000)
+        await staying.close()
+        tasks = [*first.tasks, *second.tasks]
+        await asyncio.gather(*(task for task in tasks if task.cancel()), return_exceptions=True)
+
+    asyncio.run(asyncio.wait_for(story(), DEADLINE_S))
 
 
 def test_missing_venue_is_an_error_that_says_how_to_start_one(paper: ModuleType, tmp_path: Path) -> None:
