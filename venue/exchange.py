@@ -8,6 +8,7 @@ and equal calls give equal results.
 import heapq
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from typing import Any
 
 from msgspec import Struct
 
@@ -26,6 +27,7 @@ from host.api import (
     OrderAmended,
     OrderNotFound,
     OrderRejected,
+    OrderStatus,
     OrderType,
     PlaceOrder,
     QueryFills,
@@ -41,9 +43,10 @@ from venue.booking import Booking
 from venue.client import Client
 from venue.dead_man import REASON, DeadManSwitches
 from venue.delivery import NO_FAULTS, Delivery, Faults, Latency
+from venue.execution import HOUSE_RULES, Answer, EntryRules, ExecType, ExecutionReport, report_of
 from venue.ledger import AccountOpened, Ledger, RequestSeen
 from venue.market import Ended, Market, MarketOutput, VenueOrder
-from venue.records import OrderRecord
+from venue.records import OrderRecord, Records
 from venue.restore import restore
 from venue.validation import Refusal
 
@@ -60,6 +63,9 @@ class _Request(Struct, frozen=True):
     command: Command
     sent_ns: int
     deadline_ns: int
+    rules: EntryRules = HOUSE_RULES
+    terms: Any = None
+    on_answer: Callable[[Answer], None] | None = None
 
 
 class Exchange:
@@ -136,7 +142,7 @@ class Exchange:
         self._note_market_due()
 
     @property
-    def instruments(self) -> Sequence[Instrument]:
+    def instruments(self) -> tuple[Instrument, ...]:
         """Return every listed instrument."""
         return tuple(self._instruments.values())
 
@@ -158,16 +164,30 @@ class Exchange:
 
     # -- the wire --------------------------------------------------------------------------------
 
-    def submit(self, account: str, command: Command, sent_ns: int, deadline_ns: int) -> None:
+    def submit(
+        self,
+        account: str,
+        command: Command,
+        sent_ns: int,
+        deadline_ns: int,
+        *,
+        rules: EntryRules = HOUSE_RULES,
+        terms: Any = None,
+        on_answer: Callable[[Answer], None] | None = None,
+    ) -> None:
         """Send a command at `sent_ns`; it arrives after the latency, in order per account.
 
         An order, amend or cancel that arrives after `deadline_ns` is refused as
         `EXPIRED_REQUEST`. Raises KeyError for an account that was never opened.
+
+        A protocol says by which `rules` the order comes in, what it wants to remember of it
+        (`terms`), and takes the answer by `on_answer`, called at the moment of the decision: it
+        must not call the exchange back.
         """
         if account not in self._clients:
             raise KeyError(f"account {account!r} is not open at this venue, open it first")
         arrival_ns = self.delivery.arrival_ns(account, max(sent_ns, self._now_ns))
-        request = _Request(account, command, sent_ns, deadline_ns)
+        request = _Request(account, command, sent_ns, deadline_ns, rules, terms, on_answer)
         self._at(arrival_ns, request)
 
     def arm_dead_man(
@@ -209,6 +229,36 @@ class Exchange:
     def connect(self, account: str) -> None:
         """Deliver reports again; what was lost meanwhile can be queried."""
         self._clients[account].is_connected = True
+
+    def report_executions(self) -> None:
+        """Write execution reports from now on, for `take_executions`."""
+        self._booking.is_reporting = True
+
+    def take_executions(self) -> list[ExecutionReport]:
+        """Return what happened to orders since the last call, in order."""
+        taken = self._booking.executions
+        if taken:
+            self._booking.executions = []
+        return taken
+
+    def find_order(
+        self, account: str, *, client_id: str = "", order_id: int | None = None
+    ) -> OrderRecord | None:
+        """Return an order by the venue's number or, without one, by client id; None if unknown."""
+        records = self._clients[account].records
+        return records.find(client_id) if order_id is None else records.find_by_order_id(order_id)
+
+    def records(self, account: str) -> Records:
+        """Return the orders and fills of an account, to read."""
+        return self._clients[account].records
+
+    def instrument(self, symbol: str) -> Instrument:
+        """Return a listed instrument; raise KeyError for one that is not."""
+        return self._instruments[symbol]
+
+    def best(self, symbol: str) -> tuple[Decimal | None, Decimal | None]:
+        """Return the best bid and ask of `symbol`; raise KeyError where it has no market."""
+        return self._markets[symbol].best()
 
     def snapshot(self, symbol: str) -> Depth:
         """Return the whole book of `symbol` now; its `seq` continues into the public changes."""
@@ -269,20 +319,29 @@ class Exchange:
     def _handle(self, request: _Request, now_ns: int) -> None:
         client = self._clients[request.account]
         command = request.command
+        already = len(self._booking.executions)
+        refusal: Refusal | None = None
+        record: OrderRecord | None = None
         if isinstance(command, PlaceOrder):
-            self._place(client, request, command, now_ns)
+            refusal, record = self._place(client, request, command, now_ns)
         elif isinstance(command, AmendOrder):
-            self._amend(client, request, command, now_ns)
+            refusal, record = self._amend(client, request, command, now_ns)
         elif isinstance(command, CancelOrder):
-            self._cancel(client, request, command, now_ns)
+            refusal, record = self._cancel(client, request, command, now_ns)
         else:
             self._log(request, "accepted", now_ns)
             answer = _answer(client, command, now_ns)
             self.delivery.post(request.account, answer, now_ns, is_answer=True, is_query=True)
+        if request.on_answer is not None:
+            order = None if record is None else record.order
+            executions = tuple(e for e in self._booking.executions[already:] if e.order is order)
+            request.on_answer(Answer(now_ns, refusal, record, executions))
 
-    def _place(self, client: Client, request: _Request, place: PlaceOrder, now_ns: int) -> None:
+    def _place(
+        self, client: Client, request: _Request, place: PlaceOrder, now_ns: int
+    ) -> tuple[Refusal | None, OrderRecord | None]:
         refusal = self._refuse(request, place, now_ns)
-        if refusal is None and client.records.is_used(place.client_id):
+        if refusal is None and _is_duplicate(client, place.client_id, request.rules):
             refusal = RejectReason.DUPLICATE_ID, f"client id {place.client_id} was used before"
         if not client.records.is_used(place.client_id):
             client.records.use(place.client_id)
@@ -291,24 +350,28 @@ class Exchange:
             refusal = refuse_place(client, self._markets[place.symbol], place)
         if refusal is not None:
             self._reject_place(request, place, refusal, now_ns)
-            return
+            return refusal, None
         market = self._markets[place.symbol]
         self._order_id += 1
         order = new_order(client, market, place, self._order_id, now_ns)
         outputs = market.submit(order, now_ns)
         refused = _refused_on_entry(order, outputs)
-        if refused is not None:
-            text = f"{place.symbol}: the book does not allow it now"
-            self._reject_place(request, place, (refused.reason, text), now_ns)
+        if refused is not None and refused.reason in request.rules.refused:
+            refusal = refused.reason, f"{place.symbol}: the book does not allow it now"
+            self._reject_place(request, place, refusal, now_ns)
             outputs.remove(refused)
             self._booking.absorb(market, outputs, now_ns)
-            return
+            return refusal, None
         self._log(request, "accepted", now_ns, order_id=order.order_id)
-        client.records.add(order)
+        record = client.records.add(order, request.terms)
         self._answer(request, OrderAccepted(place.client_id, str(order.order_id), now_ns), now_ns)
+        self._report(ExecType.NEW, record, OrderStatus.OPEN, now_ns)
         self._booking.absorb(market, outputs, now_ns, order)
+        return None, record
 
-    def _amend(self, client: Client, request: _Request, amend: AmendOrder, now_ns: int) -> None:
+    def _amend(
+        self, client: Client, request: _Request, amend: AmendOrder, now_ns: int
+    ) -> tuple[Refusal | None, OrderRecord | None]:
         refusal = self._refuse(request, amend, now_ns)
         record = _find_open(client, amend)
         if refusal is None and record is None:
@@ -320,26 +383,36 @@ class Exchange:
             reason, text = refusal or _unknown(amend)
             self._log(request, reason, now_ns, text)
             self._answer(request, AmendRejected(amend.client_id, reason, text, now_ns), now_ns)
-            return
+            return (reason, text), record
         market = self._markets[amend.symbol]
         outputs = market.amend(record.order, amend.price, amend.qty, now_ns)
         record.updated_ns = now_ns
         self._log(request, "accepted", now_ns)
         if not any(isinstance(out, Ended) and out.reason is RejectReason.WOULD_TAKE for out in outputs):
             self._answer(request, OrderAmended(amend.client_id, amend.price, amend.qty, now_ns), now_ns)
+            status = OrderStatus.PARTIALLY_FILLED if record.booked else OrderStatus.OPEN
+            self._report(ExecType.REPLACED, record, status, now_ns)
         self._booking.absorb(market, outputs, now_ns, record.order)
+        return None, record
 
-    def _cancel(self, client: Client, request: _Request, cancel: CancelOrder, now_ns: int) -> None:
+    def _cancel(
+        self, client: Client, request: _Request, cancel: CancelOrder, now_ns: int
+    ) -> tuple[Refusal | None, OrderRecord | None]:
         refusal = self._refuse(request, cancel, now_ns)
         record = _find_open(client, cancel)
         if refusal is not None or record is None:
             reason, text = refusal or _unknown(cancel)
             self._log(request, reason, now_ns, text)
             self._answer(request, CancelRejected(cancel.client_id, reason, text, now_ns), now_ns)
-            return
+            return (reason, text), record
         self._log(request, "accepted", now_ns)
         market = self._markets[cancel.symbol]
         self._booking.take_out(client, market, record.order, "", now_ns, is_answer=True)
+        return None, record
+
+    def _report(self, kind: ExecType, record: OrderRecord, status: OrderStatus, now_ns: int) -> None:
+        if self._booking.is_reporting:
+            self._booking.executions.append(report_of(kind, record, status, now_ns))
 
     def _refuse(
         self, request: _Request, command: PlaceOrder | AmendOrder | CancelOrder, now_ns: int
@@ -404,6 +477,12 @@ def _answer(client: Client, query: Command, now_ns: int) -> Report:
 def _find_open(client: Client, command: AmendOrder | CancelOrder) -> OrderRecord | None:
     record = client.records.find_open(command.client_id)
     return record if record is not None and record.order.symbol == command.symbol else None
+
+
+def _is_duplicate(client: Client, client_id: str, rules: EntryRules) -> bool:
+    if rules.is_id_unique_ever:
+        return client.records.is_used(client_id)
+    return client.records.find_open(client_id) is not None
 
 
 def _unknown(command: AmendOrder | CancelOrder) -> Refusal:
