@@ -164,6 +164,7 @@ async def measure(folder: Path, rounds: int) -> Measured:
     reloading = Reloading(config, engine, load_catalog(config, engine), None)
     assembly = Assembly(config, RunOptions(), engine, lambda: reloading.catalog)
     await assembly.connect()
+    await assembly.take_up()
     driver = LiveDriver(engine, clock, engine.stepped)
     await driver.run(lambda: engine.reconciler.is_ready("paper"))
     assembly.start_instances()

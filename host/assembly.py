@@ -1,17 +1,20 @@
 """Makes what the configuration names: accounts with their adapters, instances with their models."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from host.api import ExchangeError, SteppedAdapter, TandemError
+from msgspec import Struct
+
+from host.api import ExchangeError, Instrument, SteppedAdapter, TandemError
 from host.config import AccountSection, InstanceSection, NodeConfig, RunOptions
 from host.config.secret_files import SECRETS_FOLDER, SecretFiles, resolve_secrets
 from host.core.state import TradingState
-from host.loader import Catalog, make
+from host.loader import Catalog, Offer, make
 from host.runtime.engine import Engine
 from host.runtime.instance import Instance
-from host.runtime.instance_maker import InstanceMaker
+from host.runtime.instance_maker import InstanceMaker, PreparedInstance
 from host.runtime.reload import AdapterUse, ModelUse, StrategyUse
+from host.runtime.shadowing import Shadowing, as_the_primary_runs_it
 
 __all__ = ["Assembly", "NodeNotStarted"]
 
@@ -20,11 +23,24 @@ class NodeNotStarted(TandemError):  # noqa: N818 - the fact, in the words operat
     """The node has nothing to run, and says why."""
 
 
+class _Connected(Struct, frozen=True):
+    """An account that is connected and not traded on yet."""
+
+    section: AccountSection
+    offer: Offer
+    params: dict[str, object]
+    instruments: Sequence[Instrument]
+
+
 class Assembly:
     """Puts accounts and instances into an engine, from the offers of the catalog in use.
 
+    A node that leads does `connect`, `take_up` and, once every account agrees with its venue,
+    `start_instances`. A standby does the first alone, and `shadow` beside it; the others follow when it
+    takes over.
+
     `catalog()` is asked each time: a reload changes it. `skipped` says which instances could not be
-    made, and why; `uses`, `model_uses` and
+    made, and why, `skipped_accounts` which accounts could not be connected; `uses`, `model_uses` and
     `adapter_uses` which offers the others run.
     """
 
@@ -32,6 +48,7 @@ class Assembly:
         self, config: NodeConfig, options: RunOptions, engine: Engine, catalog: Callable[[], Catalog]
     ) -> None:
         self.skipped: dict[str, str] = {}
+        self.skipped_accounts: dict[str, str] = {}
         self.uses: dict[str, StrategyUse] = {}
         self.model_uses: dict[str, tuple[ModelUse, ...]] = {}
         self.adapter_uses: dict[str, AdapterUse] = {}
@@ -40,23 +57,31 @@ class Assembly:
         self.maker = InstanceMaker(engine, catalog)
         self._engine = engine
         self._catalog = catalog
+        self._connected: dict[str, _Connected] = {}
+        self.shadows: Shadowing | None = None
+        """The muted copies of a standby."""
 
     # -- accounts --------------------------------------------------------------------------------
 
+    def configure(self, config: NodeConfig) -> None:
+        """Go on by a configuration of which more is known now: what the journal adds to it."""
+        self._config = config
+
     async def connect(self) -> None:
-        """Connect every account that an instance uses; instances of one that fails are skipped."""
+        """Connect every account that an instance uses; instances of one that fails are skipped.
+
+        Raises `NodeNotStarted` where none could be connected.
+        """
         engine = self._engine
         for section in self._config.account:
-            wanted = {s for i in self._config.instance if i.account == section.name for s in i.symbols}
-            # What we still hold or have resting there counts too, used by an instance or not.
-            wanted |= {o.symbol for o in engine.state.orders.values() if o.account == section.name}
-            wanted |= _held(engine.state, section.name)
-            if not wanted:
+            wanted = self._wanted(section.name)
+            if not wanted or section.name in engine.feeds:
                 continue
             try:
                 await self._connect_account(section, wanted)
             except TandemError as error:
                 engine.alert("account_failed", f"account {section.name}: {error}")
+                self.skipped_accounts[section.name] = str(error)
                 for instance in self._config.instance:
                     if instance.account == section.name:
                         self.skipped[instance.name] = f"account {section.name}: {error}"
@@ -64,25 +89,60 @@ class Assembly:
             reasons = "; ".join(sorted(set(self.skipped.values()))) or "no account is used by an instance"
             raise NodeNotStarted(f"node {self._config.node.name} has no account to trade on: {reasons}")
 
+    def shadow(self) -> Shadowing:
+        """Run what the primary runs, muted, on the accounts that are connected."""
+        self.shadows = Shadowing(self._engine, self.maker, lambda: self._config.instance)
+        return self.shadows
+
+    async def take_up(self) -> None:
+        """Begin to trade on what is connected: say in the journal what it is, and ask the venues for the truth."""
+        engine = self._engine
+        for name, connected in self._connected.items():
+            feed = engine.feeds[name]
+            wanted = self._wanted(name)
+            listed = {instrument.symbol for instrument in connected.instruments}
+            engine.set_instruments(name, connected.instruments, wanted)
+            missing = sorted((wanted & listed) - feed.symbols.keys())
+            if missing:  # the primary began to trade them while this node stood by
+                feed.follow(missing)
+                await feed.adapter.subscribe(missing)
+            version = connected.offer.version
+            engine.roster.plugin_loaded(
+                version.name, version.root.name, version.digest, (connected.offer.name,)
+            )
+            self.adapter_uses[name] = AdapterUse(connected.offer, connected.params)
+            engine.take_up(name)
+
     async def _connect_account(self, section: AccountSection, wanted: set[str]) -> None:
         engine = self._engine
         offer = self._catalog().exchange(section.exchange)
         params = self._adapter_params(section, offer.cls)
+        if self._config.failover is not None and issubclass(offer.cls, SteppedAdapter):
+            raise ExchangeError(
+                f"exchange {section.exchange} lives inside one process, and the nodes of a cell trade one "
+                'account together; use exchange = "paper_remote" with the url of a `tandem venue`'
+            )
         adapter = make(offer, params, instance=f"account {section.name}")
         feed = engine.add_account(section.name, adapter, str(self._config.node.data_dir))
         try:
             instruments = await adapter.connect()
-            listed = {instrument.symbol for instrument in instruments}
-            engine.set_instruments(section.name, instruments, wanted)
-            feed.follow(sorted(wanted & listed))
-            await adapter.subscribe(sorted(wanted & listed))
+            symbols = sorted(wanted & {instrument.symbol for instrument in instruments})
+            feed.listed = {instrument.symbol: instrument for instrument in instruments}
+            self._connected[section.name] = _Connected(section, offer, params, instruments)
+            feed.follow(symbols)
+            await adapter.subscribe(symbols)
         except ExchangeError:
+            self._connected.pop(section.name, None)
             engine.remove_account(section.name)
             raise
-        version_ = offer.version
-        engine.roster.plugin_loaded(version_.name, version_.root.name, version_.digest, (offer.name,))
-        self.adapter_uses[section.name] = AdapterUse(offer, params)
-        engine.start_reconciling(section.name)
+
+    def _wanted(self, account: str) -> set[str]:
+        """Return the symbols to follow on an account."""
+        state = self._engine.state
+        wanted = {s for i in self._config.instance if i.account == account for s in i.symbols}
+        # What we still hold or have resting there counts too, used by an instance or not.
+        wanted |= {o.symbol for o in state.orders.values() if o.account == account}
+        return wanted | _held(state, account)
 
     def _adapter_params(self, section: AccountSection, cls: type[Any]) -> dict[str, object]:
         secrets = SecretFiles(self._config.node.data_dir / SECRETS_FOLDER)
@@ -105,15 +165,19 @@ class Assembly:
 
     # -- instances -------------------------------------------------------------------------------
 
-    def start_instances(self) -> None:
-        """Start every instance that can be; a bad one is skipped, said so, and the others run."""
+    def start_instances(self, *, takes_over: bool = False) -> None:
+        """Start every instance that can be; a bad one is skipped, said so, and the others run.
+
+        A node that `takes_over` goes on with the parameters that its predecessor had, and with its own copies.
+        """
         engine = self._engine
         added: list[tuple[Instance, InstanceSection]] = []
         for section in self._config.instance:
             if section.name in self.skipped:
                 continue
             try:
-                added.append((self.add_instance(section), section))
+                instance = self._take_over(section) if takes_over else self.add_instance(section)
+                added.append((instance, section))
             except TandemError as error:
                 self.skipped[section.name] = str(error)
                 engine.alert("instance_skipped", f"instance {section.name}: {error}", section.name)
@@ -124,7 +188,7 @@ class Assembly:
             reasons = "; ".join(f"{name}: {why}" for name, why in self.skipped.items())
             raise NodeNotStarted(f"node {self._config.node.name}: no instance could be started: {reasons}")
         for instance, section in added:
-            self.start_instance(instance, section)
+            self.maker.start(instance, section, takes_over=takes_over)
 
     def start_skipped(self, plugin: str) -> None:
         """Start the instances that were skipped and name an offer of `plugin`, which is good now."""
@@ -147,9 +211,17 @@ class Assembly:
 
     def add_instance(self, section: InstanceSection) -> Instance:
         """Make an instance with its models; it is not started. Raises `TandemError`."""
-        prepared = self.maker.prepare(section)
-        self.uses[section.name] = prepared.use
-        self.model_uses[section.name] = prepared.model_uses
+        return self._install(self.maker.prepare(section))
+
+    def _take_over(self, section: InstanceSection) -> Instance:
+        warm = None if self.shadows is None else self.shadows.take(section.name)
+        if warm is None:
+            warm = self.maker.prepare(as_the_primary_runs_it(section, self._engine))
+        return self._install(warm)
+
+    def _install(self, prepared: PreparedInstance) -> Instance:
+        name = prepared.section.name
+        self.uses[name], self.model_uses[name] = prepared.use, prepared.model_uses
         return self.maker.install(prepared)
 
 

@@ -69,17 +69,22 @@ class Control:
         services = {
             "tandem.v1.NodeService": NodeService(subject),
             "tandem.v1.PluginService": PluginService(subject),
-            "tandem.v1.TradingService": TradingService(subject.engine),
+            "tandem.v1.TradingService": TradingService(subject),
         }
         self._server = ControlServer(services, front, self._callers, folder)
         await self._server.start(listeners, tls, self._on_refused)
-        subject.engine.upkeep.duties.append(self._on_time)
+        self.look_after()
 
-    async def running(self) -> None:
-        """Say that the node trades from here on."""
+    def look_after(self) -> None:
+        """Do what is due with the housekeeping of the engine that the subject has now."""
+        if self._server is not None:
+            self._subject.engine.upkeep.duties.append(self._on_time)
+
+    async def running(self, *, is_primary: bool = True) -> None:
+        """Say that the node trades from here on, or else that it stands by and answers."""
         self._subject.phase = Phase.RUNNING
         if self._server is not None:
-            await self._server.set_primary(is_primary=True)
+            await self._server.set_primary(is_primary=is_primary)
 
     async def stopping(self) -> None:
         """Say that the node does not trade any more."""
@@ -103,8 +108,8 @@ class Control:
     def _anchor(self, anchor: Anchor) -> None:
         """Journal what the audit log's newest record is: a log that is cut short later does not agree."""
         engine = self._subject.engine
-        if engine.halted:
-            return  # nothing is written any more; the log's own chain goes on
+        if not self._subject.may_record:
+            return  # nothing is written any more, or yet; the log's own chain goes on
         now_ns = engine.clock.now_ns()
         engine.begin_turn(now_ns)
         try:

@@ -17,25 +17,25 @@ from typing import Final
 
 import uvloop
 
-from host.assembly import Assembly, NodeNotStarted
+from host.assembly import NodeNotStarted
 from host.config import ConfigSource, NodeConfig, RunOptions
 from host.control.subject import Subject
 from host.control.tail import JournalTail
 from host.controlling import Control
 from host.journal import Journal, JournalError
-from host.loader import Catalog
-from host.reloading import Reloading, load_catalog
+from host.member import Member, NodeMustRestart
 from host.runtime.clock import LiveClock, VirtualClock
 from host.runtime.driver import LiveDriver, ReplayDriver
-from host.runtime.engine import Engine, EngineSettings
-from host.runtime.instance_control import InstanceControl, with_api_instances
+from host.runtime.engine import Engine
+from host.runtime.instance_control import InstanceControl
 from host.runtime.recovery import recover
 from host.runtime.report import RunReport, make_report
 from host.store import StoreWriter
 from host.terminal import TerminalView
+from host.trading import Trading, Waiting, make_engine, start_store, stop_store, stop_trading
 from host.view import ViewMaker
 
-__all__ = ["NodeNotStarted", "run"]
+__all__ = ["NodeMustRestart", "NodeNotStarted", "run"]
 
 _log = logging.getLogger("tandem.node")
 
@@ -45,7 +45,6 @@ deleted does not bring back client order ids that the venue has already seen."""
 SIMULATION_START_NS: Final = 1_704_067_200_000_000_000
 """2024-01-01. When a synthetic market in simulated time begins, so that runs can be compared."""
 VIEW_EVERY_S: Final = 0.25
-SAY_WAITING_EVERY_S: Final = 5.0
 
 
 def run(config: NodeConfig, options: RunOptions, source: ConfigSource | None = None) -> RunReport:
@@ -55,6 +54,8 @@ def run(config: NodeConfig, options: RunOptions, source: ConfigSource | None = N
     `TandemError` for whatever keeps the node from starting. Edits of `source` are followed while it runs.
     """
     with _logging(config, options), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        if config.failover is not None and not options.is_simulated:
+            return runner.run(Member(config, config.failover, options, source).run())
         return runner.run(_Node(config, options, source).run())
 
 
@@ -78,52 +79,34 @@ class _Node:
         )
         engine: Engine | None = None
         try:
-            engine = self._make_engine(journal, clock)
+            engine = self._start_engine(journal, clock)
             # What is here by now lives until the end: the collector need not look at it again. Plugins
             # are loaded after this, because a retired version must be collectable.
             gc.collect()
             gc.freeze()
-            catalog = load_catalog(config, engine)
-            store = self._start_store()
+            view = ViewMaker(engine, _mode(options), None)
+            engine.on_alert = view.note_alert
+            trading = Trading(config, options, self._source, engine)
+            store = start_store(config)
+            view.store = store
             try:
-                return await self._run_engine(engine, catalog, clock, store)
+                return await self._run_trading(trading, clock, view, store)
             finally:
-                for feed in engine.feeds.values():
-                    await feed.close()
-                if store is not None and not store.stop(config.node.stop_timeout_ms / 1e3):
-                    behind = store.lag(journal.last_lsn)
-                    why = store.error or "it did not finish in time"
-                    _log.warning(
-                        "the store is %d entries behind, it goes on at the next start: %s", behind, why
-                    )
+                await trading.close()
+                await stop_store(store, journal, config.node.stop_timeout_ms)
         finally:
             gc.unfreeze()
             _close(journal, has_halted=engine is not None and bool(engine.halted))
 
     # -- starting --------------------------------------------------------------------------------
 
-    def _make_engine(self, journal: Journal, clock: LiveClock | VirtualClock) -> Engine:
+    def _start_engine(self, journal: Journal, clock: LiveClock | VirtualClock) -> Engine:
         node = self._config.node
         if journal.repaired is not None:
             _log.warning("the journal's torn tail was cut off: %s", journal.repaired)
         recovered = recover(journal, lambda count: _log.info("read %d journal entries", count))
         state = recovered.state
-        settings = EngineSettings(
-            order_window_ns=node.order_window_ms * 1_000_000,
-            state_save_ns=node.state_save_ms * 1_000_000,
-            equity_every_ns=node.equity_every_ms * 1_000_000,
-            snapshot_every=node.snapshot_every_entries,
-            digest_every=node.digest_every_entries,
-            snapshot_in_thread=not self._options.is_simulated,
-        )
-        engine = Engine(
-            clock=clock,
-            journal=journal,
-            state=state,
-            risk_config=self._config.risk.limits,
-            settings=settings,
-            fills=recovered.fills,
-        )
+        engine = make_engine(self._config, self._options, clock, journal, state, recovered.fills)
         engine.upkeep.after_recovery(recovered.entries_read)
         epoch = state.epoch + 1 if state.epoch else max(clock.now_ns() // 1_000_000_000 - EPOCH_ZERO_S, 1)
         engine.start_epoch(node.name, journal.cell, epoch, version("tandem"))
@@ -132,38 +115,19 @@ class _Node:
             journal.on_durable(lambda _lsn: engine.release_durable(), call_soon=loop.call_soon_threadsafe)
         return engine
 
-    def _start_store(self) -> StoreWriter | None:
-        url = self._config.store_url
-        if not url:
-            return None
-        store = StoreWriter(self._config.journal_dir, url)
-        store.start()
-        return store
-
-    async def _run_engine(
-        self, engine: Engine, catalog: Catalog, clock: LiveClock | VirtualClock, store: StoreWriter | None
+    async def _run_trading(
+        self, trading: Trading, clock: LiveClock | VirtualClock, view: ViewMaker, store: StoreWriter | None
     ) -> RunReport:
-        options = self._options
-        view = ViewMaker(engine, _mode(options), store)
-        engine.on_alert = view.note_alert
-        for problem in catalog.problems:
-            engine.alert("plugin_refused", str(problem))
-        for note in catalog.notes:
-            engine.alert("plugin_shadowed", note)
-        reloading = Reloading(self._config, engine, catalog, self._source)
-        config = with_api_instances(self._config, engine)
-        assembly = Assembly(config, options, engine, lambda: reloading.catalog)
-        control = Control(self._config, options, self._subject(engine, reloading, assembly, store))
+        control = Control(self._config, self._options, self._subject(trading, store))
         try:
             # First of all: an address that is taken is no reason to have connected to a venue.
             await control.start()
-            return await self._trade(engine, clock, view, reloading, assembly, control)
+            return await self._trade(trading, clock, view, control)
         finally:
             await control.close()
 
-    def _subject(
-        self, engine: Engine, reloading: Reloading, assembly: Assembly, store: StoreWriter | None
-    ) -> Subject:
+    def _subject(self, trading: Trading, store: StoreWriter | None) -> Subject:
+        engine, reloading, assembly = trading.engine, trading.reloading, trading.assembly
         journal = engine.journal
 
         def config() -> NodeConfig:
@@ -184,34 +148,25 @@ class _Node:
         )
 
     async def _trade(
-        self,
-        engine: Engine,
-        clock: LiveClock | VirtualClock,
-        view: ViewMaker,
-        reloading: Reloading,
-        assembly: Assembly,
-        control: Control,
+        self, trading: Trading, clock: LiveClock | VirtualClock, view: ViewMaker, control: Control
     ) -> RunReport:
-        options = self._options
+        options, engine, assembly = self._options, trading.engine, trading.assembly
         started_s, started_ns = time.monotonic(), clock.now_ns()
         await assembly.connect()
+        await assembly.take_up()
         driver = self._make_driver(engine, clock)
         self._listen_for_signals()
         with TerminalView() if options.ui else nullcontext() as screen:
             showing = asyncio.ensure_future(_show(screen, view)) if screen is not None else None
             try:
-                await driver.run(lambda: self._is_ready(engine))
+                waiting = Waiting(engine)
+                await driver.run(lambda: waiting.is_over() or bool(self._why_stop(engine)))
                 if not self._why_stop(engine):
                     try:
-                        assembly.start_instances()
-                    except JournalError as error:
-                        engine.abort_turn(error)
+                        trading.start_instances(is_simulated=options.is_simulated)
                     except NodeNotStarted as error:
                         await self._stop(engine, driver, clock, str(error))
                         raise
-                reloading.bind(assembly)
-                if not options.is_simulated:
-                    reloading.start(assembly)
                 await control.running()
                 # From here, not from the process's start: how long that takes is the machine's affair.
                 until_ns = (
@@ -221,10 +176,9 @@ class _Node:
                 why = self._why_stop(engine) or why
                 await control.stopping()
                 if not engine.halted:
-                    reloading.stop(why)
+                    trading.reloading.stop(why)
                 await self._stop(engine, driver, clock, why)
             finally:
-                await reloading.close()
                 if showing is not None:
                     showing.cancel()
         return make_report(
@@ -233,25 +187,13 @@ class _Node:
             ran_s=(clock.now_ns() - started_ns) / 1e9,
             wall_s=time.monotonic() - started_s,
             skipped=assembly.skipped,
-            reloads=reloading.reloads,
+            reloads=trading.reloading.reloads,
         )
 
     def _make_driver(self, engine: Engine, clock: LiveClock | VirtualClock) -> LiveDriver | ReplayDriver:
         if isinstance(clock, VirtualClock):
             return ReplayDriver(engine, clock, engine.stepped, self._options.speed)
         return LiveDriver(engine, clock, engine.stepped)
-
-    def _is_ready(self, engine: Engine) -> bool:
-        """Return whether every account agrees with its venue, or there is no point in waiting."""
-        waiting = {
-            a: engine.reconciler.waiting_for(a) for a in engine.feeds if not engine.reconciler.is_ready(a)
-        }
-        if waiting and time.monotonic() - self._said_waiting_s > SAY_WAITING_EVERY_S:
-            if self._said_waiting_s:
-                for account, what in waiting.items():
-                    _log.warning("account %s: still waiting for %s", account, what)
-            self._said_waiting_s = time.monotonic()
-        return not waiting or bool(self._why_stop(engine))
 
     def _why_stop(self, engine: Engine) -> str:
         """Return why the node should not go on; empty while it should."""
@@ -275,22 +217,7 @@ class _Node:
     async def _stop(
         self, engine: Engine, driver: LiveDriver | ReplayDriver, clock: LiveClock | VirtualClock, why: str
     ) -> None:
-        """Pull everything and wait until the venue has confirmed it."""
-        until_ns = clock.now_ns() + self._config.node.stop_timeout_ms * 1_000_000
-        try:
-            if not engine.halted:
-                engine.stop_trading(why)
-                await driver.run(lambda: not engine.state.orders or bool(engine.halted), until_ns)
-            if not engine.halted:
-                if engine.state.orders:
-                    text = f"{len(engine.state.orders)} orders were not confirmed cancelled in time"
-                    engine.alert("orders_left_open", text)
-                engine.say_stopped(why)
-        except JournalError as error:
-            engine.abort_turn(error)
-        if engine.halted:
-            await driver.run(lambda: not engine.live_orders, until_ns)
-        await engine.upkeep.snapshot_written()
+        await stop_trading(engine, driver, clock.now_ns, self._config.node.stop_timeout_ms, why)
 
 
 def _first_ns(options: RunOptions) -> int:

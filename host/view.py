@@ -30,7 +30,7 @@ class ViewMaker:
     def __init__(self, engine: Engine, mode: str, store: StoreWriter | None) -> None:
         self._engine = engine
         self._mode = mode
-        self._store = store
+        self.store = store
         self._log: deque[EventLine] = deque(maxlen=LOG_LINES)
         self._reloads = ReloadLines()
         self._follower = Follower(engine.journal, max(engine.journal.flushed_lsn, 1))
@@ -82,7 +82,7 @@ class ViewMaker:
             tick_to_order_p99_us=latency.quantile_us(0.99) if measured else None,
             open_orders=len(engine.state.orders),
             journal_lsn=engine.journal.last_lsn,
-            store_lag=None if self._store is None else self._store.lag(engine.journal.last_lsn),
+            store_lag=None if self.store is None else self.store.lag(engine.journal.last_lsn),
             instances=tuple(
                 self._instance_row(instance, symbol)
                 for instance in engine.roster.instances.values()

@@ -119,6 +119,7 @@ async def running(files: Files) -> AsyncIterator[Node]:
     reloading = Reloading(config, engine, load_catalog(config, engine), source)
     assembly = Assembly(config, RunOptions(), engine, lambda: reloading.catalog)
     await assembly.connect()
+    await assembly.take_up()
     driver = LiveDriver(engine, clock, engine.stepped)
     await driver.run(lambda: engine.reconciler.is_ready("paper"))
     assembly.start_instances()

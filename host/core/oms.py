@@ -472,6 +472,8 @@ class Oms:
         outbox = iter(self.outbox)
         self.outbox = []
         gate = self.gate
+        if gate.clock_ns is not None:
+            now_ns = gate.clock_ns()
         ports = self.ports
         window_ns = gate.order_window_ns
         for lsn, intent_ns, account, commands in outbox:

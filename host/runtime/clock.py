@@ -1,8 +1,9 @@
 """Time for the runtime: the real one, and one that a replay sets."""
 
+import functools
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 __all__ = ["Clock", "LiveClock", "VirtualClock"]
 
@@ -21,18 +22,25 @@ class Clock(Protocol):
         """
 
 
+_BOOT_NS: Final = functools.partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME)
+
+
 class LiveClock:
-    """The wall clock's date carried on by the monotonic clock: steps of the wall clock do not show."""
+    """The wall clock's date carried on by CLOCK_BOOTTIME: steps of the wall clock do not show.
+
+    It counts on while the machine sleeps, as the clock of leases does: a right to send that ended
+    meanwhile has ended by this clock too.
+    """
 
     __slots__ = ("_offset_ns", "stopwatch_ns")
 
     def __init__(self) -> None:
-        self._offset_ns = time.time_ns() - time.monotonic_ns()
+        self._offset_ns = time.time_ns() - _BOOT_NS()
         self.stopwatch_ns = time.perf_counter_ns
 
-    def now_ns(self, _monotonic_ns: Callable[[], int] = time.monotonic_ns) -> int:
+    def now_ns(self, _boot_ns: Callable[[], int] = _BOOT_NS) -> int:
         """Return the time."""
-        return self._offset_ns + _monotonic_ns()
+        return self._offset_ns + _boot_ns()
 
 
 class VirtualClock:

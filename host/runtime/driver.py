@@ -104,8 +104,10 @@ class LiveDriver:
         self._clock = clock
         self._adapters = adapters
 
-    async def run(self, is_over: Callable[[], bool], until_ns: int | None = None) -> str:
-        """Run until `is_over()` or `until_ns`; return which it was."""
+    async def run(
+        self, is_over: Callable[[], bool], until_ns: int | None = None, *, most_s: float = MAX_SLEEP_S
+    ) -> str:
+        """Run until `is_over()`, asked every `most_s` at least, or `until_ns`; return which it was."""
         engine, clock = self._engine, self._clock
         while not is_over():
             now_ns = clock.now_ns()
@@ -123,5 +125,5 @@ class LiveDriver:
                 if time_ns is not None:
                     due_ns = min(due_ns, time_ns)
             # At least one pass of the loop, for sockets and signals.
-            await asyncio.sleep(min(max((due_ns - clock.now_ns()) / 1e9, 0.0), MAX_SLEEP_S))
+            await asyncio.sleep(min(max((due_ns - clock.now_ns()) / 1e9, 0.0), most_s))
         return "stopped"

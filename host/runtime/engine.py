@@ -22,6 +22,7 @@ from host.api import (
     Instrument,
     Order,
     OrderRejected,
+    OrderStatus,
     SteppedAdapter,
 )
 from host.core import entries as e
@@ -46,6 +47,12 @@ from host.runtime.upkeep import Upkeep
 __all__ = ["Engine", "EngineSettings"]
 
 _log = logging.getLogger("tandem.engine")
+_PENDING: Final = (
+    OrderStatus.PENDING_NEW,
+    OrderStatus.PENDING_AMEND,
+    OrderStatus.PENDING_CANCEL,
+    OrderStatus.UNKNOWN,
+)
 
 
 class EngineSettings(Struct, frozen=True, kw_only=True):
@@ -74,7 +81,10 @@ class Engine:
         risk_config: RiskConfig,
         settings: EngineSettings,
         fills: FillHistory | None = None,
+        is_following: bool = False,
     ) -> None:
+        self.is_following = is_following
+        """Whether `state` is folded from another node's entries: then nothing is journaled or sent here."""
         self.clock: Final = clock
         self.journal: Final = journal
         self.state: Final = state
@@ -103,9 +113,13 @@ class Engine:
         """Why the node should stop, cleanly, while it still can; empty while all is well."""
         self.stopping = ""
         """Why trading was stopped for good, without a fault; no instance trades from then on."""
+        self.standing_back = ""
+        """Why no instance may trade for now, though the node goes on; empty while they may."""
         self.events = 0
         self.rejects = 0
         self.tick_to_order: Final = Histogram()
+        self.is_succeeded: Callable[[], bool] = lambda: False
+        """Returns whether another node takes this one's orders over when it halts: then they are left to it."""
         self.on_alert: Callable[[e.Alert], None] = lambda alert: None
         """Told what the journal has no room for; all other alerts are read from the journal."""
         self.after_turn: list[Callable[[int], None]] = []
@@ -119,6 +133,7 @@ class Engine:
 
     def start_epoch(self, node: str, cell: str, epoch: int, host_version: str) -> None:
         """Say in the journal that this process took up the work; what was in flight is in doubt."""
+        self.is_following = False
         self.begin_turn(self.clock.now_ns())
         self.record(e.NodeStarted(node, cell, epoch, host_version), self.now_ns)
         self.risk_settings.take_up(self.now_ns)
@@ -198,6 +213,7 @@ class Engine:
 
     def record(self, entry: e.Entry, now_ns: int) -> Outcome | None:
         """Append an entry and apply it: the only way in which trading state changes."""
+        assert not self.is_following, f"a standby journals nothing of its own, was {entry!r}"
         return self.oms.record(entry, now_ns)
 
     def release_durable(self) -> None:
@@ -210,10 +226,16 @@ class Engine:
         """Stop trading for good: ask once more for every order to be cancelled, and close the gate."""
         if not self.halted:
             self.halted = reason
-            self.safety.cancel_past_the_journal(self.clock.now_ns())
+            if not self.is_succeeded():
+                self.safety.cancel_past_the_journal(self.clock.now_ns())
             self.gate.close()
             _log.critical("trading halted: %s", reason)
             self.on_alert(e.Alert("halted", reason))
+
+    def retire(self, reason: str) -> None:
+        """Write and send nothing any more: another node goes on from here, orders and all."""
+        self.halted = self.halted or reason
+        self.gate.close()
 
     # -- accounts --------------------------------------------------------------------------------
 
@@ -248,6 +270,13 @@ class Engine:
         self.reconciler.start(account, now_ns)
         self.end_turn(now_ns, 0)
 
+    def take_up(self, account: str) -> None:
+        """Begin to compare an account with its venue; nobody trades on it before they agree."""
+        now_ns = self.clock.now_ns()
+        self.begin_turn(now_ns)
+        self.feeds[account].take_up(now_ns)
+        self.end_turn(now_ns, 0)
+
     # -- stopping --------------------------------------------------------------------------------
 
     def stop_trading(self, reason: str) -> None:
@@ -259,6 +288,37 @@ class Engine:
         self.begin_turn(now_ns)
         self.oms.cancel_all(self.state.orders.values(), reason, now_ns)
         self.end_turn(now_ns, 0)
+
+    def stand_back(self, reason: str, *, pulls: bool) -> None:
+        """Let no instance trade until `go_on`; with `pulls` no quote rests meanwhile either."""
+        self.standing_back = reason
+        now_ns = self.clock.now_ns()
+        self.begin_turn(now_ns)
+        for instance in self.roster.instances.values():
+            self.roster.set_trading(instance)
+            if pulls:
+                self.oms.pull_quotes(instance.instance, reason, now_ns)
+        self.end_turn(now_ns, 0)
+
+    def go_on(self) -> None:
+        """Let instances trade again, each once its account agrees with its venue."""
+        self.standing_back = ""
+        for account in self.feeds:
+            self.take_up(account)
+
+    def save_all(self) -> None:
+        """Journal the state of every strategy as it is now, for whoever goes on from here."""
+        now_ns = self.clock.now_ns()
+        self.begin_turn(now_ns)
+        for instance in self.roster.instances.values():
+            self.roster.save_state(instance, now_ns)
+        self.end_turn(now_ns, 0)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Return whether each request of this node is answered or was given up, and none waits to be sent."""
+        pending = any(order.status in _PENDING for order in self.state.orders.values())
+        return not pending and not self.oms.outbox and not self.reconciler.is_asking
 
     @property
     def live_orders(self) -> Collection[str]:
@@ -282,9 +342,12 @@ class Engine:
         self.end_turn(self.now_ns, 0)
 
     def record_alert(self, kind: str, text: str, instance: str = "") -> None:
-        """Journal an alert within the current turn."""
+        """Journal an alert within the current turn; a standby, whose journal is its primary's, logs it only."""
         alert = e.Alert(kind, text, instance)
-        self.record(alert, self.now_ns)
+        if self.is_following:
+            self.on_alert(alert)
+        else:
+            self.record(alert, self.now_ns)
         _log.warning("%s: %s", kind, text)
 
     def count_report(self, report: object) -> None:

@@ -289,8 +289,11 @@ class AccountFeed:
 
         The version before it, while it is kept for a rollback, may ask for another.
         """
-        self.history.add(OwnEvent(instance.instance, candle, self._engine.now_ns))
-        if instance.takes(candle):
+        own = OwnEvent(instance.instance, candle, self._engine.now_ns)
+        self.history.add(own)
+        if instance.shadow is not None:
+            instance.shadow.run((own,))
+        elif instance.takes(candle):
             self._engine.roster.call(instance, instance.strategy.on_candle, candle)
 
     # -- reports ---------------------------------------------------------------------------------
@@ -301,6 +304,9 @@ class AccountFeed:
         engine = self._engine
         if engine.halted:
             engine.safety.note_last_answer(report)
+            return
+        if engine.is_following:
+            self._watch_connection(report)
             return
         now_ns = self.now_ns()
         engine.begin_turn(now_ns)
@@ -341,6 +347,28 @@ class AccountFeed:
             if not self._down:
                 # What happened while the line was down is asked for, never assumed.
                 engine.reconciler.start(self.account, now_ns)
+
+    def _watch_connection(self, report: Report) -> None:
+        """As a standby, note which lines are up; what the venue says of orders comes from the primary."""
+        if not isinstance(report, ConnectionChanged):
+            return
+        if report.is_up:
+            self._down.discard(report.channel)
+            return
+        self._down.add(report.channel)
+        if report.channel == "market":
+            self._engine.safety.market_data_lost(self, report.text)
+
+    @property
+    def is_connected(self) -> bool:
+        """Return whether all its lines are up and its adapter works."""
+        return not self._down and not self.failure
+
+    def take_up(self, now_ns: int) -> None:
+        """Begin to trade on lines that were connected as a standby: within no turn, before the first order."""
+        self.is_settled = False
+        if not self._down:
+            self._engine.reconciler.start(self.account, now_ns)
 
     def reconnected(self, down: set[str], now_ns: int) -> None:
         """Take note that another version is live, which is in touch but for the channels `down`."""

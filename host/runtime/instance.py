@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from host.runtime.engine import Engine
     from host.runtime.reload.fallback import Fallback
     from host.runtime.reload.probation import Baseline, Probation
+    from host.runtime.reload.shadow import Shadow
 
 __all__ = ["SECOND_NS", "Checkpoint", "Instance", "StateNotCarried", "carry_state", "encode_state"]
 
@@ -95,6 +96,8 @@ class Instance:
         """What a version on probation is rolled back to."""
         self.baseline: Baseline | None = None
         """What the present version did on its own probation."""
+        self.shadow: Shadow | None = None
+        """What its strategy runs in while this node is a standby."""
         self._engine: Final = engine
         strategy.ctx = self
 
@@ -106,6 +109,8 @@ class Instance:
 
     def instrument(self, symbol: str) -> Instrument:
         """Return what the venue allows for `symbol`."""
+        if symbol in self.symbols and symbol not in self.channels:  # a standby's, which trades nothing yet
+            return self._engine.state.instruments[self.account][symbol]
         return self._channel(symbol).instrument
 
     def book(self, symbol: str) -> BookTop | None:
@@ -122,7 +127,11 @@ class Instance:
         try:
             return self.channels[symbol].risk.inventory_ratio
         except KeyError:
-            raise self._unknown(symbol) from None
+            if symbol not in self.symbols:
+                raise self._unknown(symbol) from None
+            return self._engine.risk.lane(
+                self.instance, self.account, self.instrument(symbol)
+            ).inventory_ratio
 
     def open_orders(self, symbol: str | None = None) -> list[Order]:
         """Return this instance's orders that may still trade."""

@@ -49,13 +49,17 @@ def sections_of_api(state: TradingState) -> dict[str, InstanceSection]:
 def with_api_instances(config: NodeConfig, engine: "Engine") -> NodeConfig:
     """Return a configuration with the instances that the journal keeps; a name in both is the file's.
 
-    Such a name, and one whose account is not configured any more, is alerted.
+    Such a name, and one whose account is not configured any more, is alerted; a standby leaves that to
+    its primary.
     """
     known = {section.name for section in config.instance}
     accounts = {account.name for account in config.account}
     kept = []
     for name, section in sections_of_api(engine.state).items():
-        if name in known:
+        if engine.is_following:
+            if name not in known and section.account in accounts:
+                kept.append(section)
+        elif name in known:
             text = f"instance {name} is in the configuration file now; the one that the API made is gone"
             engine.alert("instance_replaced", text, name)
             now_ns = engine.clock.now_ns()

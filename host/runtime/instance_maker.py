@@ -87,7 +87,14 @@ class InstanceMaker:
         """Say in the journal which bytes an offer comes from."""
         self._engine.roster.plugin_loaded(version.name, version.root.name, version.digest, (offer,))
 
-    def start(self, instance: Instance, section: InstanceSection, *, paused: bool | None = None) -> None:
+    def start(
+        self,
+        instance: Instance,
+        section: InstanceSection,
+        *,
+        paused: bool | None = None,
+        takes_over: bool = False,
+    ) -> None:
         """Start an instance, paused or not; or, for None, as it was left, or else as its section says."""
         engine = self._engine
         record = engine.state.instances[instance.instance]
@@ -100,7 +107,7 @@ class InstanceMaker:
             return
         if paused is None:
             paused = record.state is InstanceState.PAUSED or section.start == "paused"
-        engine.roster.start(instance, paused=paused)
+        engine.roster.start(instance, paused=paused, takes_over=takes_over)
 
     def _make_model(self, instance: str, use: ModelUse) -> Any:
         return make(use.offer, use.params, instance=f"{instance}, model {use.offer.name}")

@@ -1,6 +1,7 @@
 """The instances of a node: their lives, their strategies' states, and what they hear of."""
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import Struct
 
-from host.api import Fill, Order, QuoteModel, Strategy, TandemError
+from host.api import Fill, Order, Quote, QuoteModel, Strategy, TandemError
 from host.core import entries as e
 from host.core.client_id import ClientIdMaker
 from host.core.entries import InstanceState
@@ -157,12 +158,22 @@ class Roster:
         instance.models = tuple(stages)
         self._feed_models(instance)
 
-    def start(self, instance: Instance, *, paused: bool = False) -> None:
-        """Run `on_start`, let it trade, and hand over first of all what its saved state has not seen."""
+    def start(self, instance: Instance, *, paused: bool = False, takes_over: bool = False) -> None:
+        """Run `on_start`, let it trade, and hand over first of all what its saved state has not seen.
+
+        One that `takes_over` from another node runs `on_takeover` too; `on_start` it ran as a standby, if
+        it has been one.
+        """
         now_ns = self._engine.clock.now_ns()
         self._engine.begin_turn(now_ns)
         self._set_state(instance, InstanceState.STARTING, "")
-        self.call(instance, lambda _: instance.strategy.on_start(), None, "on_start")
+        shadow, instance.shadow = instance.shadow, None
+        if shadow is None:
+            self.call(instance, lambda _: instance.strategy.on_start(), None, "on_start")
+        else:
+            instance.timers = dict(shadow.timers)
+        if takes_over and instance.state is InstanceState.STARTING:
+            self.call(instance, lambda _: instance.strategy.on_takeover(), None, "on_takeover")
         if instance.state is InstanceState.STARTING:
             self._set_state(instance, InstanceState.PAUSED if paused else InstanceState.RUNNING, "")
             if paused:
@@ -170,6 +181,10 @@ class Roster:
                 self._engine.oms.pull_quotes(instance.instance, "paused", now_ns)
             self._tell_unheard(instance)
         self.rewire()
+        if shadow is not None:
+            # What it wants by now: the first quotes need not wait for the next event.
+            for symbol, quotes in shadow.quotes.items():
+                self.call(instance, functools.partial(_quote, instance, symbol), quotes, "a quote model")
         self._engine.end_turn(now_ns, 0)
 
     def _tell_unheard(self, instance: Instance) -> None:
@@ -333,12 +348,17 @@ class Roster:
                 )
 
     def _connect(self, instance: Instance, ids: ClientIdMaker, spec: InstanceSpec) -> None:
-        feed = self._engine.feeds[instance.account]
         for symbol in instance.symbols:
-            instance.feeds[symbol] = feed.symbols[symbol]
             instance.channels[symbol] = self._engine.oms.open_channel(
                 instance.instance, instance.account, symbol, ids, spec.tolerance_bps
             )
+        self.attach(instance)
+
+    def attach(self, instance: Instance) -> None:
+        """Give an instance its account's books, and have the features and candles made that it asks for."""
+        feed = self._engine.feeds[instance.account]
+        for symbol in instance.symbols:
+            instance.feeds[symbol] = feed.symbols[symbol]
         self._feed_models(instance)
         self.fit(instance)
 
@@ -411,7 +431,7 @@ class Roster:
     def set_trading(self, instance: Instance) -> None:
         """Let an instance's wishes through while it runs, its account is all there, and the node goes on."""
         engine = self._engine
-        goes_on = not (engine.must_stop or engine.stopping)
+        goes_on = not (engine.must_stop or engine.stopping or engine.standing_back)
         is_settled = engine.feeds[instance.account].is_settled
         instance.is_trading = instance.state is InstanceState.RUNNING and is_settled and goes_on
 
@@ -499,6 +519,10 @@ def _candle_makers(instance: Instance, symbol: str) -> list[CandleMaker]:
 
 def _candle_sink(feed: AccountFeed, instance: Instance) -> Callable[[Any], None]:
     return lambda candle: feed.emit_candle(instance, candle)
+
+
+def _quote(instance: Instance, symbol: str, quotes: Sequence[Quote]) -> None:
+    instance.quote(symbol, quotes)
 
 
 def _name_of(handle: Callable[[Any], None]) -> str:

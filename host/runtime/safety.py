@@ -103,6 +103,9 @@ class Safety:
         text = f"account {account}: {feed.failure}"
         try:
             engine.alert("account_failed", text)
+            if engine.is_following:
+                self.market_data_lost(feed, feed.failure)
+                return
             engine.begin_turn(engine.clock.now_ns())
             self.market_data_lost(feed, feed.failure)
             self.out_of_touch(feed, "account failed", engine.now_ns)

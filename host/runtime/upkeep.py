@@ -42,7 +42,14 @@ class Upkeep:
         self._next_snapshot_lsn = engine.journal.last_lsn + settings.snapshot_every
         self._next_digest_lsn = engine.journal.last_lsn + settings.digest_every
         self._snapshot_task: asyncio.Future[None] | None = None
+        self.oldest_needed_lsn: Callable[[], int | None] = lambda: None
+        """Returns the first entry that somebody else still reads, and pruning leaves; None: there is none."""
         self._last_equity: dict[tuple[str, str], tuple[Decimal, Decimal]] = {}
+
+    def begin(self, last_lsn: int) -> None:
+        """Count towards the next snapshot and digest from here on: until now another node wrote the journal."""
+        self._next_snapshot_lsn = last_lsn + self._engine.settings.snapshot_every
+        self._next_digest_lsn = last_lsn + self._engine.settings.digest_every
 
     def after_recovery(self, entries_read: int) -> None:
         """Have the next snapshot so early that a start never reads more than is configured.
@@ -129,7 +136,12 @@ class Upkeep:
         # This flush is in the middle of a turn, whose reports must not be there without what heard them.
         self._engine.roster.save_touched(now_ns)
         self._engine.journal.flush()
-        lsn, data = self._engine.state.lsn, self._engine.state.encode()
+        self.snapshot_of(self._engine.state.lsn, self._engine.state.encode())
+
+    def snapshot_of(self, lsn: int, data: bytes) -> None:
+        """Write `data` down as the state of entry `lsn`, and prune the journal before it."""
+        if self._snapshot_task is not None:
+            return
         if not self._engine.settings.snapshot_in_thread:
             self._write_snapshot(lsn, data)
             self._engine.journal.prune(lsn)
@@ -152,7 +164,8 @@ class Upkeep:
             return
         try:
             done.result()
-            self._engine.journal.prune(lsn)
+            needed = self.oldest_needed_lsn()
+            self._engine.journal.prune(lsn if needed is None else min(lsn, needed))
         except (JournalError, OSError) as error:
             # The journal that was to be pruned is still whole: nothing is lost but room.
             self._engine.alert("snapshot_failed", str(error))

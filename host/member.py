@@ -1,0 +1,540 @@
+"""A node of a cell: it leads or stands by, and goes from one to the other, within one process.
+
+    stand by   the journal comes from the primary; own market data; strategies run muted
+    take over  epoch in the journal → accounts agree with their venues → instances go on → first order
+    lead       as a node alone does, with the gate held to the lease
+    step down  nothing is written or sent any more; the journal is opened anew, as a standby's
+
+What a takeover does after the first step is what a node alone does when it starts: one code path.
+"""
+
+import asyncio
+import logging
+import signal
+import sys
+import time
+from contextlib import nullcontext
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from failover.clock import boottime_ns
+from failover.replication import Mode, PeerTls, Replica
+from failover.signals import Health
+from failover.states import State
+from host.api import TandemError
+from host.assembly import NodeNotStarted
+from host.config import ConfigSource, FailoverSection, NodeConfig, RunOptions
+from host.control.subject import Subject
+from host.control.tail import JournalTail
+from host.controlling import Control
+from host.core import entries as e
+from host.core.state import Outcome
+from host.journal import JournalError
+from host.membership import Membership, Term
+from host.runtime.clock import LiveClock
+from host.runtime.driver import LiveDriver
+from host.runtime.engine import Engine
+from host.runtime.fill_history import FillHistory
+from host.runtime.instance_control import InstanceControl, with_api_instances
+from host.runtime.report import RunReport, make_report
+from host.store import StoreWriter
+from host.takeover import Steps
+from host.terminal import TerminalView
+from host.trading import Trading, Waiting, make_engine, start_store, stop_store, stop_trading
+from host.view import ViewMaker
+
+__all__ = ["Member", "NodeMustRestart"]
+
+_log = logging.getLogger("tandem.node")
+
+LOOK_S: Final = 0.005
+"""How soon a leading node reacts to its membership at the latest."""
+STANDBY_LOOK_S: Final = 0.02
+"""How often a standby lets its strategies' timers fire."""
+RECOVERING_LOOK_S: Final = 0.001
+"""How soon a takeover goes on once the venues have answered."""
+HEALTH_S: Final = 0.1
+BUILD_AGAIN_S: Final = 3.0
+"""How long a standby that could not get ready waits before it tries again."""
+EPOCH_ZERO_S: Final = 1_577_836_800
+"""2020-01-01: a cell without a record begins with the seconds since then, so that client order ids of an
+earlier one, whose store and journals are gone, do not come back."""
+VIEW_EVERY_S: Final = 0.25
+
+
+class NodeMustRestart(TandemError):  # noqa: N818 - the fact, in the words operators see
+    """This process cannot go on, and a new one can: its guardian starts it."""
+
+
+class Member:
+    """Runs one node of a cell until it is told to stop."""
+
+    def __init__(
+        self, config: NodeConfig, section: FailoverSection, options: RunOptions, source: ConfigSource | None
+    ) -> None:
+        self._config: Final = config
+        self._section: Final = section
+        self._options: Final = options
+        self._source: Final = source
+        self._clock: Final = LiveClock()
+        self._stop_reason = ""
+        self._membership: Final = Membership(config, section, self._alert, _peer_tls(section))
+        self._replica: Replica | None = None
+        self._engine: Engine | None = None
+        self._trading: Trading | None = None
+        self._store: StoreWriter | None = None
+        self._why_not_built = "it is getting ready"
+        self._view: ViewMaker | None = None
+        self._fills = FillHistory()
+        self._reloads = 0
+        self._next_health_s = 0.0
+        self._next_snapshot_lsn = 0
+        self.takeover: Steps | None = None
+        """The times of the last takeover."""
+
+    async def run(self) -> RunReport:
+        """Stand by, lead, stand by, … until a signal says to stop; everything is closed whatever happens."""
+        config = self._config
+        started_s, started_ns = time.monotonic(), self._clock.now_ns()
+        replica = self._open_replica()
+        try:
+            self._listen_for_signals()
+            engine = self._new_engine(replica)
+            subject = self._subject(engine)
+            control = Control(config, self._options, subject)
+            try:
+                await control.start()
+                first_epoch = max(self._clock.now_ns() // 1_000_000_000 - EPOCH_ZERO_S, 1)
+                await self._membership.start(replica.state.epoch, first_epoch)
+                with TerminalView() if self._options.ui else nullcontext() as screen:
+                    showing = asyncio.ensure_future(self._show(screen)) if screen is not None else None
+                    try:
+                        await self._live(subject, control)
+                    finally:
+                        if showing is not None:
+                            showing.cancel()
+            finally:
+                await self._membership.close()
+                await control.close()
+                if self._trading is not None:
+                    await self._trading.close()
+            assert self._engine is not None
+            return make_report(
+                self._engine,
+                stopped=self._stop_reason or self._membership.retired,
+                ran_s=(self._clock.now_ns() - started_ns) / 1e9,
+                wall_s=time.monotonic() - started_s,
+                skipped={} if self._trading is None else self._trading.assembly.skipped,
+                reloads=self._reloads,
+            )
+        finally:
+            self._close_journal()
+
+    async def _live(self, subject: Subject, control: Control) -> None:
+        membership = self._membership
+        while not membership.retired:
+            await control.running(is_primary=False)
+            term = await self._stand_by()
+            if term is not None:
+                await self._lead(term, subject, control)
+            elif not membership.retired:
+                await self._start_anew(subject, control)
+        if not self._stop_reason:
+            raise NodeMustRestart(membership.retired)
+
+    # -- standing by -----------------------------------------------------------------------------
+
+    def _open_replica(self) -> Replica:
+        config = self._config
+        self._replica = Replica.open(
+            config.journal_dir,
+            node=config.node.name,
+            cell=self._section.cell,
+            durability=config.node.durability,
+            segment_bytes=config.node.journal_segment_kb << 10,
+            on_record=self._on_record,
+        )
+        return self._replica
+
+    def _new_engine(self, replica: Replica) -> Engine:
+        self._fills = FillHistory(known_after=replica.state.lsn)
+        engine = make_engine(
+            self._config,
+            self._options,
+            self._clock,
+            replica.journal,
+            replica.state,
+            self._fills,
+            is_following=True,
+        )
+        engine.gate.lease(self._clock.now_ns)  # closed
+        engine.upkeep.oldest_needed_lsn = self._membership.server.oldest_needed_lsn
+        engine.is_succeeded = self._has_successor
+        self._engine = engine
+        self._next_snapshot_lsn = replica.state.lsn + engine.settings.snapshot_every
+        self._view = ViewMaker(engine, "live", None)
+        engine.on_alert = self._view.note_alert
+        return engine
+
+    def _on_record(self, record: e.Record, outcome: Outcome | None) -> None:
+        """Have the shadows hear of an entry that the state has taken in."""
+        shadows = None if self._trading is None else self._trading.assembly.shadows
+        if shadows is not None:
+            shadows.on_record(record, outcome)
+        elif outcome is not None and outcome.fill is not None:
+            self._fills.add(record.lsn, outcome.fill)
+
+    async def _stand_by(self) -> Term | None:
+        """Follow whoever leads until this node is to lead; None where it is to stop, or to begin anew."""
+        membership = self._membership
+        membership.rejoined = False
+        replica = self._replica
+        assert replica is not None
+        membership.follow(replica)
+        building = asyncio.create_task(self._build())
+        try:
+            while membership.term is None and not membership.retired:
+                if self._stop_reason:
+                    membership.stop()
+                if membership.rejoined:
+                    return None
+                membership.changed.clear()
+                self._on_time()
+                try:
+                    async with asyncio.timeout(STANDBY_LOOK_S):
+                        await membership.changed.wait()
+                except TimeoutError:
+                    continue
+            if membership.term is not None and not building.done():
+                await asyncio.wait([building])
+            return membership.term
+        finally:
+            building.cancel()
+            await asyncio.wait([building])
+            await membership.stop_following()
+
+    async def _start_anew(self, subject: Subject, control: Control) -> None:
+        """Have a new engine on the journal as it is now: it was cut, or replaced by a snapshot."""
+        await self._close_trading()
+        assert self._replica is not None
+        engine = self._new_engine(self._replica)
+        subject.take_role(engine=engine, tail=JournalTail(engine.journal))
+        control.look_after()
+
+    async def _build(self) -> None:
+        """Load plugins, connect accounts and start the shadows; try again until it works."""
+        while True:
+            try:
+                await self._try_to_build()
+                self._why_not_built = ""
+                return
+            except TandemError as error:
+                if self._why_not_built != str(error):
+                    self._why_not_built = str(error)
+                    _log.warning("not ready to take over: %s", error)
+                await self._close_trading()
+            await asyncio.sleep(BUILD_AGAIN_S)
+
+    async def _try_to_build(self) -> None:
+        assert self._engine is not None
+        trading = Trading(self._config, self._options, self._source, self._engine)
+        self._trading = trading
+        await trading.assembly.connect()
+        trading.assembly.shadow().refresh()
+
+    async def _close_trading(self) -> None:
+        trading, self._trading = self._trading, None
+        if trading is not None:
+            self._reloads += trading.reloading.reloads
+            await trading.close()
+
+    def _on_time(self) -> None:
+        """What a standby has to do now and then."""
+        now_ns = self._clock.now_ns()
+        engine = self._engine
+        assert engine is not None
+        shadows = None if self._trading is None else self._trading.assembly.shadows
+        if shadows is not None:
+            shadows.on_time(now_ns)
+        if time.monotonic() >= self._next_health_s:
+            self._next_health_s = time.monotonic() + HEALTH_S
+            for duty in engine.upkeep.duties:
+                duty(now_ns)
+            self._membership.set_health(self._health())
+            self._keep_snapshot(engine)
+
+    def _keep_snapshot(self, engine: Engine) -> None:
+        """Write the state down now and then, so that a start of this standby reads little."""
+        if engine.state.lsn >= self._next_snapshot_lsn:
+            self._next_snapshot_lsn = engine.state.lsn + engine.settings.snapshot_every
+            engine.upkeep.snapshot_of(engine.state.lsn, engine.state.encode())
+
+    def _health(self) -> Health:
+        """Return how this standby is."""
+        replica = self._replica
+        assert replica is not None
+        faults = []
+        if not self._section.may_lead:
+            faults.append("failover.may_lead is false")
+        if self._why_not_built:
+            faults.append(self._why_not_built)
+        if replica.difference is not None:
+            faults.append(f"its state differs from the primary's since entry {replica.difference.lsn}")
+        ailments = set()
+        if self._trading is not None:
+            shadows = self._trading.assembly.shadows
+            if shadows is not None:
+                faults += shadows.faults.values()
+                ailments |= {f"plugin:{name}" for name in shadows.stumbles}
+            ailments |= {
+                f"venue:{name}" for name, feed in self._trading.engine.feeds.items() if not feed.is_connected
+            }
+            ailments |= {f"venue:{name}" for name in self._trading.assembly.skipped_accounts}
+        why_not_current = self._membership.why_not_current()
+        reason = "; ".join(faults) or why_not_current
+        return Health(not faults, not why_not_current, frozenset(ailments), reason)
+
+    # -- leading ---------------------------------------------------------------------------------
+
+    async def _lead(self, term: Term, subject: Subject, control: Control) -> None:
+        """Take over, trade, and step down when the term is over."""
+        engine = self._engine
+        assert engine is not None
+        try:
+            steps = self.takeover = Steps(term.asked_ns)
+            if self._trading is None:
+                raise NodeMustRestart(f"it won the lease, and {self._why_not_built}")
+            await self._trade(term, steps, subject, control)
+        except JournalError as error:
+            engine.abort_turn(error)
+            raise NodeMustRestart(f"the journal cannot be written: {error}") from error
+        finally:
+            engine.retire(term.over or "this node does not lead any more")
+            await control.running(is_primary=False)
+            store, self._store = self._store, None
+            await stop_store(store, engine.journal, self._config.node.stop_timeout_ms)
+        await self._step_down(subject, control)
+
+    async def _trade(self, term: Term, steps: Steps, subject: Subject, control: Control) -> None:
+        engine, trading = self._engine, self._trading
+        assert engine is not None and trading is not None
+        driver = LiveDriver(engine, self._clock, engine.stepped)
+        steps.done("apply")
+        self._begin_epoch(engine, term)
+        steps.done("epoch")
+        trading.assembly.configure(with_api_instances(self._config, engine))
+        await trading.assembly.connect()
+        await trading.assembly.take_up()
+        waiting = Waiting(engine)
+        await driver.run(
+            lambda: waiting.is_over() or self._must_leave(term, engine), most_s=RECOVERING_LOOK_S
+        )
+        steps.done("reconcile")
+        if self._must_leave(term, engine):
+            return
+        trading.start_instances(takes_over=True)
+        steps.done("instances")
+        reloading, assembly = trading.reloading, trading.assembly
+        subject.take_role(
+            engine=engine,
+            tail=subject.tail,
+            reloader=reloading.reloader,
+            instances=InstanceControl(
+                engine, reloading.reloader, assembly.maker, lambda: reloading.config, assembly.skipped
+            ),
+            reload=reloading.reload,
+        )
+        await control.running()
+        engine.alert("takeover", f"epoch {term.lead.epoch}, {term.lead.succession.value}: {steps}")
+        self._store = start_store(self._config)
+        if self._view is not None:
+            self._view.store = self._store
+        await self._go_on(term, engine, driver)
+
+    def _begin_epoch(self, engine: Engine, term: Term) -> None:
+        """Make the journal this node's: its first entry says so."""
+        membership, replica = self._membership, self._replica
+        assert replica is not None
+        node = self._config.node
+        engine.upkeep.begin(engine.journal.last_lsn)
+        membership.hold(engine)
+        engine.start_epoch(node.name, engine.journal.cell, term.lead.epoch, version("tandem"))
+        if node.durability == "disk":
+            loop = asyncio.get_running_loop()
+            engine.journal.on_durable(
+                lambda _lsn: engine.release_durable(), call_soon=loop.call_soon_threadsafe
+            )
+        elif node.durability == "replica":
+            engine.journal.on_durable(lambda _lsn: engine.release_durable())
+        membership.serve(engine, replica, term.lead.epoch)
+
+    async def _go_on(self, term: Term, engine: Engine, driver: LiveDriver) -> None:
+        """Trade until the term is over, or nothing can be traded any more."""
+        membership = self._membership
+        while not self._must_leave(term, engine):
+            membership.changed.clear()
+            self._follow_membership(term, engine)
+            if term.drain:
+                await self._drain(term, engine, driver)
+                continue
+            if self._why_stop(engine):
+                await self._stop(term, engine, driver)
+                continue
+            until_ns = self._clock.now_ns() + int(HEALTH_S * 1e9)
+            await driver.run(
+                lambda: membership.changed.is_set() or bool(self._why_stop(engine)), until_ns, most_s=LOOK_S
+            )
+            membership.set_health(self._leaders_health(engine))
+        if engine.halted and not term.over:
+            raise NodeMustRestart(engine.halted)
+
+    def _follow_membership(self, term: Term, engine: Engine) -> None:
+        """Trade only while the gate is open and, with durability `replica`, somebody holds what is sent."""
+        durability = self._membership.durability
+        if term.is_lapsed:
+            if not engine.standing_back:
+                engine.stand_back("the lease has run out", pulls=False)
+        elif durability is not None and durability.mode in (Mode.HALTING, Mode.HALTED):
+            if not engine.standing_back:
+                engine.stand_back("no standby holds what is sent", pulls=True)
+        elif engine.standing_back and not term.drain and not self._membership.is_ending:
+            engine.go_on()
+
+    async def _drain(self, term: Term, engine: Engine, driver: LiveDriver) -> None:
+        """Let quotes rest, finish what is under way, and say so once a standby holds all of it."""
+        membership = self._membership
+        engine.stand_back(term.drain, pulls=False)
+        await driver.run(
+            lambda: engine.is_quiet or not term.drain or self._must_leave(term, engine),
+            most_s=RECOVERING_LOOK_S,
+        )
+        if not term.drain or self._must_leave(term, engine):
+            return
+        engine.save_all()
+        await driver.run(
+            lambda: self._is_held(engine) or not term.drain or self._must_leave(term, engine),
+            most_s=RECOVERING_LOOK_S,
+        )
+        if term.drain and not self._must_leave(term, engine):
+            membership.drained()
+
+    def _is_held(self, engine: Engine) -> bool:
+        """Return whether a standby that could lead holds every entry; True where there is none to wait for."""
+        able = [view.acked_lsn for view in self._membership.standbys() if view.is_eligible]
+        return not able or max(able) >= engine.journal.flushed_lsn
+
+    async def _stop(self, term: Term, engine: Engine, driver: LiveDriver) -> None:
+        """Leave: orders go to a standby that could lead; where there is none they are cancelled first."""
+        membership, why = self._membership, self._why_stop(engine)
+        self._stop_reason = self._stop_reason or why
+        if not self._has_successor():
+            await stop_trading(engine, driver, self._clock.now_ns, self._config.node.stop_timeout_ms, why)
+        membership.stop()
+        while not self._must_leave(term, engine) and not term.drain:
+            membership.changed.clear()
+            await driver.run(membership.changed.is_set, most_s=LOOK_S)
+        if term.drain:
+            await self._drain(term, engine, driver)
+
+    def _has_successor(self) -> bool:
+        return any(view.is_eligible and view.health.is_current for view in self._membership.standbys())
+
+    def _must_leave(self, term: Term, engine: Engine) -> bool:
+        return bool(term.over or self._membership.retired or engine.halted)
+
+    def _why_stop(self, engine: Engine) -> str:
+        return self._stop_reason or engine.must_stop
+
+    def _leaders_health(self, engine: Engine) -> Health:
+        ailments = {f"venue:{name}" for name, feed in engine.feeds.items() if not feed.is_connected}
+        return Health(ailments=frozenset(ailments))
+
+    # -- stepping down ---------------------------------------------------------------------------
+
+    async def _step_down(self, subject: Subject, control: Control) -> None:
+        """Have nothing of the term left, and open the journal as a standby's."""
+        membership = self._membership
+        await self._close_trading()
+        give_up_ns = boottime_ns() + 2 * self._section.ttl_ms * 1_000_000
+        while membership.elector.state not in (State.WATCHING, State.RETIRED):
+            if boottime_ns() > give_up_ns or membership.elector.state is State.LEADING:
+                raise NodeMustRestart("the lease store did not answer when the lease was to be handed over")
+            await asyncio.sleep(LOOK_S)
+        membership.release()
+        self._close_journal()
+        if membership.retired:
+            return
+        replica = self._open_replica()
+        engine = self._new_engine(replica)
+        subject.take_role(engine=engine, tail=JournalTail(engine.journal))
+        control.look_after()
+
+    def _close_journal(self) -> None:
+        replica, self._replica = self._replica, None
+        if replica is not None:
+            try:
+                replica.close()
+            except JournalError as error:
+                _log.error("the journal's last entries are not written: %s", error)
+
+    # -- the rest --------------------------------------------------------------------------------
+
+    def _subject(self, engine: Engine) -> Subject:
+        membership = self._membership
+
+        def config() -> NodeConfig:
+            return self._config if self._trading is None else self._trading.reloading.config
+
+        return Subject(
+            engine=engine,
+            config=config,
+            config_files=() if self._source is None else self._source.files,
+            host_version=version("tandem"),
+            started_ns=engine.clock.now_ns(),
+            stop=self._ask_to_stop,
+            tail=JournalTail(engine.journal),
+            standby_of=lambda: None if membership.engine is not None else membership.primary_control,
+        )
+
+    def _alert(self, code: str, text: str) -> None:
+        """Tell people: in the journal while this node writes one, else in its log and view."""
+        engine = self._engine
+        if engine is None or engine.halted:
+            _log.warning("%s: %s", code, text)
+        else:
+            engine.alert(code, text)
+
+    def _listen_for_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal, number)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._stop_reason:
+            sys.exit(128 + number)
+        self._ask_to_stop(f"{number.name} received")
+
+    def _ask_to_stop(self, reason: str) -> None:
+        self._stop_reason = self._stop_reason or reason
+        self._membership.changed.set()
+
+    async def _show(self, screen: TerminalView) -> None:
+        while True:
+            if self._view is not None:
+                screen.update(self._view.make())
+            await asyncio.sleep(VIEW_EVERY_S)
+
+
+def _peer_tls(section: FailoverSection) -> PeerTls | None:
+    tls = section.tls
+    if tls is None:
+        return None
+    return PeerTls(_read(tls.certificate), _read(tls.key), _read(tls.ca))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise NodeNotStarted(f"failover.tls: cannot read {path}: {error.strerror}") from error

@@ -1,0 +1,561 @@
+"""This node's part in its cell: it takes part in the election, and sends or receives the journal.
+
+It decides nothing: the elector does (`failover/elector.py`), and the node carries out what concerns
+trading (`host/member.py`). What comes here is the wiring between the two and replication.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+from collections.abc import Callable
+from typing import Final
+
+from msgspec import Struct
+
+from failover.clock import boottime_ns, on_clock
+from failover.elector import Elector, ElectorSettings
+from failover.guardian import SESSION_VARIABLE
+from failover.lease import LeaseStore, check_cell, check_ttl, open_store
+from failover.replication import (
+    DurabilitySettings,
+    EligibilityLimits,
+    ModeChange,
+    PeerTls,
+    Replica,
+    ReplicaDurability,
+    ReplicationClient,
+    ReplicationServer,
+    StandbyHealth,
+    StandbyView,
+    StreamSettings,
+)
+from failover.replication.events import (
+    Attached,
+    ClaimAsked,
+    ClaimPromised,
+    Detached,
+    DifferenceFound,
+    Following,
+    HeirNamed,
+    PrimaryEvent,
+    PrimaryHealth,
+    Rejoined,
+    StandbyEvent,
+    TurnedAway,
+    Unfollowed,
+)
+from failover.runner import ElectorRunner
+from failover.signals import (
+    Action,
+    Alert,
+    AskPeers,
+    CloseGate,
+    Drain,
+    Follow,
+    Health,
+    Lead,
+    NotifyHeir,
+    OpenGate,
+    PeerStatus,
+    Promise,
+    Refused,
+    Resume,
+    Retire,
+)
+from host.api import TandemError
+from host.config import FailoverSection, NodeConfig
+from host.runtime.engine import Engine
+
+__all__ = ["CommandRefused", "Membership", "Term"]
+
+_log = logging.getLogger("tandem.failover")
+TICK_S: Final = 0.05
+"""How often peers are weighed and the health of this node is told."""
+STORE_DEADLINE_S: Final = 3.0
+"""For the first questions to the lease store, when the node starts."""
+PULL_SHARE: Final = 4
+"""A leader that may not renew pulls its quotes this part of a ttl before its right ends: 1/4."""
+
+
+class CommandRefused(TandemError):  # noqa: N818 - the answer, not a malfunction
+    """The elector did not carry out an operator's command, and says why."""
+
+
+class Term(Struct):
+    """One leadership of this node, from the elector's word to its end."""
+
+    lead: Lead
+    asked_ns: int
+    """When it was won, by CLOCK_BOOTTIME."""
+    drain: str = ""
+    """Why it is to be handed over; empty while it is not."""
+    over: str = ""
+    """Why it is over; empty while it is not."""
+    is_lapsed: bool = False
+    """Whether the gate was closed for want of a renewal, with the lease still ours as far as we know."""
+
+
+class Membership:
+    """Takes part in the election of one cell's leader from `start` to `close`.
+
+    `changed` is set whenever something happened that its owner must look at: `term` (this node is to
+    lead, to hand over, or to stop leading), `retired`, `rejoined`. `engine` is whose gate is held to the
+    lease while this node leads; the owner sets it by `hold`.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        section: FailoverSection,
+        on_alert: Callable[[str, str], None],
+        tls: PeerTls | None = None,
+    ) -> None:
+        self.node: Final = config.node.name
+        self.section: Final = section
+        self.session: Final = os.environ.get(SESSION_VARIABLE) or secrets.token_hex(8)
+        self.changed: Final = asyncio.Event()
+        self.term: Term | None = None
+        self.retired = ""
+        """Why this node takes no part any more; empty while it does."""
+        self.rejoined = False
+        """Whether the journal was cut or replaced since this was last set to False."""
+        self.engine: Engine | None = None
+        self.primary_control = ""
+        """The control address of the node that is followed."""
+        self.is_maintained = False
+        self.health = Health(is_fit=False, is_current=False, reason="the node is starting")
+        self.durability: ReplicaDurability | None = None
+        self.last_switch = ""
+        """Who leads since when, and why, in words."""
+        self._config: Final = config
+        self._on_alert: Final = on_alert
+        self._tls: Final = tls
+        self._store: LeaseStore | None = None
+        self._runner: ElectorRunner | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._ticking: asyncio.Task[None] | None = None
+        self._client: ReplicationClient | None = None
+        self._right_until_ns = 0
+        self._heard_ns = 0
+        self._answers: list[asyncio.Future[str]] = []
+        self._turned_away: dict[str, str] = {}
+        self._warned_unfollowed = ""
+        self._has_pulled = False
+        settings = StreamSettings(
+            limits=EligibilityLimits(section.max_lag_entries, section.max_lag_ms * 1_000_000)
+        )
+        self.control_address: Final = section.control_address or _first_tcp(config.control_listen)
+        self.server: Final = ReplicationServer(
+            self.node,
+            section.cell,
+            self._on_primary_event,
+            settings,
+            control_address=self.control_address,
+        )
+        self._stream_settings: Final = settings
+
+    # -- life ------------------------------------------------------------------------------------
+
+    async def start(self, known_epoch: int, first_epoch: int) -> None:
+        """Listen for standbys and enter the election; raise `TandemError` where that cannot be.
+
+        `known_epoch` is the last epoch in the journal, 0 for none; `first_epoch` is what a cell without
+        any record begins with.
+        """
+        section = self.section
+        store = open_store(section.lease)
+        try:
+            await check_cell(store, section.lease, section.cell, STORE_DEADLINE_S)
+            await check_ttl(store, section.ttl_ms, STORE_DEADLINE_S)
+            if section.replicate is not None:
+                await self.server.start(section.replicate, self._tls)
+        except BaseException:
+            await store.close()
+            raise
+        self._store = store
+        elector = Elector(
+            ElectorSettings(
+                cell=section.cell,
+                node=self.node,
+                session=self.session,
+                ttl_ms=section.ttl_ms,
+                peers=tuple(section.peers),
+                known_epoch=known_epoch,
+                first_epoch=first_epoch,
+                poll_ms=section.poll_ms,
+                drain_ms=section.drain_ms,
+                sick_ms=section.sick_ms,
+                switch_limit=section.switch_limit,
+                switch_window_ms=section.switch_window_s * 1000,
+            ),
+            boottime_ns(),
+        )
+        self._runner = ElectorRunner(elector, store, self._carry_out)
+        self._runner.tell(elector.on_health, self.health)
+        self._running = asyncio.create_task(self._runner.run(), name="elector")
+        self._running.add_done_callback(self._elector_ended)
+        self._ticking = asyncio.create_task(self._tick(), name="membership")
+
+    async def close(self) -> None:
+        """Take no part any more; a lease that is still held runs out by itself."""
+        for task in (self._ticking, self._running):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+        if self._client is not None:
+            await self.stop_following()
+        await self.server.close()
+        if self._store is not None:
+            await self._store.close()
+
+    @property
+    def is_ending(self) -> bool:
+        """Return whether quotes were pulled because the right to send ends, and it was not renewed since."""
+        return self._has_pulled
+
+    @property
+    def elector(self) -> Elector:
+        """Return the state machine; only after `start`."""
+        assert self._runner is not None
+        return self._runner.elector
+
+    # -- following -------------------------------------------------------------------------------
+
+    def follow(self, replica: Replica) -> None:
+        """Keep `replica` equal to the journal of whoever leads, until `stop_following`."""
+        if not self.section.peers:
+            return
+        self._heard_ns = 0
+        self._client = ReplicationClient(
+            replica,
+            list(self.section.peers.values()),
+            self.session,
+            self._on_standby_event,
+            tls=self._tls,
+            settings=self._stream_settings,
+            control_address=self.control_address,
+        )
+        self._client.set_health(_as_told(self.health))
+        self._client.start()
+
+    async def stop_following(self) -> None:
+        """End the stream; the replica has taken in all that was received."""
+        client, self._client = self._client, None
+        self.primary_control = ""
+        if client is not None:
+            await client.stop()
+
+    @property
+    def primary(self) -> str:
+        """Return the name of the node that is followed; empty if none is."""
+        return "" if self._client is None else self._client.primary
+
+    @property
+    def lag(self) -> int:
+        """Return how many entries of the primary are not held here, as far as it last said."""
+        return 0 if self._client is None else self._client.lag
+
+    # -- leading ---------------------------------------------------------------------------------
+
+    def hold(self, engine: Engine) -> None:
+        """Hold the engine's gate to the lease from here on."""
+        self.engine = engine
+        self._has_pulled = False
+        engine.gate.lease(engine.clock.now_ns)
+        term = self.term
+        if term is not None and not term.over and not term.is_lapsed:
+            self._move_gate()
+
+    def serve(self, engine: Engine, replica: Replica, epoch: int) -> None:
+        """Send the engine's journal to standbys, and count what they hold where durability asks for that."""
+        durability = None
+        if self._config.node.durability == "replica":
+            settings = DurabilitySettings(
+                on_lost=self.section.on_standby_lost,
+                patience_ns=self.section.standby_patience_ms * 1_000_000,
+                order_window_ns=engine.settings.order_window_ns,
+            )
+            durability = ReplicaDurability(settings, engine.journal.flushed_lsn, boottime_ns())
+        self.durability = durability
+        self.server.lead(engine.journal, replica.history(), epoch, durability)
+
+    def release(self) -> None:
+        """Have nothing to do with the engine any more: this node does not lead."""
+        self.server.step_down(self.term.over if self.term is not None and self.term.over else "it stood down")
+        if self.engine is not None:
+            self.engine.gate.close()
+        self.engine, self.term, self.durability = None, None, None
+
+    def drained(self) -> None:
+        """Say that nothing of this node can reach a venue any more, in answer to `Term.drain`."""
+        self._tell(self.elector.on_drained)
+
+    def standbys(self) -> list[StandbyView]:
+        """Return what is known of each standby that is attached; empty where this node does not lead."""
+        return self.server.standbys()
+
+    # -- what operators order --------------------------------------------------------------------
+
+    def switch_over(self, heir: str) -> None:
+        """Hand the lease to `heir` once drained; raise `CommandRefused`."""
+        self._order(self.elector.switch_over, heir)
+
+    def promote(self) -> None:
+        """Take the lease, from a leader that renews it too; raise `CommandRefused`."""
+        assert self._runner is not None
+        refused = self._refusals_of(lambda now_ns: self.elector.promote(now_ns, force=True))
+        if refused:
+            raise CommandRefused(refused)
+
+    def maintain(self, is_on: bool) -> None:
+        """Have nothing switch by itself, or let it again."""
+        self.is_maintained = is_on
+        self._tell(self.elector.maintain, is_on)
+
+    def stop(self) -> None:
+        """Leave in order: drain, release, retire."""
+        self._tell(self.elector.stop)
+
+    def set_health(self, health: Health) -> None:
+        """Say how this node is; to the elector, its peers and its primary."""
+        if health == self.health:
+            return
+        self.health = health
+        told = _as_told(health)
+        self.server.health = told
+        if self._client is not None:
+            self._client.set_health(told)
+        if self._runner is not None:
+            self._tell(self.elector.on_health, health)
+
+    def why_not_current(self) -> str:
+        """Return why this standby may lack entries of its primary; empty where it has been told of none.
+
+        One that was cut off knows no more than what it heard last: for a short time that counts, since
+        else nobody could take over from a primary that has just died.
+        """
+        client, section = self._client, self.section
+        if client is None or not self._heard_ns:
+            return "it has not followed a primary since it started"
+        if client.lag > section.max_lag_entries:
+            return f"its replica is {client.lag} entries behind, {section.max_lag_entries} are allowed"
+        patience_ms = max(section.max_lag_ms, 3 * section.ttl_ms)
+        if client.primary:
+            self._heard_ns = boottime_ns()
+        elif (silent_ms := (boottime_ns() - self._heard_ns) // 1_000_000) > patience_ms:
+            return f"it has been cut off from its primary for {silent_ms / 1000:.1f} s"
+        return ""
+
+    # -- the elector's actions -------------------------------------------------------------------
+
+    def _carry_out(self, action: Action) -> None:
+        match action:
+            case OpenGate():
+                self._right_until_ns = action.until_ns
+                if self.term is not None and self.term.is_lapsed:
+                    self.term.is_lapsed = False
+                    self.changed.set()
+                self._has_pulled = False
+                self._move_gate()
+            case CloseGate():
+                self._close_gate(action.reason)
+            case Lead():
+                self.term = Term(action, boottime_ns())
+                self.last_switch = f"epoch {action.epoch}: {self.node} leads, {action.succession.value}"
+                _log.info("%s", self.last_switch)
+                self.changed.set()
+            case Drain():
+                if self.term is not None:
+                    self.term.drain = action.reason
+                self.changed.set()
+            case Resume():
+                if self.term is not None:
+                    self.term.drain = ""
+                self._answer(action.reason)
+                self.changed.set()
+            case Follow():
+                if self.term is not None:
+                    self.term.over = action.reason
+                self.last_switch = action.reason
+                self._answer("")
+                self.changed.set()
+            case NotifyHeir():
+                self.server.notify_heir(action.heir)
+            case AskPeers():
+                self.server.ask_claims(action.epoch, action.asked_ns, action.ttl_ms)
+            case Promise():
+                if self._client is not None:
+                    self._client.promise(action.epoch, action.asked_ns)
+            case Refused():
+                self._refused = action.reason
+            case Alert():
+                self._on_alert(action.code, action.text)
+            case Retire():
+                self.retired = action.reason
+                if self.term is not None:
+                    self.term.over = self.term.over or action.reason
+                self.changed.set()
+
+    _refused = ""
+
+    def _close_gate(self, reason: str) -> None:
+        self._right_until_ns = 0
+        engine = self.engine
+        if engine is not None:
+            engine.gate.close()
+        term = self.term
+        if term is not None and not term.over:
+            if term.drain:
+                # Nothing may be written any more either: a successor would not have it.
+                term.over = reason
+            else:
+                term.is_lapsed = True
+            self.changed.set()
+
+    def _move_gate(self) -> None:
+        """Let the engine send until the right ends, by its own clock."""
+        engine = self.engine
+        if engine is not None and self._right_until_ns:
+            engine.gate.valid_until_ns = on_clock(self._right_until_ns, engine.clock.now_ns)
+
+    # -- what replication tells ------------------------------------------------------------------
+
+    def _on_primary_event(self, event: PrimaryEvent) -> None:
+        match event:
+            case Attached():
+                self._turned_away.pop(event.node, None)
+                self._on_alert("standby_attached", f"standby {event.node} follows from {event.address}")
+            case Detached():
+                self._on_alert("standby_lost", f"standby {event.node}: {event.text}")
+            case TurnedAway():
+                if self._turned_away.get(event.node) != event.reason:
+                    self._turned_away[event.node] = event.reason
+                    if self.engine is not None:
+                        self._on_alert("standby_refused", f"{event.reason}: {event.text}")
+            case ClaimPromised():
+                self._tell(self.elector.on_promised, event.node, event.epoch, event.asked_ns)
+            case ModeChange():
+                self._on_alert("durability", f"durability is {event.mode.value}: {event.text}")
+                self.changed.set()
+
+    def _on_standby_event(self, event: StandbyEvent) -> None:
+        match event:
+            case Following():
+                self._heard_ns = boottime_ns()
+                self._warned_unfollowed = ""
+                self.primary_control = event.control_address
+                _log.info("following %s in epoch %d from %s", event.node, event.epoch, event.address)
+                self.changed.set()
+            case Unfollowed():
+                if (
+                    event.reason is not None
+                    and self._warned_unfollowed != event.text
+                    and not _is_usual(event)
+                ):
+                    self._warned_unfollowed = event.text
+                    _log.warning("replication: %s", event.text)
+                self._tell(self.elector.on_hint)
+                self.changed.set()
+            case Rejoined():
+                self.rejoined = True
+                kept = event.kept
+                self._on_alert(
+                    "rejoined",
+                    f"entries {kept.first_lsn} to {kept.last_lsn}, which epoch {event.epoch} never saw, were set "
+                    f"aside in {kept.folder}",
+                )
+                self.changed.set()
+            case DifferenceFound():
+                found = event.difference
+                self._on_alert(
+                    "state_differs",
+                    f"the state at entry {found.lsn} is not the primary's: this standby is unfit",
+                )
+            case ClaimAsked():
+                self._tell(self.elector.on_failsafe_asked, event.epoch, event.asked_ns, event.ttl_ms)
+            case HeirNamed():
+                self._tell(self.elector.on_hint)
+            case PrimaryHealth():
+                self._heard_ns = boottime_ns()
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _tell(self, method: Callable[..., list[Action]], *arguments: object) -> None:
+        if self._runner is not None and not self.retired:
+            self._runner.tell(method, *arguments)
+
+    def _order(self, method: Callable[..., list[Action]], *arguments: object) -> None:
+        refused = self._refusals_of(lambda now_ns: method(*arguments, now_ns=now_ns))
+        if refused:
+            raise CommandRefused(refused)
+
+    def _refusals_of(self, command: Callable[[int], list[Action]]) -> str:
+        """Give a command to the elector; return why it was refused, empty where it was not."""
+        assert self._runner is not None
+        self._refused = ""
+        self._runner.tell(command)
+        return self._refused
+
+    def _answer(self, text: str) -> None:
+        answers, self._answers = self._answers, []
+        for answer in answers:
+            if not answer.done():
+                answer.set_result(text)
+
+    async def handed_over(self) -> str:
+        """Wait until a switchover has ended; return why it was given up, empty where it was not."""
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._answers.append(answer)
+        return await answer
+
+    async def _tick(self) -> None:
+        """Weigh the peers, and pull quotes while there is still a right to."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            if self.term is not None and not self.term.over:
+                for view in self.server.standbys():
+                    self._tell(self.elector.on_peer, _status_of(view))
+                self._pull_in_time()
+
+    def _pull_in_time(self) -> None:
+        """Pull all quotes before the right to send ends, where nothing says that it will be renewed."""
+        engine = self.engine
+        if engine is None or self._has_pulled or not self._right_until_ns:
+            return
+        left_ns = self._right_until_ns - boottime_ns()
+        if 0 < left_ns < self.section.ttl_ms * 1_000_000 // PULL_SHARE:
+            self._has_pulled = True
+            text = (
+                f"the lease was not renewed: quotes are pulled {left_ns / 1e6:.0f} ms before the right ends"
+            )
+            self._on_alert("lease_ending", text)
+            engine.stand_back("the lease could not be renewed", pulls=True)
+
+    def _elector_ended(self, task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            _log.error("the elector failed", exc_info=error)
+            self.retired = f"the elector failed: {type(error).__name__}: {error}"
+            if self.term is not None:
+                self.term.over = self.term.over or self.retired
+        self.changed.set()
+
+
+def _as_told(health: Health) -> StandbyHealth:
+    return StandbyHealth(health.is_fit, health.is_current, tuple(sorted(health.ailments)), health.reason)
+
+
+def _status_of(view: StandbyView) -> PeerStatus:
+    told = view.health
+    reason = view.why_not or told.reason
+    health = Health(told.is_fit, told.is_current and view.is_eligible, frozenset(told.ailments), reason)
+    return PeerStatus(view.node, health, view.lag_entries)
+
+
+def _is_usual(event: Unfollowed) -> bool:
+    return event.reason is not None and event.reason.name == "NOT_PRIMARY"
+
+
+def _first_tcp(listen: tuple[str, ...]) -> str:
+    return next((address for address in listen if not address.startswith("unix:")), "")
