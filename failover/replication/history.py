@@ -12,7 +12,7 @@ from host.core.entries import NodeStarted
 from host.core.state import TradingState
 from host.journal import Journal, decode, payloads
 
-__all__ = ["Era", "History", "common_lsn", "history_of"]
+__all__ = ["Era", "History", "common_lsn", "eras_from", "history_of"]
 
 _MARK = b"node_started"
 
@@ -76,17 +76,23 @@ def _spans(history: History) -> list[tuple[Era, int]]:
     return list(zip(history.eras, ends, strict=False))
 
 
+def eras_from(journal: Journal, from_lsn: int) -> list[Era]:
+    """Return the eras that begin with entry `from_lsn` or later."""
+    eras = []
+    for payload in payloads(journal, from_lsn):
+        if _MARK in payload:
+            record = decode(payload)
+            if isinstance(record.entry, NodeStarted):
+                eras.append(Era(record.entry.epoch, record.lsn))
+    return eras
+
+
 def history_of(journal: Journal) -> History:
     """Read the history of an open journal: about a third of a second for a million entries.
 
     Raises what reading the journal and its snapshot raises.
     """
-    eras: list[Era] = []
-    for payload in payloads(journal, journal.first_lsn):
-        if _MARK in payload:
-            record = decode(payload)
-            if isinstance(record.entry, NodeStarted):
-                eras.append(Era(record.entry.epoch, record.lsn))
+    eras = eras_from(journal, journal.first_lsn)
     snapshot = journal.latest_snapshot() if journal.first_lsn > 1 else None
     if snapshot is not None and (not eras or snapshot.lsn < eras[0].first_lsn):
         # The entry that began this epoch is pruned; what is kept before the next one is all of it.

@@ -9,7 +9,7 @@ from typing import Final, Self
 from msgspec import Struct
 
 from failover.replication.errors import Reason, StreamBroken
-from failover.replication.history import History, history_of
+from failover.replication.history import History, eras_from, history_of
 from host.core import entries as e
 from host.core.state import Outcome, TradingState
 from host.journal import (
@@ -71,6 +71,8 @@ class Replica:
         self.unapplied_bytes = 0
         """How much was taken and not folded yet."""
         self._history = History((), 0)
+        self._known_lsn = 0
+        """Up to where it is known in `_history` who wrote what."""
         self._recover()
 
     @classmethod
@@ -108,8 +110,14 @@ class Replica:
         return self.state.lsn
 
     def history(self) -> History:
-        """Return who wrote what is held; folds what is not folded yet."""
+        """Return who wrote what is held; folds what is not folded yet.
+
+        A node that leads writes to the journal itself: what came after the stream's entries is looked at here.
+        """
         self.fold()
+        for era in eras_from(self.journal, self._known_lsn + 1):
+            self._history = self._history.begun(era.epoch, era.first_lsn)
+        self._known_lsn = self.held_lsn
         return self._history.grown(self.held_lsn)
 
     def holds(self, lsn: int, crc: int) -> bool:
@@ -222,6 +230,7 @@ class Replica:
         self._unapplied.clear()
         self.unapplied_bytes = 0
         self._history = history_of(self.journal)
+        self._known_lsn = self.journal.flushed_lsn
         if self.state.lsn > self.journal.flushed_lsn:
             raise JournalError(
                 f"the snapshot is of entry {self.state.lsn}, the journal ends with {self.journal.flushed_lsn}",
@@ -237,6 +246,7 @@ class Replica:
         outcome = self.state.apply(record.lsn, record.ts_ns, entry)
         if isinstance(entry, e.NodeStarted):
             self._history = self._history.begun(entry.epoch, record.lsn)
+        self._known_lsn = record.lsn
         if self._on_record is not None:
             self._on_record(record, outcome)
 

@@ -12,6 +12,7 @@ from failover.replication import (
     Reason,
     ReplicaDurability,
     StandbyHealth,
+    history_of,
 )
 from failover.replication.events import (
     Attached,
@@ -118,6 +119,23 @@ def test_a_deposed_primary_comes_back_and_sets_its_unseen_tail_aside(tmp_path: P
             assert back.replica.kept_aside == [rejoined.kept]
         await heir.close()
         assert same_entries(tmp_path / "a", tmp_path / "b")
+
+    run(test())
+
+
+def test_a_standby_that_took_over_knows_the_epoch_that_it_began_itself(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with leading(tmp_path, epoch=1) as old, following(tmp_path, old.address) as standby:
+            await standby.holds(old.fill(10))
+            await standby.client.stop()
+            replica = standby.replica
+            # What a takeover writes goes to the replica's own journal, past the stream.
+            replica.journal.append(e.NodeStarted("b", "main", 2, "test"), TS)
+            replica.journal.append(alert(13), TS)
+            replica.journal.flush()
+            assert [(era.epoch, era.first_lsn) for era in replica.history().eras] == [(1, 1), (2, 12)]
+            assert replica.history().last_lsn == 13
+            assert replica.history() == history_of(replica.journal)
 
     run(test())
 
