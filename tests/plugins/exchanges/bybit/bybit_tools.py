@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from host.api import Instrument, InstrumentKind
-from plugins.exchanges._bybit.products import Listing, Listings, Product
+from plugins.exchanges.bybit.products import Listing, Listings, Product
 
 PLACEHOLDER_VALUES = {
     "symbol": "BTCUSDT",

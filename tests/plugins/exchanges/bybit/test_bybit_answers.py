@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from host.api import InstrumentKind, RejectReason
-from plugins.exchanges._bybit import answers
-from plugins.exchanges._bybit.errors import ERRORS, OK_CODE
-from plugins.exchanges._bybit.frames import BadFrame
-from plugins.exchanges._bybit.products import InstrumentRow, Listings, Product, listing_of
+from plugins.exchanges.bybit import answers
+from plugins.exchanges.bybit.errors import ERRORS, OK_CODE
+from plugins.exchanges.bybit.frames import BadFrame
+from plugins.exchanges.bybit.products import InstrumentRow, Listings, Product, listing_of
 from plugins.exchanges._shared.verdicts import Action
 
 TRADING_SECTIONS = {"UTA", "Spot Trade", "WS OE General code"}

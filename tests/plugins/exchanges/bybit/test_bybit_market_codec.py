@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from host.api import BookTop, Depth, MarketEvent, Ticker, Trade
 from host.core.books import Book, DepthResult
-from plugins.exchanges._bybit.frames import BadFrame
-from plugins.exchanges._bybit.market_codec import MarketCodec
-from plugins.exchanges._bybit.products import Product
+from plugins.exchanges.bybit.frames import BadFrame
+from plugins.exchanges.bybit.market_codec import MarketCodec
+from plugins.exchanges.bybit.products import Product
 
 NOW_NS = 1_700_000_000_000_000_000
 SYMBOLS = {"BTCUSDT": "BTC-USDT"}

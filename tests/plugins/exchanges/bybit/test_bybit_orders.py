@@ -24,10 +24,10 @@ from host.api import (
     Report,
     Side,
 )
-from plugins.exchanges._bybit.frames import BadFrame, ExecutionRow, OrderRow
-from plugins.exchanges._bybit.order_codec import fill_of, is_live, is_trade, snapshot_of
-from plugins.exchanges._bybit.order_tracker import OrderTracker
-from plugins.exchanges._bybit.products import Product
+from plugins.exchanges.bybit.frames import BadFrame, ExecutionRow, OrderRow
+from plugins.exchanges.bybit.order_codec import fill_of, is_live, is_trade, snapshot_of
+from plugins.exchanges.bybit.order_tracker import OrderTracker
+from plugins.exchanges.bybit.products import Product
 
 TS_NS = 7
 

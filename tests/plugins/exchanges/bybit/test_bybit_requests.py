@@ -10,8 +10,8 @@ from bybit_tools import listing
 from exchange_tools import FIXTURES, vectors
 
 from host.api import AmendOrder, CancelOrder, OrderType, PlaceOrder, Side, TimeInForce
-from plugins.exchanges._bybit import queries, requests
-from plugins.exchanges._bybit.products import InstrumentRow, Listing, Product, listing_of
+from plugins.exchanges.bybit import queries, requests
+from plugins.exchanges.bybit.products import InstrumentRow, Listing, Product, listing_of
 
 NEVER_OURS = {"conditional"}
 """Stop orders, and what is attached to an order, are no commands of the host."""

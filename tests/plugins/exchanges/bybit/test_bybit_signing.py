@@ -7,7 +7,7 @@ import pytest
 from exchange_tools import vectors
 
 from host.api import Secret
-from plugins.exchanges._bybit.signing import Signer
+from plugins.exchanges.bybit.signing import Signer
 
 KEY = "testkey0123456789ABCDEFabcdef"
 SECRET = "testsecret0123456789ABCDEFabcdef"

@@ -18,7 +18,9 @@ __all__ = [
     "InstrumentPage",
     "OrderPage",
     "OrderReply",
+    "PositionPage",
     "balances_of",
+    "near_liquidation",
     "order_reply",
     "positions_of",
     "read_answer",
@@ -210,6 +212,14 @@ def balances_of(wallet: Wallet) -> tuple[Balance, ...]:
 
 def _locked(row: _CoinRow) -> Decimal:
     return amount(row.locked) + amount(row.total_order_im) + amount(row.total_position_im)
+
+
+def near_liquidation(row: PositionRow, share: float) -> bool:
+    """Return whether a position's mark price is within this share of its liquidation price. Raises `BadFrame`."""
+    mark, liquidation = amount(row.mark_price), amount(row.liq_price)
+    if not amount(row.size) or mark <= _ZERO or liquidation <= _ZERO:
+        return False
+    return abs(mark - liquidation) <= liquidation * Decimal(repr(share))
 
 
 def positions_of(listings: Listings, product: Product, page: PositionPage) -> tuple[VenuePosition, ...]:

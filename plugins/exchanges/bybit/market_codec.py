@@ -76,7 +76,7 @@ class MarketCodec:
         self._books: dict[str, _BookState] = {}
         self._tickers: dict[str, list[float | None]] = {}
         self.lost: list[str] = []
-        """Topics whose book has a gap; whoever subscribes them again takes them off."""
+        """Topics whose book has a gap, until `take_lost`."""
 
     def events(self, frame: Frame, now_ns: int) -> Sequence[MarketEvent]:
         """Return what one push says, oldest first; nothing for an answer to a request.
@@ -99,6 +99,24 @@ class MarketCodec:
     def forget(self, topic: str) -> None:
         """Start a topic over: its next snapshot is awaited."""
         self._books.pop(topic, None)
+
+    def start_over(self) -> None:
+        """Start everything over, as after a lost connection."""
+        self._books.clear()
+        self._tickers.clear()
+        self.lost.clear()
+
+    def is_started(self, topic: str) -> bool:
+        """Return whether a book topic has had its snapshot and no gap since."""
+        state = self._books.get(topic)
+        return state is not None and state.u > 0
+
+    def take_lost(self) -> Sequence[str]:
+        """Return the topics to be subscribed again, once."""
+        if not self.lost:
+            return ()
+        lost, self.lost = self.lost, []
+        return lost
 
     # -- books -----------------------------------------------------------------------------------
 
