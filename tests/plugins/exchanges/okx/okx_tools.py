@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from host.api import Instrument, InstrumentKind
-from plugins.exchanges._okx.products import Listing, Listings
+from plugins.exchanges.okx.products import Listing, Listings
 
 PLACEHOLDER_VALUES = {
     "instId": "BTC-USDT",

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from okx_tools import filled_in, frame_of, listing, listings
 
 from host.api import ExchangeError, InstrumentKind, RejectReason
-from plugins.exchanges._okx.answers import (
+from plugins.exchanges._shared.verdicts import Action
+from plugins.exchanges.okx.answers import (
     balances_of,
     positions_of,
     read_answer,
@@ -24,10 +25,9 @@ from plugins.exchanges._okx.answers import (
     read_replies,
     read_time_ns,
 )
-from plugins.exchanges._okx.errors import ERRORS, code_number, reason_of_cancel
-from plugins.exchanges._okx.frames import BadFrame, read_private_frame
-from plugins.exchanges._okx.products import Listing, Listings, listing_of
-from plugins.exchanges._shared.verdicts import Action
+from plugins.exchanges.okx.errors import ERRORS, code_number, reason_of_cancel
+from plugins.exchanges.okx.frames import BadFrame, read_private_frame
+from plugins.exchanges.okx.products import Listing, Listings, listing_of
 
 
 def raw(item: Any) -> msgspec.Raw:

@@ -14,9 +14,9 @@ from okx_tools import filled_in, frame_of, listing, listings
 
 from host.api import BookTop, Depth, MarketEvent, Ticker, Trade
 from host.core.books import Book, DepthResult
-from plugins.exchanges._okx.checksum import BookTexts, read_texts
-from plugins.exchanges._okx.frames import BadFrame, read_market_frame
-from plugins.exchanges._okx.market_codec import market_events
+from plugins.exchanges.okx.checksum import BookTexts, read_texts
+from plugins.exchanges.okx.frames import BadFrame, read_market_frame
+from plugins.exchanges.okx.market_codec import market_events
 
 NOW_NS = 1_700_000_000_000_000_000
 MS = 1_000_000

@@ -26,10 +26,10 @@ from host.api import (
     Report,
     Side,
 )
-from plugins.exchanges._okx.answers import read_executions, read_orders
-from plugins.exchanges._okx.frames import BadFrame, ExecutionRow, OrderRow, read_private_frame
-from plugins.exchanges._okx.order_codec import execution_of, fill_of, is_trade, snapshot_of
-from plugins.exchanges._okx.order_tracker import OrderTracker
+from plugins.exchanges.okx.answers import read_executions, read_orders
+from plugins.exchanges.okx.frames import BadFrame, ExecutionRow, OrderRow, read_private_frame
+from plugins.exchanges.okx.order_codec import execution_of, fill_of, is_trade, snapshot_of
+from plugins.exchanges.okx.order_tracker import OrderTracker
 
 NOW_NS = 1_700_000_000_000_000_000
 MS = 1_000_000
@@ -163,6 +163,13 @@ def test_an_amend_is_told_when_the_venue_says_so() -> None:
     done = row("live", 2, px="11", sz="3", amendResult="0")
     assert tracker.reports(SPOT, done, NOW_NS) == [OrderAmended("c1", Decimal(11), Decimal(3), NOW_NS)]
     assert tracker.reports(SPOT, done, NOW_NS) == []
+
+
+def test_a_push_from_before_an_amend_does_not_undo_it() -> None:
+    tracker = OrderTracker()
+    tracker.reports(SPOT, row("live"), NOW_NS)
+    tracker.reports(SPOT, row("live", 2, px="11", sz="3", amendResult="0"), NOW_NS)
+    assert tracker.reports(SPOT, row("live"), NOW_NS) == []
 
 
 def test_an_amend_of_an_order_from_before_this_adapter_is_told() -> None:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from okx_tools import listing
 
 from host.api import AmendOrder, CancelOrder, OrderType, PlaceOrder, Side, TimeInForce
-from plugins.exchanges._okx.products import Listing
-from plugins.exchanges._okx.requests import (
+from plugins.exchanges.okx.products import Listing
+from plugins.exchanges.okx.requests import (
     amend_fields,
     cancel_fields,
     leverage_fields,

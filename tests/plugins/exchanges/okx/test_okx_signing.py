@@ -7,7 +7,7 @@ import pytest
 from exchange_tools import vectors
 
 from host.api import Secret
-from plugins.exchanges._okx.signing import Signer, iso_time
+from plugins.exchanges.okx.signing import Signer, iso_time
 
 KEY = "testkey0123456789ABCDEFabcdef"
 SECRET = "testsecret0123456789ABCDEFabcdef"

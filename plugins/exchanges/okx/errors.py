@@ -61,7 +61,7 @@ _REASONS: Final[dict[RejectReason, frozenset[int]]] = {
         }
     ),
     _R.UNKNOWN_SYMBOL: frozenset({51001, 51002, 51012, 51014, 51015, 51026}),
-    _R.INSUFFICIENT_FUNDS: frozenset({51004, 51008, 51017, 51119, 51127, 51131}),
+    _R.INSUFFICIENT_FUNDS: frozenset({51004, 51008, 51017, 51119, 51127, 51131, 51502}),
     _R.DUPLICATE_ID: frozenset({51011, 51016}),
     _R.PRICE_BAND: frozenset({51006, 51031, 51116, 51122, 51135, 51136, 51137, 51138}),
     _R.INVALID_PRICE: frozenset({51150, 51204}),
@@ -69,7 +69,8 @@ _REASONS: Final[dict[RejectReason, frozenset[int]]] = {
     _R.MIN_NOTIONAL: frozenset({51100, 51118}),
     _R.REDUCE_ONLY: frozenset({51112, 51148, 51205, 51206, 51169, 51170}),
     _R.NOT_FILLABLE: frozenset({51109}),
-    _R.UNKNOWN_ORDER: frozenset({51400, 51401, 51402, UNKNOWN_ORDER_CODE}),
+    _R.WOULD_TAKE: frozenset({51511}),
+    _R.UNKNOWN_ORDER: frozenset({51400, 51401, 51402, 51503, 51509, 51510, UNKNOWN_ORDER_CODE}),
 }
 
 _CANCELS: Final[dict[str, RejectReason]] = {"31": _R.WOULD_TAKE, "32": _R.SELF_TRADE, "13": _R.NOT_FILLABLE}

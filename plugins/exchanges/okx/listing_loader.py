@@ -1,0 +1,63 @@
+"""Fetching what the venue lists, with the account's own fees, at the start and now and then."""
+
+import asyncio
+import logging
+from typing import Final
+
+from host.api import ExchangeError
+
+from .answers import read_fees, read_instruments
+from .frames import BadFrame
+from .products import EXCHANGE, PRODUCTS, Listing, Listings, listing_of, with_fee
+from .rest_client import RestClient
+
+__all__ = ["ListingLoader"]
+
+_log = logging.getLogger("tandem.okx")
+
+
+class ListingLoader:
+    """Keeps `listings` as the venue has them."""
+
+    def __init__(self, rest: RestClient, listings: Listings) -> None:
+        self._rest: Final = rest
+        self._listings: Final = listings
+        self._is_noted = False
+
+    async def load(self) -> list[str]:
+        """Fetch the lists of all products; return what changed, in words. Raises `ExchangeError`."""
+        found: list[Listing] = []
+        for product in PRODUCTS:
+            found += await self._load(product)
+        return self._listings.replace(found)
+
+    async def keep(self, every_s: float) -> None:
+        """Fetch them again and again, for ever, and say what changed."""
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                changes = await self.load()
+            except ExchangeError as error:
+                _log.warning("%s: the list of instruments was not renewed: %s", EXCHANGE, error)
+                continue
+            for change in changes:
+                _log.warning("%s: %s; restart the node to trade by its new terms", EXCHANGE, change)
+
+    async def _load(self, product: str) -> list[Listing]:
+        fees = read_fees((await self._rest.ask("/api/v5/account/trade-fee", {"instType": product})).data)
+        answer = await self._rest.ask_public("/api/v5/public/instruments", {"instType": product})
+        rows, bad = read_instruments(answer.data)
+        found: list[Listing] = []
+        for row in rows:
+            try:
+                listing = listing_of(row)
+                if listing is not None:
+                    found.append(with_fee(listing, *fees.of(listing)))
+            except BadFrame as error:
+                bad.append(error)
+        if bad and not self._is_noted:
+            self._is_noted = True
+            _log.warning(
+                "%s: %d instruments could not be read and are left out: %s", EXCHANGE, len(bad), bad[0]
+            )
+        return found

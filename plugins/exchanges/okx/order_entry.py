@@ -1,0 +1,301 @@
+"""Orders on their way out: over the private WebSocket, or over REST while that is down.
+
+An answer that says yes means that the request was taken in; what became of it is pushed as the whole
+order, and that push is what a request waits for. An answer that says no is its end. Neither within the
+time, or an answer that does not say, is told as unanswered: the host asks by client id.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from msgspec import Struct
+
+from host.api import (
+    AmendOrder,
+    AmendRejected,
+    CancelOrder,
+    CancelRejected,
+    ExchangeError,
+    OrderRejected,
+    PlaceOrder,
+    RejectReason,
+    Report,
+    RequestUnanswered,
+)
+
+from .._shared.pending import PendingRequests
+from .._shared.rest import RestUnanswered
+from .._shared.venue_clock import ClockUnsure, VenueClock
+from .._shared.verdicts import Action
+from .._shared.websocket import NotConnected
+from .answers import read_replies
+from .dead_man import tag_of
+from .errors import ERRORS, OK, code_number, is_instrument_code
+from .frames import BadFrame, OrderRow, PrivateFrame, Reply
+from .limits import AMEND, BATCH_CANCEL, CANCEL, PLACE, OkxLimits
+from .order_codec import is_live
+from .order_tracker import OrderTracker
+from .params import OkxParams
+from .products import EXCHANGE, Listing, Listings
+from .requests import MOST_IN_BATCH, amend_fields, cancel_fields, named, place_fields, ws_request
+from .rest_client import RestClient, Unknown, VenueRefused
+
+__all__ = ["OrderCommand", "OrderEntry"]
+
+_log = logging.getLogger("tandem.okx")
+OrderCommand = PlaceOrder | AmendOrder | CancelOrder
+
+_OPS: Final = {
+    PLACE: "order",
+    AMEND: "amend-order",
+    CANCEL: "cancel-order",
+    BATCH_CANCEL: "batch-cancel-orders",
+}
+_PATHS: Final = {
+    PLACE: "/api/v5/trade/order",
+    AMEND: "/api/v5/trade/amend-order",
+    CANCEL: "/api/v5/trade/cancel-order",
+    BATCH_CANCEL: "/api/v5/trade/cancel-batch-orders",
+}
+
+
+class _Sent(Struct, frozen=True):
+    """A request that waits for what becomes of it."""
+
+    kind: str
+    listing: Listing
+    client_id: str
+    request_id: str
+
+    @property
+    def key(self) -> str:
+        return _key(self.kind, self.client_id)
+
+
+def _key(kind: str, client_id: str) -> str:
+    return f"{CANCEL if kind == BATCH_CANCEL else kind} {client_id}"
+
+
+class OrderEntry:
+    """Sends order commands and reports what becomes of them."""
+
+    def __init__(
+        self,
+        params: OkxParams,
+        listings: Listings,
+        clock: VenueClock,
+        limits: OkxLimits,
+        rest: RestClient,
+        tracker: OrderTracker,
+        now_ns: Callable[[], int],
+        report: Callable[[Report], None],
+        spawn: Callable[[Coroutine[Any, Any, None], str], object],
+        send: Callable[[bytes], None],
+    ) -> None:
+        self._params: Final = params
+        self._listings: Final = listings
+        self._clock: Final = clock
+        self._limits: Final = limits
+        self._rest: Final = rest
+        self._tracker: Final = tracker
+        self._now_ns: Final = now_ns
+        self._report: Final = report
+        self._spawn: Final = spawn
+        self._send: Final = send
+        self._pending: Final = PendingRequests[_Sent](params.answer_timeout_ms / 1e3, self._unanswered)
+        self._by_request: Final[dict[str, list[_Sent]]] = {}
+        self._number = 0
+        self._only_rest: Final[set[str]] = set()
+        """Instruments whose name the WebSocket did not take."""
+        self._cancels: Final[list[tuple[Listing, CancelOrder]]] = []
+        self._cancel_turn: asyncio.Handle | None = None
+
+    # -- out -------------------------------------------------------------------------------------
+
+    def send(self, command: OrderCommand, deadline_ns: int) -> None:
+        """Send one command, to be carried out until `deadline_ns` or not at all.
+
+        Raises `ExchangeError` when nothing was sent. Of several cancels in one turn of the loop the
+        first goes out alone and the others together, right after the turn.
+        """
+        if isinstance(command, PlaceOrder):
+            # Only what is listed at present is traded; what rests of an instrument that vanished can be cancelled.
+            listing = self._listings.listed(command.symbol)
+            last_ms = self._clock.window(deadline_ns).last_ms
+            self._limits.take_order(PLACE, listing.inst_id, self._now_ns())
+            fields = place_fields(listing, command, self._params.margin_mode, tag_of(command.client_id))
+            self._go(PLACE, [(listing, fields, command.client_id)], last_ms)
+        elif isinstance(command, AmendOrder):
+            listing = self._listings.known(command.symbol)
+            last_ms = self._clock.window(deadline_ns).last_ms
+            self._limits.take_order(AMEND, listing.inst_id, self._now_ns())
+            self._tracker.amend_sent(command)
+            self._go(AMEND, [(listing, amend_fields(listing, command), command.client_id)], last_ms)
+        else:
+            self._cancel(self._listings.known(command.symbol), command, deadline_ns)
+
+    def _cancel(self, listing: Listing, command: CancelOrder, deadline_ns: int) -> None:
+        if self._cancel_turn is not None:
+            self._limits.take_order(BATCH_CANCEL, listing.inst_id, self._now_ns())
+            self._cancels.append((listing, command))
+            return
+        self._limits.take_order(CANCEL, listing.inst_id, self._now_ns())
+        last_ms = self._cancel_window(deadline_ns)
+        self._go(CANCEL, [(listing, cancel_fields(command), command.client_id)], last_ms)
+        self._cancel_turn = asyncio.get_running_loop().call_soon(self._cancel_others, deadline_ns)
+
+    def _cancel_window(self, deadline_ns: int) -> int | None:
+        try:
+            return self._clock.window(deadline_ns).last_ms
+        except ClockUnsure:
+            return None  # a late cancel does no harm: ids are never used again
+
+    def _cancel_others(self, deadline_ns: int) -> None:
+        self._cancel_turn = None
+        waiting, self._cancels[:] = list(self._cancels), []
+        for start in range(0, len(waiting), MOST_IN_BATCH):
+            part = [
+                (listing, cancel_fields(command), command.client_id)
+                for listing, command in waiting[start : start + MOST_IN_BATCH]
+            ]
+            try:
+                self._go(BATCH_CANCEL, part, self._cancel_window(deadline_ns))
+            except ExchangeError as error:
+                for _, _, client_id in part:
+                    self._report(
+                        CancelRejected(client_id, RejectReason.UNAVAILABLE, str(error), self._now_ns())
+                    )
+
+    def _go(self, kind: str, parts: list[tuple[Listing, dict[str, Any], str]], last_ms: int | None) -> None:
+        self._number += 1
+        request_id = str(self._number)
+        sent = [_Sent(kind, listing, client_id, request_id) for listing, _, client_id in parts]
+        by_rest = self._params.order_entry == "rest" or any(
+            listing.inst_id in self._only_rest for listing, _, _ in parts
+        )
+        if not by_rest:
+            args = [named(listing, fields, by_code=True) for listing, fields, _ in parts]
+            try:
+                self._send(ws_request(request_id, _OPS[kind], args, last_ms))
+            except NotConnected:
+                by_rest = True
+        if by_rest:
+            body = [named(listing, fields, by_code=False) for listing, fields, _ in parts]
+            self._spawn(
+                self._over_rest(kind, body if kind == BATCH_CANCEL else body[0], last_ms, sent),
+                f"{kind} over REST",
+            )
+        self._by_request[request_id] = sent
+        for each in sent:
+            self._pending.add(each.key, each)
+
+    async def _over_rest(self, kind: str, body: Any, last_ms: int | None, sent: list[_Sent]) -> None:
+        try:
+            answer = await self._rest.send_orders(_PATHS[kind], body, last_ms)
+            replies = read_replies(answer.data)
+        except RestUnanswered as error:
+            for each in sent:
+                if error.is_unsent:
+                    self._end(each, RejectReason.UNAVAILABLE, str(error))
+                else:
+                    self._give_up(each, str(error))
+        except VenueRefused as error:
+            for each in sent:
+                self._no(each, error.code, error.text)
+        except (Unknown, BadFrame) as error:
+            for each in sent:
+                self._give_up(each, str(error))
+        else:
+            self._on_replies(sent[0].request_id, replies)
+
+    # -- back ------------------------------------------------------------------------------------
+
+    def on_answer(self, frame: PrivateFrame) -> None:
+        """Take the answer to an operation; raise `BadFrame`."""
+        replies, code = read_replies(frame.data), code_number(frame.code)
+        if replies:
+            self._on_replies(frame.id, replies)
+        elif code != OK:
+            for each in self._by_request.get(frame.id, []):
+                self._no(each, code, frame.msg)
+
+    def _on_replies(self, request_id: str, replies: list[Reply]) -> None:
+        sent = self._by_request.pop(request_id, [])
+        named_ = {each.client_id: each for each in sent}
+        for at, reply in enumerate(replies):
+            each = named_.get(reply.cl_ord_id) or (sent[at] if at < len(sent) else None)
+            code = code_number(reply.s_code)
+            if each is not None and code != OK:
+                self._no(each, code, reply.s_msg)
+
+    def on_order(self, listing: Listing, row: OrderRow) -> None:
+        """Take a push of the `orders` channel; raise `BadFrame`."""
+        reports = self._tracker.reports(listing, row, self._now_ns())
+        client_id, take = row.cl_ord_id, self._settle
+        take(PLACE, client_id)
+        live = is_live(row)
+        if not live:
+            take(CANCEL, client_id)
+        if not live or row.amend_result:
+            take(AMEND, client_id)
+        for report in reports:
+            self._report(report)
+
+    def on_down(self, text: str) -> None:
+        """Tell of every request as unanswered: the connection that would bring its outcome is lost."""
+        self._pending.give_up_all(text)
+
+    def close(self) -> None:
+        """Tell of nothing more."""
+        self._pending.close()
+        if self._cancel_turn is not None:
+            self._cancel_turn.cancel()
+
+    # -- outcomes --------------------------------------------------------------------------------
+
+    def _settle(self, kind: str, client_id: str) -> None:
+        sent = self._pending.take(_key(kind, client_id))
+        if sent is not None:
+            self._by_request.pop(sent.request_id, None)
+
+    def _give_up(self, sent: _Sent, text: str) -> None:
+        if self._pending.take(sent.key) is not None:
+            self._unanswered(sent, text)
+
+    def _unanswered(self, sent: _Sent, text: str) -> None:
+        self._by_request.pop(sent.request_id, None)
+        self._report(RequestUnanswered(sent.client_id, text, self._now_ns()))
+
+    def _no(self, sent: _Sent, code: int, text: str) -> None:
+        """Tell that the venue refused a request, or that it does not say."""
+        verdict = ERRORS.verdict(code, text)
+        if verdict.is_clock:
+            self._clock.doubt()
+        if verdict.is_limit:
+            self._limits.refused_order(sent.kind, sent.listing.inst_id, self._now_ns())
+        if is_instrument_code(code, text) and sent.listing.inst_id not in self._only_rest:
+            self._only_rest.add(sent.listing.inst_id)
+            _log.warning(
+                "%s: the WebSocket does not know %s by the code that the venue publishes (%s %s); "
+                "its orders go over REST from here on",
+                EXCHANGE,
+                sent.listing.inst_id,
+                code,
+                text,
+            )
+        if verdict.action is Action.UNKNOWN:
+            self._give_up(sent, f"{code} {text}")
+        else:
+            self._end(sent, verdict.reason, f"{code} {text}".strip())
+
+    def _end(self, sent: _Sent, reason: RejectReason, text: str) -> None:
+        self._pending.take(sent.key)
+        now_ns = self._now_ns()
+        if sent.kind == PLACE:
+            self._report(OrderRejected(sent.client_id, reason, text, now_ns))
+        elif sent.kind == AMEND:
+            self._report(AmendRejected(sent.client_id, reason, text, now_ns))
+        else:
+            self._report(CancelRejected(sent.client_id, reason, text, now_ns))

@@ -1,0 +1,67 @@
+"""How an account at OKX is configured, and where the venue is."""
+
+from decimal import Decimal
+from typing import Final, Literal
+
+import msgspec
+
+from host.api import Params, Positive, Seconds, Secret
+
+__all__ = ["OkxParams", "rest_url", "ws_url"]
+
+_REST: Final = {
+    "live": "https://www.okx.com",
+    "demo": "https://www.okx.com",
+    "live-eea": "https://eea.okx.com",
+    "live-us": "https://us.okx.com",
+}
+_WS: Final = {
+    "live": "wss://ws.okx.com:8443",
+    "demo": "wss://wspap.okx.com:8443",
+    "live-eea": "wss://wseea.okx.com:8443",
+    "live-us": "wss://wsus.okx.com:8443",
+}
+
+
+class OkxParams(Params, frozen=True):
+    """One trading account, in net position mode."""
+
+    api_key: Secret | None = None
+    api_secret: Secret | None = None
+    passphrase: Secret | None = None
+    """The one that was chosen when the key was made."""
+    environment: Literal["live", "demo", "live-eea", "live-us"] = "demo"
+    """Demo trading has keys of its own."""
+    rest_url: str = ""
+    """Where REST is, instead of the environment's; `http://127.0.0.1:7712` for `tandem venue --okx`."""
+    ws_url: str = ""
+    """Where the WebSockets are, without a path; `ws://127.0.0.1:7712` for `tandem venue --okx`."""
+    trades: bool = True
+    """Whether public trades are subscribed."""
+    tickers: bool = True
+    """Whether 24-hour summaries are subscribed."""
+    check_books: bool = False
+    """Verify the checksum of every book; of no use at OKX itself, which sends none since June 2026."""
+    order_entry: Literal["websocket", "rest"] = "websocket"
+    """REST is taken all the same while the WebSocket is down."""
+    margin_mode: Literal["cross", "isolated"] = "cross"
+    """For swaps."""
+    leverage: dict[str, Decimal] = msgspec.field(default_factory=dict)
+    """Set for these perpetuals when they are subscribed; others keep what the account has."""
+    connect_timeout_s: Seconds = 10.0
+    answer_timeout_ms: Positive = 1500.0
+    """After this long without an answer a request is reported as unanswered."""
+    max_clock_error_ms: Positive = 250.0
+    """While the venue's time is not known better than this, orders are refused."""
+    measure_clock_every_s: Seconds = 30.0
+    reload_instruments_every_s: Seconds = 3600.0
+
+
+def rest_url(params: OkxParams) -> str:
+    """Return where REST requests go."""
+    return params.rest_url or _REST[params.environment]
+
+
+def ws_url(params: OkxParams) -> str:
+    """Return where WebSockets are, without a path."""
+    return (params.ws_url or _WS[params.environment]).rstrip("/")
