@@ -150,6 +150,11 @@ class Elector:
         return "" if seen is None or seen.is_free else seen.holder
 
     @property
+    def breaker_closes_ns(self) -> int:
+        """Until when there is no automatic switch, after too many; in the past where there may be."""
+        return self._breaker.closes_ns()
+
+    @property
     def next_tick_ns(self) -> int:
         """When `tick` is due; earlier does no harm."""
         state = self.state

@@ -13,13 +13,14 @@ import logging
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 from failover.clock import boottime_ns
-from failover.replication import Mode, PeerTls, Replica
+from failover.replication import Mode, PeerTls, Replica, StandbyView
 from failover.signals import Health
 from failover.states import State
 from host.api import TandemError
@@ -31,6 +32,7 @@ from host.controlling import Control
 from host.core import entries as e
 from host.core.state import Outcome
 from host.journal import JournalError
+from host.leading import NodeLeadership
 from host.membership import Membership, Term
 from host.runtime.clock import LiveClock
 from host.runtime.driver import LiveDriver
@@ -73,13 +75,13 @@ class Member:
     def __init__(
         self, config: NodeConfig, section: FailoverSection, options: RunOptions, source: ConfigSource | None
     ) -> None:
-        self._config: Final = config
+        self.config: Final = config
         self._section: Final = section
         self._options: Final = options
         self._source: Final = source
         self._clock: Final = LiveClock()
         self._stop_reason = ""
-        self._membership: Final = Membership(config, section, self._alert, _peer_tls(section))
+        self.membership: Final = Membership(config, section, self._alert, _peer_tls(section))
         self._replica: Replica | None = None
         self._engine: Engine | None = None
         self._trading: Trading | None = None
@@ -92,10 +94,18 @@ class Member:
         self._next_snapshot_lsn = 0
         self.takeover: Steps | None = None
         """The times of the last takeover."""
+        self.is_trading = False
+        """Whether it leads, and has done all that a takeover does."""
+
+    @property
+    def engine(self) -> Engine:
+        """Return the engine of the present role."""
+        assert self._engine is not None
+        return self._engine
 
     async def run(self) -> RunReport:
         """Stand by, lead, stand by, … until a signal says to stop; everything is closed whatever happens."""
-        config = self._config
+        config = self.config
         started_s, started_ns = time.monotonic(), self._clock.now_ns()
         replica = self._open_replica()
         try:
@@ -106,7 +116,8 @@ class Member:
             try:
                 await control.start()
                 first_epoch = max(self._clock.now_ns() // 1_000_000_000 - EPOCH_ZERO_S, 1)
-                await self._membership.start(replica.state.epoch, first_epoch)
+                await self.membership.start(replica.state.epoch, first_epoch)
+                self.membership.maintain(bool(replica.state.maintenance))
                 with TerminalView() if self._options.ui else nullcontext() as screen:
                     showing = asyncio.ensure_future(self._show(screen)) if screen is not None else None
                     try:
@@ -115,14 +126,13 @@ class Member:
                         if showing is not None:
                             showing.cancel()
             finally:
-                await self._membership.close()
+                await self.membership.close()
                 await control.close()
                 if self._trading is not None:
                     await self._trading.close()
-            assert self._engine is not None
             return make_report(
-                self._engine,
-                stopped=self._stop_reason or self._membership.retired,
+                self.engine,
+                stopped=self._stop_reason or self.membership.retired,
                 ran_s=(self._clock.now_ns() - started_ns) / 1e9,
                 wall_s=time.monotonic() - started_s,
                 skipped={} if self._trading is None else self._trading.assembly.skipped,
@@ -132,7 +142,7 @@ class Member:
             self._close_journal()
 
     async def _live(self, subject: Subject, control: Control) -> None:
-        membership = self._membership
+        membership = self.membership
         while not membership.retired:
             await control.running(is_primary=False)
             term = await self._stand_by()
@@ -146,7 +156,7 @@ class Member:
     # -- standing by -----------------------------------------------------------------------------
 
     def _open_replica(self) -> Replica:
-        config = self._config
+        config = self.config
         self._replica = Replica.open(
             config.journal_dir,
             node=config.node.name,
@@ -160,7 +170,7 @@ class Member:
     def _new_engine(self, replica: Replica) -> Engine:
         self._fills = FillHistory(known_after=replica.state.lsn)
         engine = make_engine(
-            self._config,
+            self.config,
             self._options,
             self._clock,
             replica.journal,
@@ -169,7 +179,7 @@ class Member:
             is_following=True,
         )
         engine.gate.lease(self._clock.now_ns)  # closed
-        engine.upkeep.oldest_needed_lsn = self._membership.server.oldest_needed_lsn
+        engine.upkeep.oldest_needed_lsn = self.membership.server.oldest_needed_lsn
         engine.is_succeeded = self._has_successor
         self._engine = engine
         self._next_snapshot_lsn = replica.state.lsn + engine.settings.snapshot_every
@@ -179,6 +189,8 @@ class Member:
 
     def _on_record(self, record: e.Record, outcome: Outcome | None) -> None:
         """Have the shadows hear of an entry that the state has taken in."""
+        if isinstance(record.entry, e.MaintenanceSet):
+            self.membership.maintain(record.entry.is_on)
         shadows = None if self._trading is None else self._trading.assembly.shadows
         if shadows is not None:
             shadows.on_record(record, outcome)
@@ -187,7 +199,7 @@ class Member:
 
     async def _stand_by(self) -> Term | None:
         """Follow whoever leads until this node is to lead; None where it is to stop, or to begin anew."""
-        membership = self._membership
+        membership = self.membership
         membership.rejoined = False
         replica = self._replica
         assert replica is not None
@@ -237,8 +249,7 @@ class Member:
             await asyncio.sleep(BUILD_AGAIN_S)
 
     async def _try_to_build(self) -> None:
-        assert self._engine is not None
-        trading = Trading(self._config, self._options, self._source, self._engine)
+        trading = Trading(self.config, self._options, self._source, self.engine)
         self._trading = trading
         await trading.assembly.connect()
         trading.assembly.shadow().refresh()
@@ -252,8 +263,7 @@ class Member:
     def _on_time(self) -> None:
         """What a standby has to do now and then."""
         now_ns = self._clock.now_ns()
-        engine = self._engine
-        assert engine is not None
+        engine = self.engine
         shadows = None if self._trading is None else self._trading.assembly.shadows
         if shadows is not None:
             shadows.on_time(now_ns)
@@ -261,7 +271,7 @@ class Member:
             self._next_health_s = time.monotonic() + HEALTH_S
             for duty in engine.upkeep.duties:
                 duty(now_ns)
-            self._membership.set_health(self._health())
+            self.membership.set_health(self._health())
             self._keep_snapshot(engine)
 
     def _keep_snapshot(self, engine: Engine) -> None:
@@ -291,18 +301,24 @@ class Member:
                 f"venue:{name}" for name, feed in self._trading.engine.feeds.items() if not feed.is_connected
             }
             ailments |= {f"venue:{name}" for name in self._trading.assembly.skipped_accounts}
-        why_not_current = self._membership.why_not_current()
+        why_not_current = self.membership.why_not_current()
         reason = "; ".join(faults) or why_not_current
         return Health(not faults, not why_not_current, frozenset(ailments), reason)
+
+    def do_states_agree(self, standbys: Sequence[StandbyView]) -> bool | None:
+        """Return whether the standbys' state is the primary's, as far as digests were compared; None: nobody to ask."""
+        if self.membership.engine is None:
+            replica = self._replica
+            return None if replica is None or not self.membership.primary else replica.difference is None
+        return all(not view.differs_at_lsn for view in standbys) if standbys else None
 
     # -- leading ---------------------------------------------------------------------------------
 
     async def _lead(self, term: Term, subject: Subject, control: Control) -> None:
         """Take over, trade, and step down when the term is over."""
-        engine = self._engine
-        assert engine is not None
+        engine = self.engine
         try:
-            steps = self.takeover = Steps(term.asked_ns)
+            steps = self.takeover = Steps(term.lead, term.asked_ns)
             if self._trading is None:
                 raise NodeMustRestart(f"it won the lease, and {self._why_not_built}")
             await self._trade(term, steps, subject, control)
@@ -310,20 +326,21 @@ class Member:
             engine.abort_turn(error)
             raise NodeMustRestart(f"the journal cannot be written: {error}") from error
         finally:
+            self.is_trading = False
             engine.retire(term.over or "this node does not lead any more")
             await control.running(is_primary=False)
             store, self._store = self._store, None
-            await stop_store(store, engine.journal, self._config.node.stop_timeout_ms)
+            await stop_store(store, engine.journal, self.config.node.stop_timeout_ms)
         await self._step_down(subject, control)
 
     async def _trade(self, term: Term, steps: Steps, subject: Subject, control: Control) -> None:
-        engine, trading = self._engine, self._trading
-        assert engine is not None and trading is not None
+        engine, trading = self.engine, self._trading
+        assert trading is not None
         driver = LiveDriver(engine, self._clock, engine.stepped)
         steps.done("apply")
         self._begin_epoch(engine, term)
         steps.done("epoch")
-        trading.assembly.configure(with_api_instances(self._config, engine))
+        trading.assembly.configure(with_api_instances(self.config, engine))
         await trading.assembly.connect()
         await trading.assembly.take_up()
         waiting = Waiting(engine)
@@ -346,17 +363,18 @@ class Member:
             reload=reloading.reload,
         )
         await control.running()
+        self.is_trading = True
         engine.alert("takeover", f"epoch {term.lead.epoch}, {term.lead.succession.value}: {steps}")
-        self._store = start_store(self._config)
+        self._store = start_store(self.config)
         if self._view is not None:
             self._view.store = self._store
         await self._go_on(term, engine, driver)
 
     def _begin_epoch(self, engine: Engine, term: Term) -> None:
         """Make the journal this node's: its first entry says so."""
-        membership, replica = self._membership, self._replica
+        membership, replica = self.membership, self._replica
         assert replica is not None
-        node = self._config.node
+        node = self.config.node
         engine.upkeep.begin(engine.journal.last_lsn)
         membership.hold(engine)
         engine.start_epoch(node.name, engine.journal.cell, term.lead.epoch, version("tandem"))
@@ -371,7 +389,7 @@ class Member:
 
     async def _go_on(self, term: Term, engine: Engine, driver: LiveDriver) -> None:
         """Trade until the term is over, or nothing can be traded any more."""
-        membership = self._membership
+        membership = self.membership
         while not self._must_leave(term, engine):
             membership.changed.clear()
             self._follow_membership(term, engine)
@@ -391,19 +409,19 @@ class Member:
 
     def _follow_membership(self, term: Term, engine: Engine) -> None:
         """Trade only while the gate is open and, with durability `replica`, somebody holds what is sent."""
-        durability = self._membership.durability
+        durability = self.membership.durability
         if term.is_lapsed:
             if not engine.standing_back:
                 engine.stand_back("the lease has run out", pulls=False)
         elif durability is not None and durability.mode in (Mode.HALTING, Mode.HALTED):
             if not engine.standing_back:
                 engine.stand_back("no standby holds what is sent", pulls=True)
-        elif engine.standing_back and not term.drain and not self._membership.is_ending:
+        elif engine.standing_back and not term.drain and not self.membership.is_ending:
             engine.go_on()
 
     async def _drain(self, term: Term, engine: Engine, driver: LiveDriver) -> None:
         """Let quotes rest, finish what is under way, and say so once a standby holds all of it."""
-        membership = self._membership
+        membership = self.membership
         engine.stand_back(term.drain, pulls=False)
         await driver.run(
             lambda: engine.is_quiet or not term.drain or self._must_leave(term, engine),
@@ -421,15 +439,15 @@ class Member:
 
     def _is_held(self, engine: Engine) -> bool:
         """Return whether a standby that could lead holds every entry; True where there is none to wait for."""
-        able = [view.acked_lsn for view in self._membership.standbys() if view.is_eligible]
+        able = [view.acked_lsn for view in self.membership.standbys() if view.is_eligible]
         return not able or max(able) >= engine.journal.flushed_lsn
 
     async def _stop(self, term: Term, engine: Engine, driver: LiveDriver) -> None:
         """Leave: orders go to a standby that could lead; where there is none they are cancelled first."""
-        membership, why = self._membership, self._why_stop(engine)
+        membership, why = self.membership, self._why_stop(engine)
         self._stop_reason = self._stop_reason or why
         if not self._has_successor():
-            await stop_trading(engine, driver, self._clock.now_ns, self._config.node.stop_timeout_ms, why)
+            await stop_trading(engine, driver, self._clock.now_ns, self.config.node.stop_timeout_ms, why)
         membership.stop()
         while not self._must_leave(term, engine) and not term.drain:
             membership.changed.clear()
@@ -438,10 +456,10 @@ class Member:
             await self._drain(term, engine, driver)
 
     def _has_successor(self) -> bool:
-        return any(view.is_eligible and view.health.is_current for view in self._membership.standbys())
+        return any(view.is_eligible and view.health.is_current for view in self.membership.standbys())
 
     def _must_leave(self, term: Term, engine: Engine) -> bool:
-        return bool(term.over or self._membership.retired or engine.halted)
+        return bool(term.over or self.membership.retired or engine.halted)
 
     def _why_stop(self, engine: Engine) -> str:
         return self._stop_reason or engine.must_stop
@@ -454,7 +472,7 @@ class Member:
 
     async def _step_down(self, subject: Subject, control: Control) -> None:
         """Have nothing of the term left, and open the journal as a standby's."""
-        membership = self._membership
+        membership = self.membership
         await self._close_trading()
         give_up_ns = boottime_ns() + 2 * self._section.ttl_ms * 1_000_000
         while membership.elector.state not in (State.WATCHING, State.RETIRED):
@@ -481,10 +499,10 @@ class Member:
     # -- the rest --------------------------------------------------------------------------------
 
     def _subject(self, engine: Engine) -> Subject:
-        membership = self._membership
+        membership = self.membership
 
         def config() -> NodeConfig:
-            return self._config if self._trading is None else self._trading.reloading.config
+            return self.config if self._trading is None else self._trading.reloading.config
 
         return Subject(
             engine=engine,
@@ -494,12 +512,13 @@ class Member:
             started_ns=engine.clock.now_ns(),
             stop=self._ask_to_stop,
             tail=JournalTail(engine.journal),
+            leadership=NodeLeadership(self),
             standby_of=lambda: None if membership.engine is not None else membership.primary_control,
         )
 
     def _alert(self, code: str, text: str) -> None:
         """Tell people: in the journal while this node writes one, else in its log and view."""
-        engine = self._engine
+        engine = self.engine
         if engine is None or engine.halted:
             _log.warning("%s: %s", code, text)
         else:
@@ -517,7 +536,7 @@ class Member:
 
     def _ask_to_stop(self, reason: str) -> None:
         self._stop_reason = self._stop_reason or reason
-        self._membership.changed.set()
+        self.membership.changed.set()
 
     async def _show(self, screen: TerminalView) -> None:
         while True:

@@ -126,6 +126,8 @@ class Membership:
         self.is_maintained = False
         self.health = Health(is_fit=False, is_current=False, reason="the node is starting")
         self.durability: ReplicaDurability | None = None
+        self.previous_holder = ""
+        """Who led before; empty where this node does not know."""
         self.last_switch = ""
         """Who leads since when, and why, in words."""
         self._config: Final = config
@@ -362,6 +364,7 @@ class Membership:
                 self._close_gate(action.reason)
             case Lead():
                 self.term = Term(action, boottime_ns())
+                self.previous_holder = "" if action.previous is None else action.previous.holder
                 self.last_switch = f"epoch {action.epoch}: {self.node} leads, {action.succession.value}"
                 _log.info("%s", self.last_switch)
                 self.changed.set()

@@ -3,15 +3,20 @@
 from collections.abc import Callable
 
 from failover.clock import boottime_ns
+from failover.signals import Lead
 
 __all__ = ["Steps"]
 
 
 class Steps:
-    """Times of steps since a moment, in nanoseconds, in the order in which they were done."""
+    """Times of the steps since the lease was won, in nanoseconds, in the order in which they were done."""
 
-    def __init__(self, since_ns: int, now_ns: Callable[[], int] = boottime_ns) -> None:
+    def __init__(self, lead: Lead, since_ns: int, now_ns: Callable[[], int] = boottime_ns) -> None:
+        self.epoch = lead.epoch
+        self.reason = lead.succession.value
+        self.previous_holder = "" if lead.previous is None else lead.previous.holder
         self.since_ns = since_ns
+        """When the lease was won, by CLOCK_BOOTTIME."""
         self.taken_ns: dict[str, int] = {}
         self._last_ns = since_ns
         self._now_ns = now_ns

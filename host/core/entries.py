@@ -57,6 +57,7 @@ __all__ = [
     "InstanceState",
     "InstrumentSet",
     "KillSwitchSet",
+    "MaintenanceSet",
     "NodeStarted",
     "NodeStopped",
     "OrderAdopted",
@@ -448,6 +449,13 @@ class RiskLimitsSet(_Entry, frozen=True, tag="risk_limits_set"):
     by: str
 
 
+class MaintenanceSet(_Entry, frozen=True, tag="maintenance_set"):
+    """No node of the cell takes over by itself (`is_on`), or they may again. `by` is who said so."""
+
+    is_on: bool
+    by: str
+
+
 class ConnectionReported(_Entry, frozen=True, tag="connection_reported"):
     """A venue connection came up or went down."""
 
@@ -509,6 +517,7 @@ Entry = (
     | FlattenSet
     | RiskLimitsSet
     | ConnectionReported
+    | MaintenanceSet
     | Alert
     | AuditAnchored
     | StateDigest

@@ -211,6 +211,8 @@ class TradingState(Struct):
     """The instances that the control API made, each with its section of a configuration as JSON."""
     held: dict[str, str] = {}
     """The instances that an operator stopped, and who did."""
+    maintenance: str = ""
+    """Who ordered that no node takes over by itself; empty where nobody did."""
     requests: dict[str, ServedRequest] = {}
     """The latest control requests that were carried out, by `request_key`, oldest first."""
     anomalies: dict[str, int] = {}
@@ -358,6 +360,9 @@ class TradingState(Struct):
             self.held[entry.instance] = entry.who
         else:
             self.held.pop(entry.instance, None)
+
+    def _maintenance_set(self, entry: e.MaintenanceSet) -> None:
+        self.maintenance = entry.by if entry.is_on else ""
 
     def _request_served(self, entry: e.RequestServed) -> None:
         known = self.requests
@@ -728,6 +733,7 @@ _APPLY: Final[dict[type[Any], Callable[[TradingState, Any], Outcome | None]]] = 
     e.InstanceConfigured: TradingState._instance_configured,
     e.InstanceRemoved: TradingState._instance_removed,
     e.InstanceHeld: TradingState._instance_held,
+    e.MaintenanceSet: TradingState._maintenance_set,
     e.RequestServed: TradingState._request_served,
     e.ConfigApplied: TradingState._no_change,
     e.StrategyStateSaved: TradingState._strategy_state_saved,
