@@ -6,6 +6,7 @@ in wall time: for a recording that plays ten times as fast, an event a second la
 is a tenth of a second later on the wall.
 """
 
+import asyncio
 import time
 
 __all__ = ["VenueClock"]
@@ -42,6 +43,10 @@ class VenueClock:
     def wait_s(self, market_ns: int) -> float:
         """Return the seconds from now until the market time `market_ns`; negative once it has passed."""
         return (market_ns - self.now_ns()) / 1e9 / self._speed
+
+    async def sleep(self, wall_s: float) -> None:
+        """Wait for so many seconds of wall time."""
+        await asyncio.sleep(wall_s)
 
     @property
     def lag_ns(self) -> int:

@@ -44,9 +44,11 @@ class Connection:
         self.remote: Final = request.remote or ""
         self.account = ""
         self.state: Any = None
-        self.in_order_s = 0.0
-        """Loop time before which no further request of this connection may be carried out: a late
-        one holds those behind it, as on any TCP connection."""
+        self.lane: Final = asyncio.Lock()
+        """Held by a late request: those behind it wait, first come, first served, as on any TCP
+        connection."""
+        self.in_lane = 0
+        """How many requests hold the lane or wait for it."""
         self._request = request
         self._faults = faults
         self._ping_s = ping_s

@@ -63,9 +63,9 @@ class Course:
         raw = Raw(http.method, path, query, body, headers)
         request = self.front.read(raw, self._running.clock.wall_now_ns())
         struck = self._draw(request)
-        await _sleep(self._held_s(struck))
+        await self._sleep(self._held_s(struck))
         reply = await self._carry_out(request, struck)
-        await _sleep(self._answer_late_s(struck))
+        await self._sleep(self._answer_late_s(struck))
         if reply is None:
             await asyncio.sleep(0 if _has(struck, FaultKind.DISCONNECT) else UNANSWERED_S)
             if http.transport is not None:
@@ -100,30 +100,41 @@ class Course:
         raw = Raw("", connection.path, "", body, {}, connection)
         request = self.front.read(raw, self._running.clock.wall_now_ns())
         struck = self._draw(request)
-        loop = asyncio.get_running_loop()
-        held_s = self._held_s(struck)
-        if _has(struck, FaultKind.REORDER):
-            due_s = loop.time() + held_s
-        else:
-            due_s = connection.in_order_s = max(connection.in_order_s, loop.time() + held_s)
-        if due_s <= loop.time() and not struck:
+        if not struck and not connection.in_lane:
             await self._answer_frame(connection, request, struck)
             return
-        task = asyncio.create_task(self._answer_late(connection, request, struck, due_s))
+        due_ns = request.arrived_ns + int(self._held_s(struck) * 1e9)
+        connection.in_lane += not _has(struck, FaultKind.REORDER)
+        task = asyncio.create_task(self._answer_late(connection, request, struck, due_ns))
         self._late.add(task)
         task.add_done_callback(self._late.discard)
 
     async def _answer_late(
-        self, connection: Connection, request: Request, struck: tuple[Fault, ...], due_s: float
+        self, connection: Connection, request: Request, struck: tuple[Fault, ...], due_ns: int
     ) -> None:
-        await _sleep(due_s - asyncio.get_running_loop().time())
-        await self._answer_frame(connection, request, struck)
+        if _has(struck, FaultKind.REORDER):
+            reply = await self._carry_out_at(request, struck, due_ns)
+        else:
+            try:
+                async with connection.lane:
+                    reply = await self._carry_out_at(request, struck, due_ns)
+            finally:
+                connection.in_lane -= 1
+        await self._send_frame(connection, reply, struck)
+
+    async def _carry_out_at(self, request: Request, struck: tuple[Fault, ...], due_ns: int) -> Reply | None:
+        await self._sleep((due_ns - self._running.clock.wall_now_ns()) / 1e9)
+        return await self._carry_out(request, struck)
 
     async def _answer_frame(
         self, connection: Connection, request: Request, struck: tuple[Fault, ...]
     ) -> None:
-        reply = await self._carry_out(request, struck)
-        await _sleep(self._answer_late_s(struck))
+        await self._send_frame(connection, await self._carry_out(request, struck), struck)
+
+    async def _send_frame(
+        self, connection: Connection, reply: Reply | None, struck: tuple[Fault, ...]
+    ) -> None:
+        await self._sleep(self._answer_late_s(struck))
         if _has(struck, FaultKind.DISCONNECT):
             connection.abort()
         elif reply is not None:
@@ -174,6 +185,10 @@ class Course:
         self._log.write(request, names)
         return reply
 
+    async def _sleep(self, seconds: float) -> None:
+        if seconds > 0:
+            await self._running.clock.sleep(seconds)
+
     def _held_s(self, struck: tuple[Fault, ...]) -> float:
         late = (FaultKind.LATENCY, FaultKind.REORDER)
         return sum(self._faults.delay_s(fault) for fault in struck if fault.kind in late)
@@ -188,8 +203,3 @@ def _has(struck: tuple[Fault, ...], kind: FaultKind) -> bool:
 
 def _encode(body: Any) -> bytes:
     return body if isinstance(body, bytes) else _encoder.encode(body)
-
-
-async def _sleep(seconds: float) -> None:
-    if seconds > 0:
-        await asyncio.sleep(seconds)

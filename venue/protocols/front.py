@@ -52,6 +52,14 @@ class Desk:
         """Return the wall time that this protocol shows and judges by, a skew on command included."""
         return self.clock.wall_now_ns() + self.faults.skew_ns(self.protocol)
 
+    def arrived_ns(self, request: Request) -> int:
+        """Return when a request arrived, by this protocol's clock.
+
+        Its timestamp is judged by this first: a fault may hold it for long before the matching
+        engine, which judges it once more.
+        """
+        return request.arrived_ns + self.faults.skew_ns(self.protocol)
+
     def shown_ns(self, market_ns: int) -> int:
         """Return which wall time this protocol shows for a moment of the market."""
         return self.clock.to_wall_ns(market_ns) + self.faults.skew_ns(self.protocol)

@@ -4,8 +4,12 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from venue.protocols.binance.front import BinanceFront
+from venue.protocols.bybit.front import BybitFront
 from venue.protocols.front import Desk, Front
 
 __all__ = ["FRONTS"]
 
-FRONTS: Final[Mapping[str, Callable[[Desk], Front]]] = {BinanceFront.name: BinanceFront}
+FRONTS: Final[Mapping[str, Callable[[Desk], Front]]] = {
+    BinanceFront.name: BinanceFront,
+    BybitFront.name: BybitFront,
+}

@@ -113,7 +113,9 @@ class BinanceFront(Front):
         endpoint = self._endpoint(request.method)
         product = self._product_of(request.raw.path)
         if endpoint is None:
-            return Reply({"code": -1000, "msg": f"{request.method} is not served."}, 404)
+            refusal = BinanceRefusal(-1000, f"{request.method} is not served.", status=404)
+            self._note_refused(request, from_http(request.raw.query, b""), refusal)
+            return as_reply(refusal)
         try:
             params = from_http(request.raw.query, request.raw.body)
             result = await product.carry_out(endpoint, request, params)

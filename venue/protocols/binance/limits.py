@@ -11,8 +11,8 @@ __all__ = ["Limits", "OrderLimit"]
 
 BAN_NS: Final = 120 * 1_000_000_000
 """The shortest ban, for whoever goes on after 429."""
-TOLERATED: Final = 20
-"""Requests in a window after its limit that are only answered 429; one more brings the ban."""
+TOLERATED: Final = 1.1
+"""Beyond its limit a window is only answered 429 up to this multiple of it; then comes the ban."""
 SECOND_NS: Final = 1_000_000_000
 
 
@@ -53,7 +53,7 @@ class Limits:
             return
         until_ns = self._banned_until_ns.get(source, 0)
         used = self._weight.used(source, now_ns)
-        if now_ns >= until_ns and used > self._weight.limit + TOLERATED:
+        if now_ns >= until_ns and used > self._weight.limit * TOLERATED:
             until_ns = self._banned_until_ns[source] = now_ns + BAN_NS
         if now_ns < until_ns:
             text = f"Way too much request weight used; IP banned until {until_ns // 1_000_000}."

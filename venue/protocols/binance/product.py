@@ -104,14 +104,14 @@ class Product:
         `session` is who logged in on the connection: such frames need no signature.
         """
         call = Call(request, params)
-        weight = endpoint.weight if isinstance(endpoint.weight, int) else endpoint.weight(params)
         now_ns = self.desk.now_ns()
         source = self._source(request)
-        self.limits.add_request(source, weight, now_ns)
         try:
+            weight = endpoint.weight if isinstance(endpoint.weight, int) else endpoint.weight(params)
+            self.limits.add_request(source, weight, now_ns)
             self.limits.check_requests(source, now_ns)
             if endpoint.security is not Security.NONE:
-                call.account = self._authenticate(endpoint, request, params, session, now_ns)
+                call.account = self._authenticate(endpoint, request, params, session)
                 call.wallet = self.open_wallet(call.account)
             if endpoint.is_order and call.account is not None:
                 self.limits.check_orders(call.account.name, now_ns)
@@ -141,12 +141,11 @@ class Product:
         request: Request,
         params: Params,
         session: KeyedAccount | None,
-        now_ns: int,
     ) -> KeyedAccount:
         is_frame = request.raw.connection is not None
         if session is not None and not params.text("signature"):
             if endpoint.security is Security.SIGNED:
-                check_time(request, params, now_ns)
+                check_time(request, params, self.desk.arrived_ns(request))
             return session
         key = params.text("apiKey") if is_frame else request.raw.headers.get("x-mbx-apikey", "")
         account = key_owner(self.desk.accounts, key)
@@ -154,7 +153,7 @@ class Product:
             params.required("timestamp")
             payload, signature = frame_payload(request.params) if is_frame else http_payload(request.raw)
             check_signature(account, payload, signature)
-            check_time(request, params, now_ns)
+            check_time(request, params, self.desk.arrived_ns(request))
         if not account.can_trade and endpoint.kind not in (Kind.QUERY, Kind.LOGIN, Kind.SUBSCRIBE):
             raise BinanceRefusal(-2015, "Invalid API-key, IP, or permissions for action.", status=401)
         return account

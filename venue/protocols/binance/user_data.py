@@ -102,7 +102,7 @@ class UserData:
         account = key_owner(self._desk.accounts, params.text("apiKey"))
         params.required("timestamp")
         check_signature(account, *frame_payload(request.params))
-        check_time(request, params, self._desk.now_ns())
+        check_time(request, params, self._desk.arrived_ns(request))
         return account
 
     def _status(self, session: Session) -> dict[str, Any]:
