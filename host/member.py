@@ -19,6 +19,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from failover.clock import boottime_ns
 from failover.replication import Mode, PeerTls, Replica, StandbyView
 from failover.signals import Health
@@ -94,6 +96,8 @@ class Member:
         self._next_snapshot_lsn = 0
         self.takeover: Steps | None = None
         """The times of the last takeover."""
+        self._left_open = 0
+        """Orders that were not confirmed cancelled when it stopped without a successor."""
         self.is_trading = False
         """Whether it leads, and has done all that a takeover does."""
 
@@ -130,7 +134,7 @@ class Member:
                 await control.close()
                 if self._trading is not None:
                     await self._trading.close()
-            return make_report(
+            report = make_report(
                 self.engine,
                 stopped=self._stop_reason or self.membership.retired,
                 ran_s=(self._clock.now_ns() - started_ns) / 1e9,
@@ -138,6 +142,8 @@ class Member:
                 skipped={} if self._trading is None else self._trading.assembly.skipped,
                 reloads=self._reloads,
             )
+            # Orders that it left to a successor, or never had, are no fault of this node's end.
+            return msgspec.structs.replace(report, halted="", open_orders=self._left_open)
         finally:
             self._close_journal()
 
@@ -448,6 +454,7 @@ class Member:
         self._stop_reason = self._stop_reason or why
         if not self._has_successor():
             await stop_trading(engine, driver, self._clock.now_ns, self.config.node.stop_timeout_ms, why)
+            self._left_open = len(engine.state.orders)
         membership.stop()
         while not self._must_leave(term, engine) and not term.drain:
             membership.changed.clear()

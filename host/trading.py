@@ -143,7 +143,8 @@ def start_store(config: NodeConfig) -> StoreWriter | None:
     """Start the SQL projection of the journal, where one is configured."""
     if not config.store_url:
         return None
-    store = StoreWriter(config.journal_dir, config.store_url)
+    cell = "" if config.failover is None else config.failover.cell
+    store = StoreWriter(config.journal_dir, config.store_url, cell)
     store.start()
     return store
 

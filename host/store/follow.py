@@ -12,8 +12,14 @@ from host.api import TandemError
 from host.core.state import TradingState
 from host.journal import Follower, JournalPruned
 from host.journal._snapshots import latest_snapshot
+from host.store import schema
 from host.store.database import one_line, open_engine
-from host.store.errors import DatabaseBusyError, JournalBehindError, JournalGapError
+from host.store.errors import (
+    DatabaseBusyError,
+    ForeignDatabaseError,
+    JournalBehindError,
+    JournalGapError,
+)
 from host.store.projector import Projector
 
 __all__ = ["BATCH_RECORDS", "FollowStatus", "follow", "open_follower"]
@@ -46,8 +52,12 @@ def follow(
     url: str,
     stop: threading.Event,
     report: Callable[[FollowStatus], None],
+    cell: str = "",
 ) -> None:
     """Project the journal into `url` as it grows, until `stop` is set and all of it is projected.
+
+    Where the nodes of `cell` take turns, the end of a deposed node's journal may have been replaced by
+    what its successor wrote: then the tables are made anew from the journal, and that is said.
 
     A database that is away or in use is tried again and again; anything else ends it. Either way
     it is said through `report` and never raised.
@@ -62,7 +72,7 @@ def follow(
 
     while True:
         try:
-            _project(journal_folder, url, stop, progress)
+            _project(journal_folder, url, stop, progress, cell)
         except (SQLAlchemyError, DatabaseBusyError) as error:
             text = one_line(error)
             if not stop.is_set():
@@ -110,12 +120,24 @@ def open_follower(journal_folder: Path, projector: Projector) -> Follower:
 
 
 def _project(
-    journal_folder: Path, url: str, stop: threading.Event, progress: Callable[[int, bool], None]
+    journal_folder: Path,
+    url: str,
+    stop: threading.Event,
+    progress: Callable[[int, bool], None],
+    cell: str,
 ) -> None:
     engine = open_engine(url)
     try:
-        projector = Projector(engine)
-        with open_follower(journal_folder, projector) as follower:
+        projector = Projector(engine, cell)
+        try:
+            follower = open_follower(journal_folder, projector)
+        except (ForeignDatabaseError, JournalBehindError, JournalGapError):
+            if not projector.is_of_the_cell:
+                raise
+            schema.metadata.drop_all(engine)
+            projector = Projector(engine, cell)
+            follower = open_follower(journal_folder, projector)
+        with follower:
             progress(projector.last_lsn, False)
             while True:
                 # Asked before reading: what was journaled before the stop is still projected.

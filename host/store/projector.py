@@ -25,12 +25,16 @@ __all__ = ["Projector"]
 class Projector:
     """Projects one journal into one database; the tables are made where there are none.
 
+    Where the nodes of a `cell` take turns writing the journal, name it: then it may say that another node
+    of the cell began a new epoch. Without it, another node's name is another journal's.
+
     Raises `SchemaMismatchError` for tables of another version, and whatever SQLAlchemy raises when the
     database cannot be reached.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, cell: str = "") -> None:
         self._engine = engine
+        self._shared_cell = cell
         self.name = database_name(engine)
         """The database's URL without its password."""
         self._node = self._cell = ""
@@ -45,6 +49,11 @@ class Projector:
     def last_lsn(self) -> int:
         """Return the LSN of the last entry that the tables hold; 0 before the first one."""
         return self._last_lsn
+
+    @property
+    def is_of_the_cell(self) -> bool:
+        """Return whether the tables hold entries of the cell that the nodes share."""
+        return bool(self._shared_cell) and self._cell == self._shared_cell
 
     @property
     def first_lsn(self) -> int:
@@ -132,6 +141,8 @@ class Projector:
                     ("node", node, record.entry.node),
                     ("cell", cell, record.entry.cell),
                 ):
+                    if what == "node" and self._shared_cell and record.entry.cell == self._shared_cell:
+                        continue
                     if mine and mine != other:
                         raise ForeignDatabaseError(self.name, what, repr(other), repr(mine))
                 node, cell = record.entry.node, record.entry.cell

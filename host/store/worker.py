@@ -26,6 +26,8 @@ class Job(Struct, frozen=True):
 
     journal_folder: str
     url: str
+    cell: str = ""
+    """Whose nodes take turns writing the journal; empty where one node alone does."""
 
 
 def main() -> None:
@@ -42,7 +44,7 @@ def main() -> None:
             previous = status
             _print(status)
 
-    follow(Path(job.journal_folder), job.url, stop, report)
+    follow(Path(job.journal_folder), job.url, stop, report, job.cell)
 
 
 def _print(status: FollowStatus) -> None:

@@ -27,12 +27,14 @@ _KILL_WAIT_S: Final = 5.0
 class StoreWriter:
     """Projects the journal in `journal_folder` into the database at `url` from `start` to `stop`.
 
+    `cell` is whose nodes take turns writing the journal, where they do.
+
     Never raises into the caller for what happens to the database: an outage is retried, with
     `error` saying what and when, and the journal keeps everything meanwhile.
     """
 
-    def __init__(self, journal_folder: str | Path, url: str) -> None:
-        self._job = Job(str(Path(journal_folder).resolve()), url)
+    def __init__(self, journal_folder: str | Path, url: str, cell: str = "") -> None:
+        self._job = Job(str(Path(journal_folder).resolve()), url, cell)
         self._process: subprocess.Popen[bytes] | None = None
         self._listener: threading.Thread | None = None
         self._changed = threading.Condition()
