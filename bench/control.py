@@ -2,20 +2,21 @@
 
 Calls are measured in turn with a bare grpc.aio echo on the same loop, from a client in a process of its
 own, and reported as a ratio to it. `watch` is the journal read by one client as fast as it comes. `tick to
-order` is that of `bench/tick_to_order.py`, at 500 ticks a second, with 200 clients that ask for the status
-every second and 20 that watch events, over that without them; both in turn, in this run.
+order` is that of `bench/tick_to_order.py`, while the node quotes anew with each quote of a recording at
+several times its pace (of a made-up market where there is none): with 200 clients that ask for the status
+every 0.25 to 1 s and 20 that watch events, over that without them; both in turn, in this run. `due to order`
+counts from when a quote was due, and so what it waited for the loop. `--load` measures these two alone.
 """
 
 import argparse
 import asyncio
 import contextlib
-import itertools
 import json
 import random
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +25,8 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from bench.binance_wire import RECORDED_FRAME
+from bench.paced_market import PacedMarket, Reactions
+from bench.replay import MARKETDATA
 from bench.tick_to_order import SYMBOL, Rig, quantile
 from host.config import InstanceSection, ModelRef, NodeConfig, NodeSection, bundled_plugins
 from host.control.audit import AuditLog
@@ -37,26 +39,21 @@ from host.control.server import ControlServer
 from host.control.subject import Phase, Subject
 from host.control.tail import JournalTail
 from host.control.tokens import TokenStore
-from host.loader import Catalog, Version, VersionArchive
+from host.loader import Catalog, Version, VersionArchive, make
 from host.runtime.instance_control import InstanceControl
 from host.runtime.instance_maker import InstanceMaker
 from host.runtime.reload import ModelUse, Reloader, ReloadReport, ReloadSettings, StrategyUse
+from host.runtime.roster import InstanceSpec
 from tandem.v1 import node_pb2, node_pb2_grpc, plugin_pb2, plugin_pb2_grpc
 
 ECHO: Final = "/bench.v1.EchoService/Echo"
 POLLERS: Final = 200
-POLL_EVERY_S: Final = 1.0
+POLL_EVERY_S: Final = (0.25, 1.0)
 WATCHERS: Final = 20
-TICK_GAP_S: Final = 0.002
+RECORDING: Final = "binance_usdm_BTCUSDT_20240808"
+SPEED: Final = 4.0
+"""Times the recording's pace, which is 272 messages a second on average, and 40,000 in its bursts."""
 PARAMS: Final = {"half_spread_bps": 5.0, "size": "0.010"}
-
-
-def frames() -> Iterator[bytes]:
-    """Yield the recorded frame with its prices moved by a few ticks each time, sequence rising."""
-    for index in itertools.count():
-        bid = 61800.2 + abs(index * 7 % 60 - 30) * 0.7
-        moved = RECORDED_FRAME.replace(b"61800.20", b"%.2f" % bid).replace(b"61800.30", b"%.2f" % (bid + 0.1))
-        yield moved.replace(b"5123107837620", b"%d" % (5123107837620 + index))
 
 
 class ControlRig(Rig):
@@ -65,7 +62,6 @@ class ControlRig(Rig):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder / "journal")
         self.home = folder
-        self.frames = frames()
         catalog = Catalog.load([bundled_plugins()], entry_points=False)
         archive = VersionArchive(folder / "versions")
         reloader = Reloader(self.engine, catalog, ReloadSettings(), _no_probe, archive.put)
@@ -101,6 +97,20 @@ class ControlRig(Rig):
             instances=InstanceControl(self.engine, reloader, maker, config_in_force, {}),
             reload=reload,
         )
+
+    def quote_with_every_tick(self) -> None:
+        """Have each quote of the market lead to two orders, whether the price moved or not."""
+        roster = self.engine.roster
+        roster.pause(roster.instances["quoter"], "another one quotes")
+        self.acknowledge()
+        catalog = Catalog.load([Path(__file__).parent / "plugins", bundled_plugins()], entry_points=False)
+        offer = catalog.strategy("every_tick")
+        spec = InstanceSpec(
+            name="every_tick", account="usdm", symbols=(SYMBOL,), plugin="every_tick",
+            digest=offer.version.digest, params_json=b"{}", tolerance_bps=0.0,
+        )  # fmt: skip
+        models = [("inventory_skew", make(catalog.model("inventory_skew"), {}, instance=spec.name))]
+        roster.start(roster.add(spec, make(offer, {}, instance=spec.name), models, self.feed.spawn))
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[str]:
@@ -155,6 +165,7 @@ async def client(addresses: list[str]) -> None:
         grpc.aio.insecure_channel(addresses[1]) as echo,
     ):
         load: list[asyncio.Task[Any]] = []
+        polls: list[float] = []
         while line := await asyncio.to_thread(sys.stdin.readline):
             what, *arguments = line.split()
             answer: Any = "ok"
@@ -163,12 +174,14 @@ async def client(addresses: list[str]) -> None:
             elif what == "watch":
                 answer = await _watch(node, int(arguments[0]))
             elif what == "load":
-                load = [asyncio.create_task(_poll(addresses[0])) for _ in range(POLLERS)]
+                polls.clear()
+                load = [asyncio.create_task(_poll(addresses[0], polls)) for _ in range(POLLERS)]
                 load += [asyncio.create_task(_follow(addresses[0])) for _ in range(WATCHERS)]
             elif what == "rest":
                 for task in load:
                     task.cancel()
                 await asyncio.gather(*load, return_exceptions=True)
+                answer = len(polls) / (polls[-1] - polls[0]) if len(polls) > 1 else 0.0
             print(json.dumps(answer), flush=True)
 
 
@@ -209,13 +222,14 @@ async def _watch(node: grpc.aio.Channel, last_lsn: int) -> float:
     return events / (time.perf_counter() - started)
 
 
-async def _poll(address: str) -> None:
-    await asyncio.sleep(random.random() * POLL_EVERY_S)
+async def _poll(address: str, polls: list[float]) -> None:
+    await asyncio.sleep(random.uniform(0, POLL_EVERY_S[1]))
     async with grpc.aio.insecure_channel(address) as channel:
         stub: Any = node_pb2_grpc.NodeServiceStub(channel)  # type: ignore[no-untyped-call]
         while True:
             await stub.GetStatus(node_pb2.GetStatusRequest())
-            await asyncio.sleep(POLL_EVERY_S)
+            polls.append(time.monotonic())
+            await asyncio.sleep(random.uniform(*POLL_EVERY_S))
 
 
 async def _follow(address: str) -> None:
@@ -255,49 +269,23 @@ class Client:
         await self._process.wait()
 
 
-async def _ticks(rig: ControlRig, seconds: float) -> list[int]:
-    """Return how long each tick took to its orders, in ns."""
-    taken = []
-    until_s = time.monotonic() + seconds
-    while time.monotonic() < until_s:
-        await asyncio.sleep(TICK_GAP_S)
-        frame = next(rig.frames)
-        started = time.perf_counter_ns()
-        rig.tick(frame)
-        ended = rig.adapter.sent_at_ns
-        if rig.acknowledge():
-            taken.append(ended - started)
-    return taken
-
-
-async def measure(runs: int, rounds: int, seconds: float, entries: int) -> dict[str, Any]:
-    """Measure everything, and return the figures."""
-    with tempfile.TemporaryDirectory() as name:
-        rig = ControlRig(Path(name))
-        async with rig.serving() as addresses:
-            other = await Client.start(addresses)
-            taken: dict[str, list[int]] = {"echo": [], "get_instance": [], "set_params": []}
-            await other.ask(f"unary {max(rounds // 5, 10)}")  # to warm up
-            for _ in range(runs):
-                for what, durations in (await other.ask(f"unary {rounds}")).items():
-                    taken[what] += durations
-            while rig.journal.last_lsn < entries:
-                before = rig.journal.last_lsn
-                rig.tick(next(rig.frames))
-                rig.acknowledge()
-                if rig.journal.last_lsn == before and rig.engine.state.instances["quoter"].reason:
-                    raise AssertionError(rig.engine.state.instances["quoter"].reason)
-            watched = [await other.ask(f"watch {rig.journal.flushed_lsn}") for _ in range(runs)]
-            alone: list[int] = []
-            loaded: list[int] = []
-            for _ in range(runs):
-                alone += await _ticks(rig, seconds)
-                await other.ask("load")
-                await asyncio.sleep(min(seconds, POLL_EVERY_S))  # until all are connected
-                loaded += await _ticks(rig, seconds)
-                await other.ask("rest")
-            await other.end()
-        rig.journal.close()
+async def measure_calls(
+    rig: ControlRig, other: Client, runs: int, rounds: int, entries: int
+) -> dict[str, Any]:
+    """Measure what calls cost and what a watch carries, and return the figures."""
+    taken: dict[str, list[int]] = {"echo": [], "get_instance": [], "set_params": []}
+    await other.ask(f"unary {max(rounds // 5, 10)}")  # to warm up
+    for _ in range(runs):
+        for what, durations in (await other.ask(f"unary {rounds}")).items():
+            taken[what] += durations
+    market = PacedMarket(None, 1.0)
+    while rig.journal.last_lsn < entries:
+        before = rig.journal.last_lsn
+        rig.tick(market.next_frame())
+        rig.acknowledge()
+        if rig.journal.last_lsn == before and rig.engine.state.instances["quoter"].reason:
+            raise AssertionError(rig.engine.state.instances["quoter"].reason)
+    watched = [await other.ask(f"watch {rig.journal.flushed_lsn}") for _ in range(runs)]
     figures: dict[str, Any] = {
         f"{what}_us": {"p50": round(quantile(one, 0.5), 1), "p99": round(quantile(one, 0.99), 1)}
         for what, one in taken.items()
@@ -308,11 +296,55 @@ async def measure(runs: int, rounds: int, seconds: float, entries: int) -> dict[
         what: round(quantile(taken[what], 0.5) / echo, 3) for what in ("get_instance", "set_params")
     }
     figures["watch_msgs_per_s"] = round(max(watched))
-    figures["tick_to_order_us"] = {
-        what: {"p50": round(quantile(one, 0.5), 1), "p99": round(quantile(one, 0.99), 1)}
-        for what, one in (("alone", alone), ("loaded", loaded))
-    }
-    figures["tick_to_order_ratio_p99"] = round(quantile(loaded, 0.99) / quantile(alone, 0.99), 3)
+    return figures
+
+
+async def measure_load(
+    rig: ControlRig, other: Client, market: PacedMarket, runs: int, seconds: float
+) -> dict[str, Any]:
+    """Measure what trading feels of many clients, in turn with and without them, and return the figures."""
+    rig.quote_with_every_tick()
+    alone, loaded = Reactions(), Reactions()
+    polls = []
+    await market.play(rig, min(seconds, 1.0), Reactions())  # to warm up
+    for _ in range(runs):
+        await market.play(rig, seconds, alone)
+        await other.ask("load")
+        await market.play(rig, min(seconds, POLL_EVERY_S[1]), Reactions())  # until all are connected
+        await market.play(rig, seconds, loaded)
+        polls.append(await other.ask("rest"))
+    figures: dict[str, Any] = {
+        "load": {
+            "market": market.name, "speed": market.speed, "messages_per_s": round(loaded.messages / loaded.seconds),
+            "polls_per_s": round(sum(polls) / len(polls)), "watchers": WATCHERS, "orders": len(loaded.from_frame),
+        }
+    }  # fmt: skip
+    for name, quiet, busy in (
+        ("tick_to_order", alone.from_frame, loaded.from_frame),
+        ("due_to_order", alone.from_due, loaded.from_due),
+    ):
+        figures[f"{name}_us"] = {
+            what: {"p50": round(quantile(one, 0.5), 1), "p99": round(quantile(one, 0.99), 1)}
+            for what, one in (("alone", quiet), ("loaded", busy))
+        }
+        figures[f"{name}_ratio_p99"] = round(quantile(busy, 0.99) / quantile(quiet, 0.99), 3)
+    return figures
+
+
+async def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure everything, and return the figures."""
+    recording = MARKETDATA / RECORDING
+    market = PacedMarket(recording if recording.is_dir() else None, args.speed)
+    with tempfile.TemporaryDirectory() as name:
+        rig = ControlRig(Path(name))
+        async with rig.serving() as addresses:
+            other = await Client.start(addresses)
+            figures = (
+                {} if args.load else await measure_calls(rig, other, args.runs, args.rounds, args.entries)
+            )
+            figures |= await measure_load(rig, other, market, args.runs, args.seconds)
+            await other.end()
+        rig.journal.close()
     return figures
 
 
@@ -325,6 +357,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1000, help="calls of each kind in a run")
     parser.add_argument("--seconds", type=float, default=5.0, help="of ticks with and without load, each run")
     parser.add_argument("--entries", type=int, default=100_000, help="journal entries to watch")
+    parser.add_argument("--speed", type=float, default=SPEED, help="times the recording's own pace")
+    parser.add_argument("--load", action="store_true", help="measure only what trading feels of many clients")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--client", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -332,20 +366,24 @@ def main() -> None:
         asyncio.run(client(json.loads(args.client)))
         return
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        figures = runner.run(measure(args.runs, args.rounds, args.seconds, args.entries))
+        figures = runner.run(measure(args))
     if args.json:
         print(json.dumps(figures))
         return
+    console = Console()
     table = Table("what", "p50 µs", "p99 µs", "÷ echo", title="control API")
-    for what in ("echo", "get_instance", "set_params"):
+    for what in () if args.load else ("echo", "get_instance", "set_params"):
         one = figures[f"{what}_us"]
         table.add_row(what, f"{one['p50']}", f"{one['p99']}", f"{figures['ratio_p50'].get(what, 1)}")
-    for what, one in figures["tick_to_order_us"].items():
-        table.add_row(f"tick to order, {what}", f"{one['p50']}", f"{one['p99']}", "")
-    console = Console()
+    for name in ("tick_to_order", "due_to_order"):
+        for what, one in figures[f"{name}_us"].items():
+            table.add_row(f"{name.replace('_', ' ')}, {what}", f"{one['p50']}", f"{one['p99']}", "")
     console.print(table)
-    console.print(f"watch: {figures['watch_msgs_per_s']:,} events/s")
+    if not args.load:
+        console.print(f"watch: {figures['watch_msgs_per_s']:,} events/s")
+    console.print(figures["load"])
     console.print(f"tick to order p99, loaded ÷ alone: {figures['tick_to_order_ratio_p99']}")
+    console.print(f"due to order p99, loaded ÷ alone: {figures['due_to_order_ratio_p99']}")
 
 
 if __name__ == "__main__":
