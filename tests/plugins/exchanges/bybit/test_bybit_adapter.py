@@ -1,0 +1,473 @@
+"""The adapter at a venue that speaks Bybit: what is sent, what is told, and what is never assumed."""
+
+import logging
+from decimal import Decimal
+
+import pytest
+from bybit_adapter import QTY, SYMBOLS, desk, new_adapter
+from bybit_venue import DEMO, bybit_venue
+from exchange_tools import FakeHost, eventually, story
+
+from host.api import (
+    AccountSnapshot,
+    AmendRejected,
+    BookTop,
+    CancelRejected,
+    Depth,
+    ExchangeError,
+    FillsSnapshot,
+    InstrumentKind,
+    OpenOrdersSnapshot,
+    OrderAccepted,
+    OrderAmended,
+    OrderCancelled,
+    OrderExpired,
+    OrderFilled,
+    OrderNotFound,
+    OrderRejected,
+    OrderSnapshot,
+    OrderStatus,
+    OrderType,
+    QueryAccount,
+    QueryFills,
+    QueryOpenOrders,
+    QueryOrder,
+    RejectReason,
+    RequestUnanswered,
+    Secret,
+    Side,
+    Ticker,
+    TimeInForce,
+    Trade,
+)
+from host.core.books import Book, DepthResult
+from venue.protocols.faults import FaultKind
+
+ALL = pytest.mark.parametrize("symbol", SYMBOLS)
+
+
+@story
+async def test_what_is_listed_has_the_accounts_fees() -> None:
+    async with bybit_venue() as venue:
+        host = FakeHost()
+        adapter = new_adapter(venue, host)
+        listed = {instrument.symbol: instrument for instrument in await adapter.connect()}
+        ours = {instrument.symbol: instrument for instrument in venue.exchange.instruments}
+        assert listed.keys() == ours.keys()
+        for symbol, instrument in listed.items():
+            assert instrument.kind is ours[symbol].kind
+            assert (instrument.tick_size, instrument.lot_size) == (
+                ours[symbol].tick_size,
+                ours[symbol].lot_size,
+            )
+            assert (instrument.maker_fee, instrument.taker_fee) == (
+                ours[symbol].maker_fee,
+                ours[symbol].taker_fee,
+            )
+        assert listed["BTC-USD-PERP"].kind is InstrumentKind.INVERSE
+        await adapter.close()
+
+
+@story
+async def test_a_wrong_key_is_said_and_shown_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with bybit_venue() as venue:
+        for key, secret in (("wrong-key-000", DEMO.secret), (DEMO.api_key, "wrong-secret-000")):
+            adapter = new_adapter(venue, FakeHost(), api_key=Secret(key), api_secret=Secret(secret))
+            with pytest.raises(ExchangeError) as caught:
+                await adapter.connect()
+            shown = f"{caught.value} {caplog.text} {adapter.params!r}"
+            assert "was refused" in shown
+            assert secret not in shown
+        with pytest.raises(ExchangeError, match="api_key"):
+            await new_adapter(venue, FakeHost(), api_key=None).connect()
+
+
+@story
+async def test_books_quotes_trades_and_summaries_arrive_and_agree() -> None:
+    async with desk() as at:
+        await at.has_books(*SYMBOLS)
+        for symbol in SYMBOLS:
+            book = Book(symbol)
+            await eventually(
+                lambda s=symbol: any(t.symbol == s for t in at.host.of(Trade)), f"trade of {symbol}"
+            )
+            for depth in at.host.of(Depth):
+                if depth.symbol == symbol:
+                    assert book.apply_depth(depth) in (DepthResult.APPLIED, DepthResult.SNAPSHOT)
+            assert book.is_valid
+        # A summary has no values before the first trade; then one follows.
+        await eventually(lambda: {t.symbol for t in at.host.of(Ticker)} == set(SYMBOLS), "summaries")
+        assert at.adapter._private is not None and not at.adapter._private.bad_frames
+        assert not any(market.bad_frames for market in at.adapter._markets.values())
+
+
+@ALL
+@story
+async def test_an_order_is_placed_amended_and_cancelled(symbol: str) -> None:
+    async with desk((symbol,)) as at:
+        place = at.place("c1", symbol)
+        accepted = await at.host.heard(OrderAccepted)
+        assert (accepted.client_id, accepted.venue_id != "") == ("c1", True)
+        assert place.price is not None
+        at.amend(place, place.price - 50, QTY[symbol] * 2)
+        amended = await at.host.heard(OrderAmended)
+        assert (amended.price, amended.qty) == (place.price - 50, QTY[symbol] * 2)
+        at.cancel(place)
+        cancelled = await at.host.heard(OrderCancelled)
+        assert (cancelled.client_id, cancelled.reason, cancelled.filled) == ("c1", "", Decimal(0))
+        sent = [
+            (line.kind, line.client_id, line.verdict, line.transport)
+            for line in at.venue.lines()
+            if line.client_id
+        ]
+        assert sent == [
+            ("place", "c1", "accepted", "ws"),
+            ("amend", "c1", "accepted", "ws"),
+            ("cancel", "c1", "accepted", "ws"),
+        ]
+
+
+@ALL
+@story
+async def test_fills_have_price_fee_and_side(symbol: str) -> None:
+    async with desk((symbol,)) as at:
+        _, ask = at.venue.best(symbol)
+        at.place("c1", symbol, price=ask + 1, time_in_force=TimeInForce.IOC)
+        await eventually(lambda: sum(fill.qty for fill in at.host.of(OrderFilled)) == QTY[symbol], "filled")
+        records = at.venue.exchange.records("demo/unified").fills_since(0)
+        ours = {(fill.price, fill.qty, fill.fee, fill.fee_currency) for fill in at.host.of(OrderFilled)}
+        assert ours == {(fill.price, fill.qty, fill.fee, fill.fee_currency) for fill in records}
+        assert {fill.side for fill in at.host.of(OrderFilled)} == {Side.BUY}
+        assert len(at.host.of(OrderAccepted)) == 1
+
+
+@ALL
+@story
+async def test_post_only_ioc_fok_and_market_orders_end_as_they_should(symbol: str) -> None:
+    async with desk((symbol,)) as at:
+        bid, ask = at.venue.best(symbol)
+        at.place("maker", symbol, price=ask + 100, post_only=True)
+        rejected = await at.host.heard(OrderRejected)
+        assert (rejected.client_id, rejected.reason) == ("maker", RejectReason.WOULD_TAKE)
+        at.place("ioc", symbol, price=bid - 100, time_in_force=TimeInForce.IOC)
+        assert (await at.host.heard(OrderExpired)).client_id == "ioc"
+        at.place("fok", symbol, price=ask, qty=QTY[symbol] * 1000, time_in_force=TimeInForce.FOK)
+        expired = await at.host.heard(OrderExpired, 2)
+        assert (expired.client_id, expired.filled) == ("fok", Decimal(0))
+        at.place("market", symbol, type=OrderType.MARKET, time_in_force=TimeInForce.IOC, price=None)
+        await eventually(
+            lambda: any(fill.client_id == "market" for fill in at.host.of(OrderFilled)), "filled"
+        )
+        filled = sum(fill.qty for fill in at.host.of(OrderFilled) if fill.client_id == "market")
+        assert filled == QTY[symbol]
+
+
+@story
+async def test_reduce_only_is_kept_by_the_venue_and_means_selling_on_spot() -> None:
+    async with desk(("BTC-USDT", "BTC-USDT-PERP")) as at:
+        at.place("r1", "BTC-USDT-PERP", Side.SELL, reduce_only=True)
+        assert (await at.host.heard(OrderRejected)).reason is RejectReason.REDUCE_ONLY
+        with pytest.raises(ExchangeError, match="reduce-only"):
+            at.place("r2", "BTC-USDT", Side.BUY, reduce_only=True)
+
+
+@ALL
+@story
+async def test_refusals_say_why(symbol: str) -> None:
+    async with desk((symbol,)) as at:
+        at.place("poor", symbol, qty=QTY[symbol] * 10_000_000)
+        assert (await at.host.heard(OrderRejected)).client_id == "poor"
+        at.place("twice", symbol)
+        await at.host.heard(OrderAccepted)
+        at.place("twice", symbol)
+        assert (await at.host.heard(OrderRejected, 2)).reason is RejectReason.DUPLICATE_ID
+        strange = at.place("strange", symbol)
+        await at.host.heard(OrderAccepted, 2)
+        at.cancel(strange)
+        await at.host.heard(OrderCancelled)
+        at.cancel(strange)
+        assert (await at.host.heard(CancelRejected)).reason is RejectReason.UNKNOWN_ORDER
+        at.amend(strange, Decimal(50_000), QTY[symbol])
+        assert (await at.host.heard(AmendRejected)).reason is RejectReason.UNKNOWN_ORDER
+
+
+@ALL
+@story
+async def test_every_question_is_answered_from_the_venues_own_books(symbol: str) -> None:
+    async with desk((symbol,)) as at:
+        _, ask = at.venue.best(symbol)
+        at.place("open", symbol)
+        at.place("done", symbol, price=ask + 1, time_in_force=TimeInForce.IOC)
+        await eventually(lambda: sum(fill.qty for fill in at.host.of(OrderFilled)) == QTY[symbol], "filled")
+        for question in (
+            QueryOrder("open", symbol),
+            QueryOrder("done", symbol),
+            QueryOrder("never", symbol),
+            QueryOpenOrders(),
+            QueryFills(at.host.now_ns() - 60_000_000_000),
+            QueryAccount(),
+        ):
+            at.adapter.send(question, 0)
+        account = await at.host.heard(AccountSnapshot)
+        orders = await at.host.heard(OpenOrdersSnapshot)
+        fills = await at.host.heard(FillsSnapshot)
+        assert (await at.host.heard(OrderNotFound)).client_id == "never"
+        await at.host.heard(OrderSnapshot, 2)
+        seen = {order.client_id: order.status for order in at.host.of(OrderSnapshot)}
+        assert seen == {"open": OrderStatus.OPEN, "done": OrderStatus.FILLED}
+        assert [order.client_id for order in orders.orders] == ["open"]
+        assert set(fills.fills) == set(at.host.of(OrderFilled))
+        theirs = at.venue.exchange.account("demo/unified").snapshot(0)
+        assert {b.currency: b.total for b in account.balances} == {
+            b.currency: b.total for b in theirs.balances
+        }
+        held = {position.symbol: position.qty for position in account.positions}
+        assert held == {position.symbol: position.qty for position in theirs.positions}
+
+
+@story
+async def test_orders_go_over_rest_while_the_socket_is_away_or_not_wanted() -> None:
+    async with desk(("BTC-USDT",), order_entry="rest") as at:
+        place = at.place("c1")
+        await at.host.heard(OrderAccepted)
+        at.cancel(place)
+        await at.host.heard(OrderCancelled)
+        at.cancel(place)
+        assert (await at.host.heard(CancelRejected)).reason is RejectReason.UNKNOWN_ORDER
+        assert {line.transport for line in at.venue.lines() if line.client_id} == {"rest"}
+
+
+@story
+async def test_a_lost_answer_leaves_the_order_in_doubt_until_it_is_asked_for() -> None:
+    async with desk(("BTC-USDT",), answer_timeout_ms=100.0) as at:
+        at.venue.fault(FaultKind.DROP, request="place", count=1)
+        at.place("c1")
+        unanswered = await at.host.heard(RequestUnanswered)
+        assert unanswered.client_id == "c1"
+        at.adapter.send(QueryOrder("c1", "BTC-USDT"), 0)
+        assert (await at.host.heard(OrderSnapshot)).status is OrderStatus.OPEN
+        assert len(at.venue.lines("place")) == 1  # asked for, and never sent again
+
+
+@pytest.mark.parametrize("is_executed", [True, False])
+@story
+async def test_a_server_error_is_an_open_outcome_whether_it_acted_or_not(is_executed: bool) -> None:
+    for entry in ("websocket", "rest"):
+        async with desk(("BTC-USDT",), order_entry=entry) as at:
+            at.venue.fault(FaultKind.SERVER_ERROR, request="place", count=1, is_executed=is_executed)
+            at.place("c1")
+            assert (await at.host.heard(RequestUnanswered)).client_id == "c1"
+            at.adapter.send(QueryOrder("c1", "BTC-USDT"), 0)
+            await at.host.heard(OrderSnapshot if is_executed else OrderNotFound)
+            assert not at.host.of(OrderRejected)
+
+
+@story
+async def test_a_request_that_is_late_is_refused_by_the_venue_itself() -> None:
+    async with desk(("BTC-USDT",), answer_timeout_ms=10_000.0) as at:
+        at.venue.fault(FaultKind.LATENCY, request="place", delay_ms=300.0, count=1)
+        bid, _ = at.venue.best("BTC-USDT")
+        deadline_ns = at.host.now_ns() + 150_000_000
+        from host.api import PlaceOrder
+
+        place = PlaceOrder(
+            "late",
+            "BTC-USDT",
+            Side.BUY,
+            OrderType.LIMIT,
+            TimeInForce.GTC,
+            bid - 100,
+            Decimal("0.01"),
+            False,
+            False,
+        )
+        at.adapter.send(place, deadline_ns)
+        rejected = await at.host.heard(OrderRejected)
+        assert rejected.reason is RejectReason.EXPIRED_REQUEST
+        (line,) = at.venue.lines("place")
+        assert line.timestamp_ns is not None and line.valid_ns is not None
+        assert line.timestamp_ns + line.valid_ns <= deadline_ns
+        with pytest.raises(ExchangeError, match="nothing was sent"):
+            at.adapter.send(place, at.host.now_ns() - 1)
+
+
+@story
+async def test_a_clock_that_is_wrong_is_measured_again() -> None:
+    async with desk(("BTC-USDT",)) as at:
+        number = at.venue.fault(FaultKind.CLOCK_SKEW, skew_ms=20_000.0)
+        at.place("c1")
+        assert (await at.host.heard(OrderRejected)).reason is RejectReason.EXPIRED_REQUEST
+        now_ns = at.host.now_ns()
+        await eventually(
+            lambda: at.adapter._clock.time_ns(now_ns) - now_ns > 19_000_000_000, "measured again"
+        )
+        at.place("c2")
+        assert (await at.host.heard(OrderAccepted)).client_id == "c2"
+        assert (
+            abs((await at.host.heard(OrderAccepted)).ts_ns - now_ns) < 10_000_000_000
+        )  # host time, not the venue's
+        assert at.venue.server.faults.remove(number)
+
+
+@story
+async def test_a_missing_change_is_noticed_and_the_book_comes_back_right() -> None:
+    async with desk(("BTC-USDT",)) as at:
+        await at.has_books("BTC-USDT")
+        at.venue.fault(FaultKind.SEQUENCE_GAP, symbol="BTCUSDT", count=1)
+        book, seen = Book("BTC-USDT"), 0
+        results: list[DepthResult] = []
+
+        def is_back() -> bool:
+            nonlocal seen
+            depths = at.host.of(Depth)
+            results.extend(book.apply_depth(depth) for depth in depths[seen:])
+            seen = len(depths)
+            gap = DepthResult.GAP in results
+            return gap and DepthResult.SNAPSHOT in results[results.index(DepthResult.GAP) :]
+
+        await eventually(is_back, "a gap and a snapshot after it")
+        assert book.is_valid
+
+
+@story
+async def test_a_resync_brings_a_snapshot() -> None:
+    async with desk(("BTC-USDT",)) as at:
+        await at.has_books("BTC-USDT")
+        before = sum(depth.is_snapshot for depth in at.host.of(Depth))
+        at.adapter.resync("BTC-USDT")
+        await eventually(lambda: sum(depth.is_snapshot for depth in at.host.of(Depth)) > before, "a snapshot")
+
+
+@story
+async def test_lost_connections_are_told_and_come_back() -> None:
+    async with desk(("BTC-USDT", "BTC-USDT-PERP")) as at:
+        await at.has_books("BTC-USDT", "BTC-USDT-PERP")
+        ups = len(at.channels(True))
+        at.venue.cut()
+        await eventually(lambda: set(at.channels(False)) == {"market", "private", "orders"}, "all down")
+        await eventually(lambda: len(at.channels(True)) >= ups + 3, "all up again")
+        tops = len(at.host.of(BookTop))
+        at.place("c1")
+        await at.host.heard(OrderAccepted)
+        await eventually(lambda: len(at.host.of(BookTop)) > tops, "quotes again")
+
+
+@story
+async def test_an_order_under_way_when_its_connection_breaks_is_in_doubt() -> None:
+    async with desk(("BTC-USDT",)) as at:
+        at.venue.fault(FaultKind.DISCONNECT, request="place", count=1)
+        at.place("c1")
+        assert (await at.host.heard(RequestUnanswered)).client_id == "c1"
+        at.adapter.send(QueryOrder("c1", "BTC-USDT"), 0)
+        assert (await at.host.heard(OrderSnapshot)).status is OrderStatus.OPEN
+
+
+@story
+async def test_duplicate_and_late_events_are_told_once() -> None:
+    async with desk(("BTC-USDT",)) as at:
+        at.venue.fault(FaultKind.DUPLICATE, request="private")
+        place = at.place("c1")
+        await at.host.heard(OrderAccepted)
+        at.cancel(place)
+        await at.host.heard(OrderCancelled)
+        at.place("c2")
+        await eventually(lambda: at.host.of(OrderAccepted)[-1].client_id == "c2", "the next order")
+        assert [report.client_id for report in at.host.of(OrderAccepted)] == ["c1", "c2"]
+        assert len(at.host.of(OrderCancelled)) == 1
+
+
+@story
+async def test_a_cancel_that_crosses_its_fill_does_no_harm() -> None:
+    async with desk(("BTC-USDT-PERP",)) as at:
+        _, ask = at.venue.best("BTC-USDT-PERP")
+        place = at.place("c1", "BTC-USDT-PERP", price=ask + 1, time_in_force=TimeInForce.IOC)
+        at.cancel(place)  # the venue takes it in, and pushes the order a second time as filled
+        await eventually(lambda: sum(f.qty for f in at.host.of(OrderFilled)) == place.qty, "filled")
+        at.place("c2", "BTC-USDT-PERP")
+        await at.host.heard(OrderAccepted, 2)
+        assert not at.host.of(OrderCancelled) and not at.host.of(CancelRejected)
+
+
+@story
+async def test_limits_are_kept_before_the_venue_enforces_them() -> None:
+    async with desk(("BTC-USDT",), has_rate_limits=True) as at:
+        orders = []
+        with pytest.raises(ExchangeError, match="nothing was sent"):
+            for number in range(100):
+                orders.append(at.place(f"c{number}"))
+        assert len(orders) == 18  # of 20, a tenth is kept for cancels
+        for order in orders:
+            at.cancel(order)
+        await eventually(lambda: len(at.host.of(OrderCancelled)) == len(orders), "all cancelled")
+        assert not [line for line in at.venue.lines() if line.verdict == "refused"]
+
+
+@story
+async def test_too_many_requests_by_the_venues_count_is_a_pause() -> None:
+    async with desk(("BTC-USDT",)) as at:
+        at.venue.fault(FaultKind.RATE_LIMIT, request="place", count=1)
+        at.place("c1")
+        assert (await at.host.heard(OrderRejected)).reason is RejectReason.RATE_LIMIT
+        with pytest.raises(ExchangeError, match="told us to stop"):
+            at.place("c2")
+
+
+@story
+async def test_leverage_and_margin_mode_are_set_once_and_again_without_harm() -> None:
+    async with bybit_venue() as venue:
+        for _ in range(2):
+            host = FakeHost()
+            leverage = {"BTC-USDT-PERP": Decimal(5)}
+            adapter = new_adapter(venue, host, leverage=leverage, margin_mode="isolated")
+            await adapter.connect()
+            await adapter.subscribe(["BTC-USDT-PERP"])
+            await adapter.close()
+            await host.stop()
+        verdicts = [(line.method, line.verdict) for line in venue.lines("setting")]
+        assert verdicts == [
+            ("POST /v5/account/set-margin-mode", "accepted"),
+            ("POST /v5/position/set-leverage", "accepted"),
+            ("POST /v5/account/set-margin-mode", "accepted"),
+            ("POST /v5/position/set-leverage", "refused"),
+        ]
+
+
+@story
+async def test_symbols_that_are_added_later_are_followed_on_the_same_connection() -> None:
+    async with desk(("BTC-USDT-PERP",)) as at:
+        connections = len(at.venue.server.courses["bybit"].connections)
+        await at.adapter.subscribe(["ETH-USDT-PERP"])
+        await at.has_books("ETH-USDT-PERP")
+        assert len(at.venue.server.courses["bybit"].connections) == connections
+        with pytest.raises(ExchangeError, match="DOGE-USDT"):
+            await at.adapter.subscribe(["DOGE-USDT"])
+
+
+@story
+async def test_the_dead_mans_switch_is_the_connection_and_can_be_let_go() -> None:
+    async with desk(("BTC-USDT",), has_disconnect_cancel=True) as at:
+        assert at.adapter.dead_man is not None
+        await at.adapter.arm_dead_man(10_000)
+        await at.adapter.arm_dead_man(10_000)
+        armed = [line for line in at.venue.lines("setting") if "disconnected" in line.method]
+        assert [(line.asked["timeWindow"], line.asked["product"]) for line in armed] == [
+            (10, "SPOT"),
+            (10, "DERIVATIVES"),
+        ]
+        await eventually(lambda: at.venue.lines("subscribe")[-1].asked.get("op") == "subscribe", "watched")
+        await at.adapter.arm_dead_man(0)
+        await eventually(lambda: at.venue.lines("subscribe")[-1].asked.get("op") == "unsubscribe", "let go")
+    async with desk(("BTC-USDT",)) as at:
+        assert at.adapter.dead_man is None
+
+
+@story
+async def test_nothing_is_handed_over_after_close() -> None:
+    async with desk(("BTC-USDT",)) as at:
+        await at.has_books("BTC-USDT")
+        await at.adapter.close()
+        told = len(at.host.events) + len(at.host.reports)
+        at.venue.cut()
+        await eventually(lambda: not at.venue.server.courses["bybit"].connections, "gone")
+        assert len(at.host.events) + len(at.host.reports) == told

@@ -1,0 +1,1 @@
+"""Bybit v5 in front of the simulated exchange: REST, public, private and order-entry WebSockets."""
