@@ -45,6 +45,7 @@ class RestPool:
         self._timeout_s: Final = timeout_s
         self._most_connections: Final = most_connections
         self._session: aiohttp.ClientSession | None = None
+        self._is_closed = False
 
     async def request(
         self,
@@ -56,6 +57,10 @@ class RestPool:
         timeout_s: float | None = None,
     ) -> RestAnswer:
         """Send one request and return the answer; raise `RestUnanswered`. `target` is path and query."""
+        if self._is_closed:
+            raise RestUnanswered(
+                f"{self._exchange}: the connections are closed, nothing was sent", is_unsent=True
+            )
         session = self._session = self._session or self._open()
         where = target.partition("?")[0]
         started_s = time.monotonic()
@@ -87,9 +92,9 @@ class RestPool:
 
     async def close(self) -> None:
         """Close the connections. No effect twice."""
+        self._is_closed = True
         if self._session is not None:
             await self._session.close()
-            self._session = None
 
     def _open(self) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(

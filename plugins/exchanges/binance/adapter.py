@@ -246,7 +246,7 @@ class _Binance(ExchangeAdapter[P]):
             # It may have been the answer to an order, which is given up when its time is over, or an event.
             self._doubt_private(f"a message cannot be read: {error}")
             return
-        if frame.event is not None:
+        if frame.event:
             self._on_user_event(frame.event)
         else:
             self._orders.on_frame(frame, message)

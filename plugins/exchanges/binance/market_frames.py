@@ -20,6 +20,7 @@ from .._shared.bad_frames import BadFrames
 __all__ = ["MarketDecoder", "StreamAnswer", "depth_snapshot"]
 
 _MS: Final = 1_000_000
+_OPENING: Final = b'{"stream":'
 _HEAD_BYTES: Final = 64
 """The stream's name is within these: the longest symbols have 20 letters."""
 
@@ -184,7 +185,7 @@ class MarketDecoder:
         """Return the event in a frame, or None where there is none for the host."""
         head = bytes(frame[:_HEAD_BYTES])
         at = head.find(b"@", 11)
-        kind = head[at + 1 : at + 2] if at > 0 and head.startswith(b'{"stream":') else b""
+        kind = head[at + 1 : at + 2] if at > 0 and head.startswith(_OPENING) else b""
         try:
             if kind == b"b":
                 quote = _quote(frame).data
@@ -212,7 +213,7 @@ class MarketDecoder:
         return None
 
     def _rarer(self, frame: memoryview | bytes, head: bytes, at: int, now_ns: int) -> MarketEvent | None:
-        if at < 0 or not head.startswith(b'{"stream":'):
+        if at < 0 or not head.startswith(_OPENING):
             return self._unwrapped(frame, now_ns)
         name = head[at + 1 :]
         if name.startswith(b"trade"):
@@ -249,7 +250,7 @@ class MarketDecoder:
             wrapped = _wrapped(frame)
             if wrapped.stream.startswith("!"):
                 self._on_answer(_answer(wrapped.data))
-            elif not bytes(frame[:_HEAD_BYTES]).startswith(b'{"stream":'):
+            elif not bytes(frame[:_HEAD_BYTES]).startswith(_OPENING):
                 head = msgspec.json.encode({"stream": wrapped.stream})[:-1]
                 return self.decode(head + b',"data":' + bytes(wrapped.data) + b"}", now_ns)
             else:
@@ -261,11 +262,10 @@ class MarketDecoder:
         return None
 
     def _not_understood(self, frame: memoryview | bytes, head: bytes, error: Exception) -> None:
-        is_data = head.startswith(b'{"stream":"')
-        self.bad.note(
-            "not JSON" if isinstance(error, UnicodeDecodeError) else type(error).__name__, frame, error
-        )
-        if is_data and b"@depth" not in head:
-            return  # the next quote or trade stands for itself
-        wire = head[11 : head.find(b"@")].decode("ascii", "replace").upper() if is_data else ""
-        self._on_doubt(self._symbols.get(wire))
+        self.bad.note(type(error).__name__, frame, error)
+        name, separator, kind = head[len(_OPENING) :].partition(b"@")
+        if not head.startswith(_OPENING) or not separator:
+            self._on_doubt(None)
+        elif kind.startswith(b"depth"):
+            # Any other kind of message stands for itself; a book is made of all of its changes.
+            self._on_doubt(self._symbols.get(name.strip(b' "').decode("ascii", "replace").upper()))

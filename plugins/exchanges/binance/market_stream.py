@@ -70,6 +70,9 @@ class MarketStream:
         self._symbols: Final[dict[str, str]] = {}
         self._lines: Final[list[_Line]] = []
         self._down: Final[set[int]] = set()
+        """The connections that are not up, by number."""
+        self._is_up = False
+        """What was told last."""
         self._waiting: Final[dict[int, asyncio.Future[None]]] = {}
         self._asked = 0
         self._decoder: Final = MarketDecoder(
@@ -93,9 +96,10 @@ class MarketStream:
             await self._follow(path, symbol, [f"{name}@depth@100ms", f"{name}@trade"])
             if self._with_ticker:
                 await self._follow(self._product.ticker_path, "", [f"{name}@ticker"])
-        for line in self._lines:
-            if line.channel is None:
-                await self._open(line)
+        fresh = [number for number, line in enumerate(self._lines) if line.channel is None]
+        self._down.update(fresh)
+        for number in fresh:
+            await self._open(number)
 
     def resync(self, symbol: str) -> None:
         """Fetch the whole book of a symbol."""
@@ -126,8 +130,8 @@ class MarketStream:
             if symbol:
                 self._books.want(symbol)
 
-    async def _open(self, line: _Line) -> None:
-        number = self._lines.index(line)
+    async def _open(self, number: int) -> None:
+        line = self._lines[number]
 
         async def url() -> str:
             return self._base_url + line.path
@@ -145,7 +149,6 @@ class MarketStream:
             heartbeat=self._heartbeat,
             renew_after_s=self._renew_after_s,
         )
-        self._down.add(number)
         try:
             await channel.open()
         except BaseException:
@@ -206,13 +209,15 @@ class MarketStream:
         for symbol in self._lines[number].symbols:
             self._books.want(symbol)
         self._down.discard(number)
-        if not self._down:
+        if not self._down and not self._is_up:
+            self._is_up = True
             self._on_state(True, text)
 
     def _on_down(self, number: int, text: str) -> None:
-        if not self._down:
-            self._on_state(False, text)
         self._down.add(number)
+        if self._is_up:
+            self._is_up = False
+            self._on_state(False, text)
 
     async def _fetch(self, symbol: str) -> None:
         now_ns = self._ctx.now_ns

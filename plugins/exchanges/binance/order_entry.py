@@ -67,7 +67,8 @@ class ApiFrame(Struct):
     result: msgspec.Raw = msgspec.Raw()
     error: _ApiError | None = None
     rateLimits: list[RateLimit] = []  # noqa: N815
-    event: msgspec.Raw | None = None
+    event: msgspec.Raw = msgspec.Raw()
+    """Empty where there is none."""
 
 
 class _Placed(Struct):

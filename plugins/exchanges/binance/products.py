@@ -39,6 +39,7 @@ class Product(Struct, frozen=True):
     """Streams of the day's summary."""
     amend_method: str
     depth_limit: int
+    """Levels of a side in a whole book. More are to be had on spot, at five times the weight."""
     default_weight: int
     """Weight per minute, until exchangeInfo says."""
     time: Endpoint
@@ -84,11 +85,11 @@ SPOT: Final = Product(
     market_path="/stream",
     ticker_path="/stream",
     amend_method="",
-    depth_limit=5000,
+    depth_limit=1000,
     default_weight=6000,
     time=Endpoint("GET", "/api/v3/time"),
     exchange_info=Endpoint("GET", "/api/v3/exchangeInfo", 20),
-    depth=Endpoint("GET", "/api/v3/depth", 250),
+    depth=Endpoint("GET", "/api/v3/depth", 50),
     place=Endpoint("POST", "/api/v3/order"),
     amend=Endpoint("PUT", "/api/v3/order/amend/keepPriority", 4),
     cancel=Endpoint("DELETE", "/api/v3/order"),

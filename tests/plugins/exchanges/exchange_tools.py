@@ -138,6 +138,11 @@ class ScriptedVenue:
     def live(self) -> list[web.WebSocketResponse]:
         return [socket for socket in self.sockets if not socket.closed]
 
+    def live_at(self, part: str) -> list[web.WebSocketResponse]:
+        """Return the open sockets whose address contains `part`."""
+        pairs = zip(self.sockets, self.paths, strict=True)
+        return [socket for socket, path in pairs if part in path and not socket.closed]
+
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         if request.headers.get("Upgrade", "").lower() != "websocket":
             self.requests.append((request.method, request.path_qs))

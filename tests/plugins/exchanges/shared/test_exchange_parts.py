@@ -200,3 +200,6 @@ async def test_rest_tells_a_request_that_was_not_sent_from_one_without_an_answer
         await pool.request("GET", "/")
     assert unsent.value.is_unsent
     await pool.close()
+    with pytest.raises(RestUnanswered, match="closed, nothing was sent") as after:
+        await pool.request("GET", "/")
+    assert after.value.is_unsent
