@@ -192,3 +192,13 @@ def test_documented_example_and_keys_are_the_real_ones(tmp_path: Path) -> None:
 
     keys = [*FailoverSection.__struct_fields__, *FailoverTlsSection.__struct_fields__]
     assert [key for key in keys if f"`{key}`" not in page] == ["tls"]  # has a heading of its own
+
+
+def test_the_example_of_a_pair_is_one_that_a_node_takes(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "operating-a-pair.md").read_text()
+    example = page.split("```toml\n")[1].split("```")[0]
+
+    config = load(tmp_path, example)
+
+    assert (config.node.name, failover(config).peers) == ("a", {"b": "10.0.0.2:7601"})
+    assert config.control_address == "10.0.0.1:7600"
