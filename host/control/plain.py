@@ -13,16 +13,18 @@ from google.protobuf.timestamp_pb2 import Timestamp
 __all__ = ["duration", "duration_ns", "plain", "struct", "timestamp", "to_struct"]
 
 SECOND_NS: Final = 1_000_000_000
+# By type, because `isinstance` with a union is ten times slower, and each change of parameters asks it often.
+_SCALARS: Final = frozenset({str, int, float, bool})
 
 
 def plain(message: Message) -> dict[str, Any]:
     """Return the fields of a message that are set, as JSON can hold them; enums are numbers."""
     found: dict[str, Any] = {}
     for field, value in message.ListFields():
-        if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            found[field.name] = {str(key): _plain(one) for key, one in value.items()}
-        elif isinstance(value, str | int | float):
+        if type(value) in _SCALARS:
             found[field.name] = value
+        elif field.message_type is not None and field.message_type.GetOptions().map_entry:
+            found[field.name] = {str(key): _plain(one) for key, one in value.items()}
         elif isinstance(value, Message):
             found[field.name] = _plain(value)
         else:
@@ -70,7 +72,12 @@ def to_struct(table: Mapping[str, Any], target: Struct) -> None:
 
 
 def _put(value: Any, target: Value) -> None:
-    if value is None:
+    kind = type(value)
+    if kind is float or kind is int:
+        target.number_value = value
+    elif kind is str:
+        target.string_value = value
+    elif value is None:
         target.null_value = 0  # type: ignore[assignment]
     elif isinstance(value, bool):
         target.bool_value = value
