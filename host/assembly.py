@@ -89,6 +89,17 @@ class Assembly:
             reasons = "; ".join(sorted(set(self.skipped.values()))) or "no account is used by an instance"
             raise NodeNotStarted(f"node {self._config.node.name} has no account to trade on: {reasons}")
 
+    def check_offers(self) -> None:
+        """Raise `NodeNotStarted` where no plugin offers any of the strategies that are to run."""
+        problems = []
+        for section in self._config.instance:
+            try:
+                self._catalog().strategy(section.plugin)
+            except TandemError as error:
+                problems.append(f"{section.name}: {error}")
+        if problems and len(problems) == len(self._config.instance):
+            raise NodeNotStarted(f"no instance could be started: {'; '.join(problems)}")
+
     def shadow(self) -> Shadowing:
         """Run what the primary runs, muted, on the accounts that are connected."""
         self.shadows = Shadowing(self._engine, self.maker, lambda: self._config.instance)

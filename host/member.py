@@ -23,6 +23,7 @@ import msgspec
 
 from failover.clock import boottime_ns
 from failover.replication import Mode, PeerTls, Replica, StandbyView
+from failover.replication.events import VersionCame, VersionTaken
 from failover.signals import Health
 from failover.states import State
 from host.api import TandemError
@@ -36,12 +37,14 @@ from host.core.state import Outcome
 from host.journal import JournalError
 from host.leading import NodeLeadership
 from host.membership import Membership, Term
+from host.reloading import archive_of
 from host.runtime.clock import LiveClock
 from host.runtime.driver import LiveDriver
 from host.runtime.engine import Engine
 from host.runtime.fill_history import FillHistory
 from host.runtime.instance_control import InstanceControl, with_api_instances
 from host.runtime.report import RunReport, make_report
+from host.sharing import VersionSharing
 from host.store import StoreWriter
 from host.takeover import Steps
 from host.terminal import TerminalView
@@ -84,6 +87,10 @@ class Member:
         self._clock: Final = LiveClock()
         self._stop_reason = ""
         self.membership: Final = Membership(config, section, self._alert, _peer_tls(section))
+        self._sharing: Final = VersionSharing(self.membership, archive_of(config))
+        self._sharing.reloading = lambda: None if self._trading is None else self._trading.reloading
+        self.membership.on_version = self._on_version
+        self.membership.on_attached = lambda node: self._sharing.attached(node, self.engine.state)
         self._replica: Replica | None = None
         self._engine: Engine | None = None
         self._trading: Trading | None = None
@@ -130,6 +137,7 @@ class Member:
                         if showing is not None:
                             showing.cancel()
             finally:
+                await self._sharing.close()
                 await self.membership.close()
                 await control.close()
                 if self._trading is not None:
@@ -203,6 +211,23 @@ class Member:
         elif outcome is not None and outcome.fill is not None:
             self._fills.add(record.lsn, outcome.fill)
 
+    def _on_version(self, event: VersionCame | VersionTaken) -> None:
+        if isinstance(event, VersionTaken):
+            self._sharing.taken(event)
+        else:
+            self._sharing.came(event)
+
+    def _is_outdated(self) -> bool:
+        """Return whether this standby has come to hold other versions of plugins than it has loaded."""
+        if self._trading is None or self._why_not_built:
+            return False
+        versions = self._trading.reloading.catalog.versions
+        for name, record in self.engine.state.plugins.items():
+            loaded = versions.get(name)
+            if loaded is not None and record.permanent not in ("", loaded.digest):
+                return archive_of(self.config).holds(name, record.permanent)
+        return False
+
     async def _stand_by(self) -> Term | None:
         """Follow whoever leads until this node is to lead; None where it is to stop, or to begin anew."""
         membership = self.membership
@@ -217,6 +242,9 @@ class Member:
                     membership.stop()
                 if membership.rejoined:
                     return None
+                if building.done() and self._is_outdated():
+                    await self._close_trading()
+                    building = asyncio.create_task(self._build())
                 membership.changed.clear()
                 self._on_time()
                 try:
@@ -257,6 +285,7 @@ class Member:
     async def _try_to_build(self) -> None:
         trading = Trading(self.config, self._options, self._source, self.engine)
         self._trading = trading
+        trading.assembly.check_offers()
         await trading.assembly.connect()
         trading.assembly.shadow().refresh()
 
@@ -359,6 +388,7 @@ class Member:
         trading.start_instances(takes_over=True)
         steps.done("instances")
         reloading, assembly = trading.reloading, trading.assembly
+        reloading.reloader.share = self._sharing.share
         subject.take_role(
             engine=engine,
             tail=subject.tail,

@@ -44,6 +44,8 @@ from failover.replication.events import (
     StandbyEvent,
     TurnedAway,
     Unfollowed,
+    VersionCame,
+    VersionTaken,
 )
 from failover.runner import ElectorRunner
 from failover.signals import (
@@ -124,6 +126,10 @@ class Membership:
         self.primary_control = ""
         """The control address of the node that is followed."""
         self.is_maintained = False
+        self.on_version: Callable[[VersionCame | VersionTaken], None] = lambda event: None
+        """Told of versions of plugins that came, and of what standbys say of those they were sent."""
+        self.on_attached: Callable[[str], None] = lambda node: None
+        """Told which standby follows from here on."""
         self.health = Health(is_fit=False, is_current=False, reason="the node is starting")
         self.durability: ReplicaDurability | None = None
         self.previous_holder = ""
@@ -331,6 +337,11 @@ class Membership:
         if self._runner is not None:
             self._tell(self.elector.on_health, health)
 
+    def hold_version(self, plugin: str, digest: str, problem: str) -> None:
+        """Tell the primary whether this node could run a version of a plugin."""
+        if self._client is not None:
+            self._client.hold_version(plugin, digest, problem)
+
     def why_not_current(self) -> str:
         """Return why this standby may lack entries of its primary; empty where it has been told of none.
 
@@ -429,6 +440,9 @@ class Membership:
             case Attached():
                 self._turned_away.pop(event.node, None)
                 self._on_alert("standby_attached", f"standby {event.node} follows from {event.address}")
+                self.on_attached(event.node)
+            case VersionTaken():
+                self.on_version(event)
             case Detached():
                 self._on_alert("standby_lost", f"standby {event.node}: {event.text}")
             case TurnedAway():
@@ -479,6 +493,8 @@ class Membership:
                 self._tell(self.elector.on_failsafe_asked, event.epoch, event.asked_ns, event.ttl_ms)
             case HeirNamed():
                 self._tell(self.elector.on_hint)
+            case VersionCame():
+                self.on_version(event)
             case PrimaryHealth():
                 self._heard_ns = boottime_ns()
 

@@ -104,6 +104,9 @@ class Reloading:
         self._is_off = config.node.reload == "off"
         self._unseen: dict[str, Path] = {}
         """Plugins whose files may have changed while reloading was off."""
+        self._leaves_alone = False
+        self._left_alone: dict[str, str] = {}
+        """Digests of files that differ from what ran when this node took over."""
         self._switch_s = sys.getswitchinterval()
         self._assembly: Assembly | None = None
         self._reloader = Reloader(engine, catalog, _settings(config.node), self._probe, self._archive.put)
@@ -135,9 +138,14 @@ class Reloading:
         in_use.strategies, in_use.models = assembly.uses, assembly.model_uses
         in_use.adapters = assembly.adapter_uses
 
-    def start(self, assembly: Assembly) -> None:
-        """Note what runs, and watch from here on."""
+    def start(self, assembly: Assembly, *, takes_over: bool = False) -> None:
+        """Note what runs, and watch from here on.
+
+        A node that `takes_over` runs what its predecessor ran: files of its own that differ are told of, and
+        go live when they are saved again.
+        """
         self.bind(assembly)
+        self._leaves_alone = takes_over
         used = [use.offer.version for use in assembly.uses.values()]
         used += [use.offer.version for uses in assembly.model_uses.values() for use in uses]
         used += [use.offer.version for use in assembly.adapter_uses.values()]
@@ -185,6 +193,12 @@ class Reloading:
         self._tell(report)
         return report
 
+    async def try_version(self, version: Version) -> None:
+        """Load a version beside what is loaded, and let go of it; raises `PluginRejected`."""
+        catalog = self._reloader.catalog
+        other = await asyncio.to_thread(catalog.with_version, version)
+        await asyncio.to_thread(other.close)
+
     # -- inside ----------------------------------------------------------------------------------
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -223,8 +237,11 @@ class Reloading:
         await self._look_at(notice.changed)
 
     async def _look_at(self, plugins: Mapping[str, Path]) -> None:
+        leaves_alone, self._leaves_alone = self._leaves_alone, False
         for name, path in plugins.items():
-            if not await self._is_as_it_runs(name, path):
+            if leaves_alone:
+                await self._leave_alone(name, path)
+            elif not await self._is_as_it_runs(name, path):
                 report = await self._reloader.reload(name, functools.partial(settle, path))
                 self._tell(report)
 
@@ -234,7 +251,24 @@ class Reloading:
             found = await asyncio.to_thread(capture, path)
         except (PluginRejected, OSError):
             return False  # to be told by the transaction, in its words
-        return running is not None and found.digest == running.digest
+        return (
+            running is not None and found.digest == running.digest
+        ) or found.digest == self._left_alone.get(name)
+
+    async def _leave_alone(self, name: str, path: Path) -> None:
+        running = self._reloader.catalog.versions.get(name)
+        if running is None or await self._is_as_it_runs(name, path):
+            return
+        try:
+            found = await asyncio.to_thread(capture, path)
+        except (PluginRejected, OSError):
+            return  # it is told when it is saved
+        self._left_alone[name] = found.digest
+        text = (
+            f"plugin {name}: its files here are version {found.digest[:12]}; {running.short_digest} goes on, which "
+            "the cell runs, until they are saved again"
+        )
+        self._engine.alert("plugin_files_differ", text)
 
     def _tell(self, report: ReloadReport) -> None:
         _log.info("plugin %s %s: %s", report.plugin, report.digest[:12], report.reason)

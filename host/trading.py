@@ -82,7 +82,7 @@ class Trading:
             self.engine.abort_turn(error)
         self.reloading.bind(self.assembly)
         if not is_simulated:
-            self.reloading.start(self.assembly)
+            self.reloading.start(self.assembly, takes_over=takes_over)
 
     async def close(self) -> None:
         """End reloads and shadows and close every account's connections."""

@@ -116,6 +116,11 @@ class ReplicationClient:
         if self._stream is not None:
             self._stream.promise(epoch, asked_ns)
 
+    def hold_version(self, plugin: str, digest: str, problem: str) -> None:
+        """Answer a `VersionCame`: whether that version can be run here; lost if the stream is."""
+        if self._stream is not None:
+            self._stream.hold_version(plugin, digest, problem)
+
     def require_epoch(self, epoch: int) -> None:
         """Follow nobody who leads in an earlier epoch: the lease says that it is over."""
         self._least_epoch = max(self._least_epoch, epoch)

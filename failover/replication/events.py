@@ -23,6 +23,8 @@ __all__ = [
     "StandbyEvent",
     "TurnedAway",
     "Unfollowed",
+    "VersionCame",
+    "VersionTaken",
 ]
 
 
@@ -68,7 +70,16 @@ class ClaimPromised(Struct, frozen=True):
     asked_ns: int
 
 
-PrimaryEvent = Attached | Detached | TurnedAway | Reported | ClaimPromised | ModeChange
+class VersionTaken(Struct, frozen=True):
+    """A standby holds a version of a plugin that it was sent, or says why it cannot run it (`problem`)."""
+
+    node: str
+    plugin: str
+    digest: str
+    problem: str
+
+
+PrimaryEvent = VersionTaken | Attached | Detached | TurnedAway | Reported | ClaimPromised | ModeChange
 
 
 class Following(Struct, frozen=True):
@@ -128,4 +139,14 @@ class HeirNamed(Struct, frozen=True):
     node: str
 
 
-StandbyEvent = Following | Unfollowed | Rejoined | DifferenceFound | PrimaryHealth | ClaimAsked | HeirNamed
+class VersionCame(Struct, frozen=True):
+    """The primary runs this version of a plugin: keep it, and answer with `ReplicationClient.hold_version`."""
+
+    plugin: str
+    digest: str
+    content: bytes
+
+
+StandbyEvent = (
+    VersionCame | Following | Unfollowed | Rejoined | DifferenceFound | PrimaryHealth | ClaimAsked | HeirNamed
+)

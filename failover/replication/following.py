@@ -21,6 +21,7 @@ from failover.replication.events import (
     PrimaryHealth,
     Rejoined,
     StandbyEvent,
+    VersionCame,
 )
 from failover.replication.greeting import PROTOCOL_VERSION
 from failover.replication.lag import StandbyHealth
@@ -97,6 +98,12 @@ class FollowedStream:
     def promise(self, epoch: int, asked_ns: int) -> None:
         """Promise the primary not to claim the lease."""
         self._owed.append(pb.ReplicateRequest(promise=pb.ClaimPromise(epoch=epoch, asked_ns=asked_ns)))
+        self._to_write.set()
+
+    def hold_version(self, plugin: str, digest: str, problem: str) -> None:
+        """Tell the primary that a version of a plugin can be run here, or why not."""
+        held = pb.VersionHeld(plugin=plugin, digest=digest, problem=problem)
+        self._owed.append(pb.ReplicateRequest(version=held))
         self._to_write.set()
 
     def end(self, reason: Reason, text: str) -> None:
@@ -193,6 +200,9 @@ class FollowedStream:
                     self._on_event(ClaimAsked(self.primary, ask.epoch, ask.asked_ns, ask.ttl_ms))
                 case "heir":
                     self._on_event(HeirNamed(self.primary))
+                case "version":
+                    version = message.version
+                    self._on_event(VersionCame(version.plugin, version.digest, version.content))
                 case kind:
                     raise StreamBroken(
                         Reason.BAD_GREETING,

@@ -152,6 +152,13 @@ class ReplicationServer(pb_grpc.ReplicationServiceServicer):
         for session in self._sessions.values():
             session.owe(pb.ReplicateResponse(ask=ask))
 
+    def offer_version(self, plugin: str, digest: str, content: bytes, to: str = "") -> None:
+        """Send a version of a plugin to the standby `to`, or to all; `VersionTaken` is the answer."""
+        version = pb.VersionContent(plugin=plugin, digest=digest, content=content)
+        for node, session in self._sessions.items():
+            if to in ("", node):
+                session.owe(pb.ReplicateResponse(version=version))
+
     def notify_heir(self, heir: str) -> None:
         """Tell `heir` that the lease waits for it, if it is attached."""
         session = self._sessions.get(heir)

@@ -10,7 +10,7 @@ from google_crc32c import value as crc32c
 from msgspec import Struct
 
 from failover.replication.errors import Reason, StreamBroken
-from failover.replication.events import ClaimPromised, PrimaryEvent, Reported
+from failover.replication.events import ClaimPromised, PrimaryEvent, Reported, VersionTaken
 from failover.replication.greeting import PROTOCOL_VERSION, Greeting, Start
 from failover.replication.lag import EligibilityLimits, LagClock, StandbyHealth, StandbyView, why_not_eligible
 from failover.replication.replica import Difference
@@ -239,6 +239,9 @@ class Session:
                 case "promise":
                     promise = request.promise
                     self._on_event(ClaimPromised(self.node, promise.epoch, promise.asked_ns))
+                case "version":
+                    held = request.version
+                    self._on_event(VersionTaken(self.node, held.plugin, held.digest, held.problem))
                 case "fault":
                     raise StreamBroken(_reason_of(request.fault.reason), f"{self.node}: {request.fault.text}")
                 case kind:

@@ -93,6 +93,9 @@ class VersionArchive:
             content = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             raise ArchivedVersionMissing(name, digest, path) from None
+        return self._decode(name, digest, path, content)
+
+    def _decode(self, name: str, digest: str, path: Path, content: bytes) -> Version:
         crc, body = content[:_CRC_BYTES], content[_CRC_BYTES:]
         expected, found = int.from_bytes(crc, "big"), google_crc32c.value(body)
         if len(crc) < _CRC_BYTES or expected != found:
@@ -108,6 +111,24 @@ class VersionArchive:
             raise ArchivedVersionDamaged(
                 name, digest, path, f"it holds {version.name} with digest {actual[:12]}"
             )
+        return version
+
+    def holds(self, name: str, digest: str) -> bool:
+        """Return whether there is a file of that version; whether it is whole, `get` says."""
+        return self._path(name, digest).is_file()
+
+    def content(self, name: str, digest: str) -> bytes:
+        """Return the file that keeps a version, for another node's archive; raises as `get` does."""
+        self.get(name, digest)  # checked: damage must not spread
+        return self._path(name, digest).read_bytes()
+
+    def take(self, name: str, digest: str, content: bytes) -> Version:
+        """Keep a version that came as another archive's `content`, and return it.
+
+        Raises `ArchivedVersionDamaged` for other bytes than that, and what `put` raises.
+        """
+        version = self._decode(name, digest, self._path(name, digest), content)
+        self.put(version)
         return version
 
     def prune(self, keep: Collection[tuple[str, str]]) -> None:

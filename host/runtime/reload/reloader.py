@@ -54,6 +54,8 @@ class Reloader:
         self._engine = engine
         self._probe = probe
         self._keep = keep
+        self.share: Callable[[Version], Awaitable[None]] = _with_nobody
+        """Has the standbys hold a version that may go live; raises `TandemError` where one cannot run it."""
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._staged: dict[str, Version] = {}
         self._journal = ReloadJournal(engine)
@@ -146,6 +148,7 @@ class Reloader:
                     self.catalog.check_reloadable(plugin)
                     compiled = await self._probe(version)
                     await asyncio.to_thread(self._keep, version)
+                    await self.share(version)
                     base = self.catalog
                     catalog = await asyncio.to_thread(base.with_version, version, compiled)
                 try:
@@ -322,3 +325,7 @@ async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.shield(task)
     task.result()
+
+
+async def _with_nobody(_version: Version) -> None:
+    pass

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btandem/v1/replication.proto\x12\ttandem.v1\"\xe8\x01\n\x10ReplicateRequest\x12\'\n\x08greeting\x18\x01 \x01(\x0b\x32\x13.tandem.v1.GreetingH\x00\x12\"\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x13.tandem.v1.EntryAckH\x00\x12*\n\x06report\x18\x03 \x01(\x0b\x32\x18.tandem.v1.StandbyReportH\x00\x12\'\n\x05\x66\x61ult\x18\x04 \x01(\x0b\x32\x16.tandem.v1.StreamFaultH\x00\x12*\n\x07promise\x18\x05 \x01(\x0b\x32\x17.tandem.v1.ClaimPromiseH\x00\x42\x06\n\x04kind\"\x92\x02\n\x11ReplicateResponse\x12%\n\x07welcome\x18\x01 \x01(\x0b\x32\x12.tandem.v1.WelcomeH\x00\x12+\n\x08snapshot\x18\x02 \x01(\x0b\x32\x17.tandem.v1.SnapshotPartH\x00\x12&\n\x05\x62\x61tch\x18\x03 \x01(\x0b\x32\x15.tandem.v1.EntryBatchH\x00\x12)\n\theartbeat\x18\x04 \x01(\x0b\x32\x14.tandem.v1.HeartbeatH\x00\x12\'\n\x03\x61sk\x18\x05 \x01(\x0b\x32\x18.tandem.v1.ClaimQuestionH\x00\x12%\n\x04heir\x18\x06 \x01(\x0b\x32\x15.tandem.v1.HeirNoticeH\x00\x42\x06\n\x04kind\".\n\nJournalEra\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x11\n\tfirst_lsn\x18\x02 \x01(\x03\"\xb9\x01\n\x08Greeting\x12\x18\n\x10protocol_version\x18\x01 \x01(\x05\x12\x0c\n\x04\x63\x65ll\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x0f\n\x07session\x18\x04 \x01(\t\x12\x10\n\x08last_lsn\x18\x05 \x01(\x03\x12#\n\x04\x65ras\x18\x06 \x03(\x0b\x32\x15.tandem.v1.JournalEra\x12\x16\n\x0ewants_snapshot\x18\x07 \x01(\x08\x12\x17\n\x0f\x63ontrol_address\x18\x08 \x01(\t\"\xfb\x01\n\x07Welcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\x05\x12\x0c\n\x04\x63\x65ll\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x03\x12\x12\n\nresume_lsn\x18\x05 \x01(\x03\x12\x12\n\nresume_crc\x18\x06 \x01(\x07\x12\x14\n\x0cis_replacing\x18\x07 \x01(\x08\x12\x16\n\x0esnapshot_bytes\x18\x08 \x01(\x03\x12\x14\n\x0csnapshot_crc\x18\t \x01(\x07\x12\x10\n\x08last_lsn\x18\n \x01(\x03\x12\x14\n\x0cheartbeat_ns\x18\x0b \x01(\x03\x12\x17\n\x0f\x63ontrol_address\x18\x0c \x01(\t\"\x1c\n\x0cSnapshotPart\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"K\n\nEntryBatch\x12\x11\n\tfirst_lsn\x18\x01 \x01(\x03\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x0e\n\x06\x66rames\x18\x03 \x01(\x0c\x12\x0b\n\x03\x63rc\x18\x04 \x01(\x07\"U\n\tHeartbeat\x12\x0f\n\x07sent_ns\x18\x01 \x01(\x03\x12\x10\n\x08last_lsn\x18\x02 \x01(\x03\x12%\n\x06health\x18\x03 \x01(\x0b\x32\x15.tandem.v1.NodeHealth\">\n\x08\x45ntryAck\x12\x0b\n\x03lsn\x18\x01 \x01(\x03\x12\x13\n\x0b\x61pplied_lsn\x18\x02 \x01(\x03\x12\x10\n\x08heard_ns\x18\x03 \x01(\x03\"R\n\nNodeHealth\x12\x0e\n\x06is_fit\x18\x01 \x01(\x08\x12\x12\n\nis_current\x18\x02 \x01(\x08\x12\x10\n\x08\x61ilments\x18\x03 \x03(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"}\n\rStandbyReport\x12%\n\x06health\x18\x01 \x01(\x0b\x32\x15.tandem.v1.NodeHealth\x12\x16\n\x0e\x64iffers_at_lsn\x18\x02 \x01(\x03\x12\x17\n\x0f\x65xpected_digest\x18\x03 \x01(\t\x12\x14\n\x0c\x66ound_digest\x18\x04 \x01(\t\"+\n\x0bStreamFault\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"@\n\rClaimQuestion\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x10\n\x08\x61sked_ns\x18\x02 \x01(\x03\x12\x0e\n\x06ttl_ms\x18\x03 \x01(\x05\"/\n\x0c\x43laimPromise\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x10\n\x08\x61sked_ns\x18\x02 \x01(\x03\"\x0c\n\nHeirNotice2`\n\x12ReplicationService\x12J\n\tReplicate\x12\x1b.tandem.v1.ReplicateRequest\x1a\x1c.tandem.v1.ReplicateResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btandem/v1/replication.proto\x12\ttandem.v1\"\x93\x02\n\x10ReplicateRequest\x12\'\n\x08greeting\x18\x01 \x01(\x0b\x32\x13.tandem.v1.GreetingH\x00\x12\"\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x13.tandem.v1.EntryAckH\x00\x12*\n\x06report\x18\x03 \x01(\x0b\x32\x18.tandem.v1.StandbyReportH\x00\x12\'\n\x05\x66\x61ult\x18\x04 \x01(\x0b\x32\x16.tandem.v1.StreamFaultH\x00\x12*\n\x07promise\x18\x05 \x01(\x0b\x32\x17.tandem.v1.ClaimPromiseH\x00\x12)\n\x07version\x18\x06 \x01(\x0b\x32\x16.tandem.v1.VersionHeldH\x00\x42\x06\n\x04kind\"\xc0\x02\n\x11ReplicateResponse\x12%\n\x07welcome\x18\x01 \x01(\x0b\x32\x12.tandem.v1.WelcomeH\x00\x12+\n\x08snapshot\x18\x02 \x01(\x0b\x32\x17.tandem.v1.SnapshotPartH\x00\x12&\n\x05\x62\x61tch\x18\x03 \x01(\x0b\x32\x15.tandem.v1.EntryBatchH\x00\x12)\n\theartbeat\x18\x04 \x01(\x0b\x32\x14.tandem.v1.HeartbeatH\x00\x12\'\n\x03\x61sk\x18\x05 \x01(\x0b\x32\x18.tandem.v1.ClaimQuestionH\x00\x12%\n\x04heir\x18\x06 \x01(\x0b\x32\x15.tandem.v1.HeirNoticeH\x00\x12,\n\x07version\x18\x07 \x01(\x0b\x32\x19.tandem.v1.VersionContentH\x00\x42\x06\n\x04kind\".\n\nJournalEra\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x11\n\tfirst_lsn\x18\x02 \x01(\x03\"\xb9\x01\n\x08Greeting\x12\x18\n\x10protocol_version\x18\x01 \x01(\x05\x12\x0c\n\x04\x63\x65ll\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x0f\n\x07session\x18\x04 \x01(\t\x12\x10\n\x08last_lsn\x18\x05 \x01(\x03\x12#\n\x04\x65ras\x18\x06 \x03(\x0b\x32\x15.tandem.v1.JournalEra\x12\x16\n\x0ewants_snapshot\x18\x07 \x01(\x08\x12\x17\n\x0f\x63ontrol_address\x18\x08 \x01(\t\"\xfb\x01\n\x07Welcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\x05\x12\x0c\n\x04\x63\x65ll\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x03\x12\x12\n\nresume_lsn\x18\x05 \x01(\x03\x12\x12\n\nresume_crc\x18\x06 \x01(\x07\x12\x14\n\x0cis_replacing\x18\x07 \x01(\x08\x12\x16\n\x0esnapshot_bytes\x18\x08 \x01(\x03\x12\x14\n\x0csnapshot_crc\x18\t \x01(\x07\x12\x10\n\x08last_lsn\x18\n \x01(\x03\x12\x14\n\x0cheartbeat_ns\x18\x0b \x01(\x03\x12\x17\n\x0f\x63ontrol_address\x18\x0c \x01(\t\"\x1c\n\x0cSnapshotPart\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"K\n\nEntryBatch\x12\x11\n\tfirst_lsn\x18\x01 \x01(\x03\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x0e\n\x06\x66rames\x18\x03 \x01(\x0c\x12\x0b\n\x03\x63rc\x18\x04 \x01(\x07\"U\n\tHeartbeat\x12\x0f\n\x07sent_ns\x18\x01 \x01(\x03\x12\x10\n\x08last_lsn\x18\x02 \x01(\x03\x12%\n\x06health\x18\x03 \x01(\x0b\x32\x15.tandem.v1.NodeHealth\">\n\x08\x45ntryAck\x12\x0b\n\x03lsn\x18\x01 \x01(\x03\x12\x13\n\x0b\x61pplied_lsn\x18\x02 \x01(\x03\x12\x10\n\x08heard_ns\x18\x03 \x01(\x03\"R\n\nNodeHealth\x12\x0e\n\x06is_fit\x18\x01 \x01(\x08\x12\x12\n\nis_current\x18\x02 \x01(\x08\x12\x10\n\x08\x61ilments\x18\x03 \x03(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"}\n\rStandbyReport\x12%\n\x06health\x18\x01 \x01(\x0b\x32\x15.tandem.v1.NodeHealth\x12\x16\n\x0e\x64iffers_at_lsn\x18\x02 \x01(\x03\x12\x17\n\x0f\x65xpected_digest\x18\x03 \x01(\t\x12\x14\n\x0c\x66ound_digest\x18\x04 \x01(\t\"+\n\x0bStreamFault\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"@\n\rClaimQuestion\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x10\n\x08\x61sked_ns\x18\x02 \x01(\x03\x12\x0e\n\x06ttl_ms\x18\x03 \x01(\x05\"/\n\x0c\x43laimPromise\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\x12\x10\n\x08\x61sked_ns\x18\x02 \x01(\x03\"\x0c\n\nHeirNotice\"A\n\x0eVersionContent\x12\x0e\n\x06plugin\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\x0c\">\n\x0bVersionHeld\x12\x0e\n\x06plugin\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0f\n\x07problem\x18\x03 \x01(\t2`\n\x12ReplicationService\x12J\n\tReplicate\x12\x1b.tandem.v1.ReplicateRequest\x1a\x1c.tandem.v1.ReplicateResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,35 +32,39 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tandem.v1.replication_pb2',
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_REPLICATEREQUEST']._serialized_start=43
-  _globals['_REPLICATEREQUEST']._serialized_end=275
-  _globals['_REPLICATERESPONSE']._serialized_start=278
-  _globals['_REPLICATERESPONSE']._serialized_end=552
-  _globals['_JOURNALERA']._serialized_start=554
-  _globals['_JOURNALERA']._serialized_end=600
-  _globals['_GREETING']._serialized_start=603
-  _globals['_GREETING']._serialized_end=788
-  _globals['_WELCOME']._serialized_start=791
-  _globals['_WELCOME']._serialized_end=1042
-  _globals['_SNAPSHOTPART']._serialized_start=1044
-  _globals['_SNAPSHOTPART']._serialized_end=1072
-  _globals['_ENTRYBATCH']._serialized_start=1074
-  _globals['_ENTRYBATCH']._serialized_end=1149
-  _globals['_HEARTBEAT']._serialized_start=1151
-  _globals['_HEARTBEAT']._serialized_end=1236
-  _globals['_ENTRYACK']._serialized_start=1238
-  _globals['_ENTRYACK']._serialized_end=1300
-  _globals['_NODEHEALTH']._serialized_start=1302
-  _globals['_NODEHEALTH']._serialized_end=1384
-  _globals['_STANDBYREPORT']._serialized_start=1386
-  _globals['_STANDBYREPORT']._serialized_end=1511
-  _globals['_STREAMFAULT']._serialized_start=1513
-  _globals['_STREAMFAULT']._serialized_end=1556
-  _globals['_CLAIMQUESTION']._serialized_start=1558
-  _globals['_CLAIMQUESTION']._serialized_end=1622
-  _globals['_CLAIMPROMISE']._serialized_start=1624
-  _globals['_CLAIMPROMISE']._serialized_end=1671
-  _globals['_HEIRNOTICE']._serialized_start=1673
-  _globals['_HEIRNOTICE']._serialized_end=1685
-  _globals['_REPLICATIONSERVICE']._serialized_start=1687
-  _globals['_REPLICATIONSERVICE']._serialized_end=1783
+  _globals['_REPLICATEREQUEST']._serialized_end=318
+  _globals['_REPLICATERESPONSE']._serialized_start=321
+  _globals['_REPLICATERESPONSE']._serialized_end=641
+  _globals['_JOURNALERA']._serialized_start=643
+  _globals['_JOURNALERA']._serialized_end=689
+  _globals['_GREETING']._serialized_start=692
+  _globals['_GREETING']._serialized_end=877
+  _globals['_WELCOME']._serialized_start=880
+  _globals['_WELCOME']._serialized_end=1131
+  _globals['_SNAPSHOTPART']._serialized_start=1133
+  _globals['_SNAPSHOTPART']._serialized_end=1161
+  _globals['_ENTRYBATCH']._serialized_start=1163
+  _globals['_ENTRYBATCH']._serialized_end=1238
+  _globals['_HEARTBEAT']._serialized_start=1240
+  _globals['_HEARTBEAT']._serialized_end=1325
+  _globals['_ENTRYACK']._serialized_start=1327
+  _globals['_ENTRYACK']._serialized_end=1389
+  _globals['_NODEHEALTH']._serialized_start=1391
+  _globals['_NODEHEALTH']._serialized_end=1473
+  _globals['_STANDBYREPORT']._serialized_start=1475
+  _globals['_STANDBYREPORT']._serialized_end=1600
+  _globals['_STREAMFAULT']._serialized_start=1602
+  _globals['_STREAMFAULT']._serialized_end=1645
+  _globals['_CLAIMQUESTION']._serialized_start=1647
+  _globals['_CLAIMQUESTION']._serialized_end=1711
+  _globals['_CLAIMPROMISE']._serialized_start=1713
+  _globals['_CLAIMPROMISE']._serialized_end=1760
+  _globals['_HEIRNOTICE']._serialized_start=1762
+  _globals['_HEIRNOTICE']._serialized_end=1774
+  _globals['_VERSIONCONTENT']._serialized_start=1776
+  _globals['_VERSIONCONTENT']._serialized_end=1841
+  _globals['_VERSIONHELD']._serialized_start=1843
+  _globals['_VERSIONHELD']._serialized_end=1905
+  _globals['_REPLICATIONSERVICE']._serialized_start=1907
+  _globals['_REPLICATIONSERVICE']._serialized_end=2003
 # @@protoc_insertion_point(module_scope)

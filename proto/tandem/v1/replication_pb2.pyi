@@ -29,6 +29,7 @@ class ReplicateRequest(_message.Message):
     REPORT_FIELD_NUMBER: _builtins.int
     FAULT_FIELD_NUMBER: _builtins.int
     PROMISE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def greeting(self) -> Global___Greeting:
         """Who dials and what it holds."""
@@ -49,6 +50,10 @@ class ReplicateRequest(_message.Message):
     def promise(self) -> Global___ClaimPromise:
         """The promise that `ReplicateResponse.ask` asked for."""
 
+    @_builtins.property
+    def version(self) -> Global___VersionHeld:
+        """What became of a plugin version that `ReplicateResponse.version` brought."""
+
     def __init__(
         self,
         *,
@@ -57,12 +62,13 @@ class ReplicateRequest(_message.Message):
         report: Global___StandbyReport | None = ...,
         fault: Global___StreamFault | None = ...,
         promise: Global___ClaimPromise | None = ...,
+        version: Global___VersionHeld | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "fault", b"fault", "greeting", b"greeting", "kind", b"kind", "promise", b"promise", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "fault", b"fault", "greeting", b"greeting", "kind", b"kind", "promise", b"promise", "report", b"report", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "fault", b"fault", "greeting", b"greeting", "kind", b"kind", "promise", b"promise", "report", b"report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "fault", b"fault", "greeting", b"greeting", "kind", b"kind", "promise", b"promise", "report", b"report", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["greeting", "ack", "report", "fault", "promise"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["greeting", "ack", "report", "fault", "promise", "version"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -80,6 +86,7 @@ class ReplicateResponse(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     ASK_FIELD_NUMBER: _builtins.int
     HEIR_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
         """Where the stream starts."""
@@ -104,6 +111,10 @@ class ReplicateResponse(_message.Message):
     def heir(self) -> Global___HeirNotice:
         """That the lease waits for this standby."""
 
+    @_builtins.property
+    def version(self) -> Global___VersionContent:
+        """A version of a plugin: a standby runs the bytes that its primary runs."""
+
     def __init__(
         self,
         *,
@@ -113,12 +124,13 @@ class ReplicateResponse(_message.Message):
         heartbeat: Global___Heartbeat | None = ...,
         ask: Global___ClaimQuestion | None = ...,
         heir: Global___HeirNotice | None = ...,
+        version: Global___VersionContent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "batch", b"batch", "heartbeat", b"heartbeat", "heir", b"heir", "kind", b"kind", "snapshot", b"snapshot", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "batch", b"batch", "heartbeat", b"heartbeat", "heir", b"heir", "kind", b"kind", "snapshot", b"snapshot", "version", b"version", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "batch", b"batch", "heartbeat", b"heartbeat", "heir", b"heir", "kind", b"kind", "snapshot", b"snapshot", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "batch", b"batch", "heartbeat", b"heartbeat", "heir", b"heir", "kind", b"kind", "snapshot", b"snapshot", "version", b"version", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["welcome", "snapshot", "batch", "heartbeat", "ask", "heir"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["welcome", "snapshot", "batch", "heartbeat", "ask", "heir", "version"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -558,3 +570,63 @@ class HeirNotice(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HeirNotice: _TypeAlias = HeirNotice  # noqa: Y015
+
+@_typing.final
+class VersionContent(_message.Message):
+    """The bytes of one version of a plugin."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLUGIN_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    plugin: _builtins.str
+    """The plugin's name."""
+    digest: _builtins.str
+    """The digest of all its files."""
+    content: _builtins.bytes
+    """The file of the version archive that holds it."""
+    def __init__(
+        self,
+        *,
+        plugin: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        content: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "digest", b"digest", "plugin", b"plugin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionContent: _TypeAlias = VersionContent  # noqa: Y015
+
+@_typing.final
+class VersionHeld(_message.Message):
+    """Whether a standby could run a version of a plugin."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLUGIN_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    plugin: _builtins.str
+    """The plugin's name."""
+    digest: _builtins.str
+    """The digest of all its files."""
+    problem: _builtins.str
+    """Why it could not; empty if it could."""
+    def __init__(
+        self,
+        *,
+        plugin: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "plugin", b"plugin", "problem", b"problem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionHeld: _TypeAlias = VersionHeld  # noqa: Y015

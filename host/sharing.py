@@ -1,0 +1,118 @@
+"""Every node of a cell runs the bytes that its primary runs: versions of plugins travel with the journal.
+
+The primary sends a version before it may go live, and waits until each standby that could take over holds it
+and can load it. A standby keeps what comes in its own archive, where it finds it when it is built and when it
+takes over.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from failover.replication.events import VersionCame, VersionTaken
+from host.api import TandemError
+from host.core.state import TradingState
+from host.loader import Version, VersionArchive
+from host.membership import Membership
+from host.reloading import Reloading
+
+__all__ = ["VersionSharing"]
+
+_log = logging.getLogger("tandem.sharing")
+ANSWER_WITHIN_S: Final = 5.0
+"""For a standby to keep a version and to load it: as long as its plugins may take to import."""
+
+
+class VersionSharing:
+    """Sends versions to the standbys while this node leads, and takes them in while it does not."""
+
+    def __init__(self, membership: Membership, archive: VersionArchive) -> None:
+        self._membership: Final = membership
+        self._archive: Final = archive
+        self._answers: dict[tuple[str, str, str], asyncio.Future[str]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.reloading: Callable[[], Reloading | None] = lambda: None
+        """Returns what loads plugins on this node now; None while nothing does."""
+
+    async def share(self, version: Version) -> None:
+        """Have every standby that could take over hold a version; raise `TandemError` where one cannot."""
+        names = [view.node for view in self._membership.standbys() if view.is_eligible]
+        if not names:
+            return
+        content = await asyncio.to_thread(self._archive.content, version.name, version.digest)
+        loop = asyncio.get_running_loop()
+        waiting = {name: loop.create_future() for name in names}
+        for name, answer in waiting.items():
+            self._answers[name, version.name, version.digest] = answer
+            self._membership.server.offer_version(version.name, version.digest, content, to=name)
+        try:
+            await asyncio.wait(waiting.values(), timeout=ANSWER_WITHIN_S)
+            still_there = {view.node for view in self._membership.standbys() if view.is_eligible}
+            for name, answer in waiting.items():
+                if answer.done() and answer.result():
+                    raise TandemError(f"standby {name} could not take over with it: {answer.result()}")
+                if not answer.done() and name in still_there:
+                    raise TandemError(
+                        f"standby {name} did not say within {ANSWER_WITHIN_S:g} s that it holds it; save it "
+                        "again, or look at that node's log"
+                    )
+        finally:
+            for name in names:
+                self._answers.pop((name, version.name, version.digest), None)
+
+    def taken(self, event: VersionTaken) -> None:
+        """Note a standby's answer."""
+        answer = self._answers.get((event.node, event.plugin, event.digest))
+        if answer is not None and not answer.done():
+            answer.set_result(event.problem)
+        elif event.problem:
+            _log.warning("standby %s, plugin %s: %s", event.node, event.plugin, event.problem)
+
+    def attached(self, node: str, state: TradingState) -> None:
+        """Send a standby that has just come the versions that this node runs."""
+        wanted = {(name, record.permanent) for name, record in state.plugins.items() if record.permanent}
+        self._spawn(self._send_all(node, sorted(wanted)))
+
+    def came(self, event: VersionCame) -> None:
+        """Keep a version that the primary sent, prove that it loads, and answer."""
+        self._spawn(self._keep(event))
+
+    async def close(self) -> None:
+        """End what is under way."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    async def _send_all(self, node: str, versions: list[tuple[str, str]]) -> None:
+        for plugin, digest in versions:
+            try:
+                content = await asyncio.to_thread(self._archive.content, plugin, digest)
+            except (TandemError, OSError) as error:
+                _log.warning("standby %s is not sent a version: %s", node, error)
+                continue
+            self._membership.server.offer_version(plugin, digest, content, to=node)
+
+    async def _keep(self, event: VersionCame) -> None:
+        problem = ""
+        try:
+            version = await asyncio.to_thread(self._archive.take, event.plugin, event.digest, event.content)
+            reloading = self.reloading()
+            if reloading is not None and not _runs(reloading, version):
+                await reloading.try_version(version)
+        except (TandemError, OSError) as error:
+            problem = str(error)
+            _log.warning("plugin %s %s cannot be run here: %s", event.plugin, event.digest[:12], problem)
+        self._membership.hold_version(event.plugin, event.digest, problem)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _runs(reloading: Reloading, version: Version) -> bool:
+    running = reloading.catalog.versions.get(version.name)
+    return running is not None and running.digest == version.digest
