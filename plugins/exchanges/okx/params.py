@@ -32,10 +32,9 @@ class OkxParams(Params, frozen=True):
     """The one that was chosen when the key was made."""
     environment: Literal["live", "demo", "live-eea", "live-us"] = "demo"
     """Demo trading has keys of its own."""
-    rest_url: str = ""
-    """Where REST is, instead of the environment's; `http://127.0.0.1:7712` for `tandem venue --okx`."""
-    ws_url: str = ""
-    """Where the WebSockets are, without a path; `ws://127.0.0.1:7712` for `tandem venue --okx`."""
+    url: str = ""
+    """Where REST and WebSockets are, instead of the environment's; `http://127.0.0.1:7712` for
+    `tandem venue --okx`."""
     trades: bool = True
     """Whether public trades are subscribed."""
     tickers: bool = True
@@ -59,9 +58,10 @@ class OkxParams(Params, frozen=True):
 
 def rest_url(params: OkxParams) -> str:
     """Return where REST requests go."""
-    return params.rest_url or _REST[params.environment]
+    return params.url.rstrip("/") or _REST[params.environment]
 
 
 def ws_url(params: OkxParams) -> str:
     """Return where WebSockets are, without a path."""
-    return (params.ws_url or _WS[params.environment]).rstrip("/")
+    own = params.url.rstrip("/")
+    return own.replace("http", "ws", 1) if own else _WS[params.environment]

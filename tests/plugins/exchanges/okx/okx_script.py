@@ -198,8 +198,7 @@ async def connected(
 def okx_at(venue: ScriptedVenue, **params: Any) -> Okx:
     """Return an adapter that is configured for a scripted venue."""
     keys = {name: Secret(f"the {name} itself") for name in ("api_key", "api_secret", "passphrase")}
-    urls = {"rest_url": venue.http_url, "ws_url": venue.ws_url.removesuffix("/ws")}
-    return Okx(OkxParams(**(keys | urls | {"answer_timeout_ms": 20_000.0} | params)))
+    return Okx(OkxParams(**(keys | {"url": venue.http_url, "answer_timeout_ms": 20_000.0} | params)))
 
 
 async def operation(script: OkxScript, count: int = 1) -> dict[str, Any]:
