@@ -23,11 +23,12 @@ import msgspec
 
 from failover.clock import boottime_ns
 from failover.replication import Mode, PeerTls, Replica, StandbyView
-from failover.replication.events import VersionCame, VersionTaken
+from failover.replication.events import MarketSeen, VersionCame, VersionTaken
 from failover.signals import Health
 from failover.states import State
 from host.api import TandemError
 from host.assembly import NodeNotStarted
+from host.comparing import MarketComparison, seen_by
 from host.config import ConfigSource, FailoverSection, NodeConfig, RunOptions
 from host.control.subject import Subject
 from host.control.tail import JournalTail
@@ -37,13 +38,17 @@ from host.core.state import Outcome
 from host.journal import JournalError
 from host.leading import NodeLeadership
 from host.membership import Membership, Term
-from host.reloading import archive_of
+from host.reloading import archive_of, load_catalog
 from host.runtime.clock import LiveClock
+from host.runtime.dead_man import DeadMan
 from host.runtime.driver import LiveDriver
 from host.runtime.engine import Engine
+from host.runtime.facts import EngineFacts
 from host.runtime.fill_history import FillHistory
 from host.runtime.instance_control import InstanceControl, with_api_instances
+from host.runtime.progress import Condition, Progress, ProgressSettings
 from host.runtime.report import RunReport, make_report
+from host.runtime.watchdog import LoopWatchdog
 from host.sharing import VersionSharing
 from host.store import StoreWriter
 from host.takeover import Steps
@@ -62,6 +67,8 @@ STANDBY_LOOK_S: Final = 0.02
 RECOVERING_LOOK_S: Final = 0.001
 """How soon a takeover goes on once the venues have answered."""
 HEALTH_S: Final = 0.1
+SAMPLE_S: Final = 1.0
+"""How often standbys are shown what this node sees of its markets."""
 BUILD_AGAIN_S: Final = 3.0
 """How long a standby that could not get ready waits before it tries again."""
 EPOCH_ZERO_S: Final = 1_577_836_800
@@ -90,6 +97,7 @@ class Member:
         self._sharing: Final = VersionSharing(self.membership, archive_of(config))
         self._sharing.reloading = lambda: None if self._trading is None else self._trading.reloading
         self.membership.on_version = self._on_version
+        self.membership.on_market = self._on_market
         self.membership.on_attached = lambda node: self._sharing.attached(node, self.engine.state)
         self._replica: Replica | None = None
         self._engine: Engine | None = None
@@ -98,6 +106,12 @@ class Member:
         self._why_not_built = "it is getting ready"
         self._view: ViewMaker | None = None
         self._fills = FillHistory()
+        self._facts: EngineFacts | None = None
+        self._progress = Progress()
+        self._comparison: MarketComparison | None = None
+        self._dead_man: DeadMan | None = None
+        self._watchdog: Final = LoopWatchdog()
+        self._next_sample_s = 0.0
         self._reloads = 0
         self._next_health_s = 0.0
         self._next_snapshot_lsn = 0
@@ -121,6 +135,7 @@ class Member:
         replica = self._open_replica()
         try:
             self._listen_for_signals()
+            self._watchdog.start()
             engine = self._new_engine(replica)
             subject = self._subject(engine)
             control = Control(config, self._options, subject)
@@ -151,8 +166,9 @@ class Member:
                 reloads=self._reloads,
             )
             # Orders that it left to a successor, or never had, are no fault of this node's end.
-            return msgspec.structs.replace(report, halted="", open_orders=self._left_open)
+            return msgspec.structs.replace(report, halted=self.engine.must_stop, open_orders=self._left_open)
         finally:
+            self._watchdog.stop()
             self._close_journal()
 
     async def _live(self, subject: Subject, control: Control) -> None:
@@ -199,6 +215,9 @@ class Member:
         self._next_snapshot_lsn = replica.state.lsn + engine.settings.snapshot_every
         self._view = ViewMaker(engine, "live", None)
         engine.on_alert = self._view.note_alert
+        self._facts, self._comparison = EngineFacts(engine), MarketComparison(engine)
+        disk = 2 * self.config.node.journal_segment_kb << 10
+        self._progress = Progress(ProgressSettings(least_disk_bytes=disk))
         return engine
 
     def _on_record(self, record: e.Record, outcome: Outcome | None) -> None:
@@ -283,7 +302,9 @@ class Member:
             await asyncio.sleep(BUILD_AGAIN_S)
 
     async def _try_to_build(self) -> None:
-        trading = Trading(self.config, self._options, self._source, self.engine)
+        # In a thread: importing every plugin takes a while, and there may be a lease to look after.
+        catalog = await asyncio.to_thread(load_catalog, self.config, self.engine)
+        trading = Trading(self.config, self._options, self._source, self.engine, catalog)
         self._trading = trading
         trading.assembly.check_offers()
         await trading.assembly.connect()
@@ -326,19 +347,35 @@ class Member:
             faults.append(self._why_not_built)
         if replica.difference is not None:
             faults.append(f"its state differs from the primary's since entry {replica.difference.lsn}")
-        ailments = set()
+        ailments: set[str] = set()
+        condition = self._condition()
+        ailments |= condition.ailments
         if self._trading is not None:
             shadows = self._trading.assembly.shadows
             if shadows is not None:
                 faults += shadows.faults.values()
                 ailments |= {f"plugin:{name}" for name in shadows.stumbles}
-            ailments |= {
-                f"venue:{name}" for name, feed in self._trading.engine.feeds.items() if not feed.is_connected
-            }
             ailments |= {f"venue:{name}" for name in self._trading.assembly.skipped_accounts}
+        if self._comparison is not None:
+            ailments |= self._comparison.ailments
         why_not_current = self.membership.why_not_current()
-        reason = "; ".join(faults) or why_not_current
+        reason = "; ".join(faults) or why_not_current or condition.reason
         return Health(not faults, not why_not_current, frozenset(ailments), reason)
+
+    def _condition(self) -> Condition:
+        """Return how this node is, by its progress; and tell of code that blocked the loop."""
+        assert self._facts is not None
+        for block in self._watchdog.take():
+            where = block.stack.strip().rpartition("\n")[2].strip() or "code that no thread could look at"
+            self._alert(
+                "loop_blocked", f"the event loop was blocked for {block.lasted_ns / 1e9:.2f} s by {where}"
+            )
+        return self._progress.look(self._facts.now(self._watchdog.longest_ns()), self._clock.now_ns())
+
+    def _on_market(self, seen: MarketSeen) -> None:
+        if self._comparison is not None:
+            for text in self._comparison.take(seen):
+                self._alert("market_differs", text)
 
     def do_states_agree(self, standbys: Sequence[StandbyView]) -> bool | None:
         """Return whether the standbys' state is the primary's, as far as digests were compared; None: nobody to ask."""
@@ -362,6 +399,8 @@ class Member:
             raise NodeMustRestart(f"the journal cannot be written: {error}") from error
         finally:
             self.is_trading = False
+            if self._dead_man is not None:
+                self._dead_man.forget()
             engine.retire(term.over or "this node does not lead any more")
             await control.running(is_primary=False)
             store, self._store = self._store, None
@@ -385,6 +424,10 @@ class Member:
         steps.done("reconcile")
         if self._must_leave(term, engine):
             return
+        if self._section.dead_man_ms:
+            self._dead_man = DeadMan(engine, self._section.dead_man_ms)
+            await self._dead_man.begin()
+            engine.upkeep.duties.append(self._dead_man.on_duty)
         trading.start_instances(takes_over=True)
         steps.done("instances")
         reloading, assembly = trading.reloading, trading.assembly
@@ -439,7 +482,8 @@ class Member:
             await driver.run(
                 lambda: membership.changed.is_set() or bool(self._why_stop(engine)), until_ns, most_s=LOOK_S
             )
-            membership.set_health(self._leaders_health(engine))
+            membership.set_health(self._leaders_health())
+            self._show_market(engine)
         if engine.halted and not term.over:
             raise NodeMustRestart(engine.halted)
 
@@ -485,6 +529,8 @@ class Member:
         if not self._has_successor():
             await stop_trading(engine, driver, self._clock.now_ns, self.config.node.stop_timeout_ms, why)
             self._left_open = len(engine.state.orders)
+            if self._dead_man is not None:
+                await self._dead_man.end()
         membership.stop()
         while not self._must_leave(term, engine) and not term.drain:
             membership.changed.clear()
@@ -501,9 +547,14 @@ class Member:
     def _why_stop(self, engine: Engine) -> str:
         return self._stop_reason or engine.must_stop
 
-    def _leaders_health(self, engine: Engine) -> Health:
-        ailments = {f"venue:{name}" for name, feed in engine.feeds.items() if not feed.is_connected}
-        return Health(ailments=frozenset(ailments))
+    def _leaders_health(self) -> Health:
+        condition = self._condition()
+        return Health(ailments=condition.ailments, reason=condition.reason)
+
+    def _show_market(self, engine: Engine) -> None:
+        if time.monotonic() >= self._next_sample_s:
+            self._next_sample_s = time.monotonic() + SAMPLE_S
+            self.membership.server.show_market(seen_by(engine))
 
     # -- stepping down ---------------------------------------------------------------------------
 

@@ -38,6 +38,7 @@ from failover.replication.events import (
     DifferenceFound,
     Following,
     HeirNamed,
+    MarketSeen,
     PrimaryEvent,
     PrimaryHealth,
     Rejoined,
@@ -128,6 +129,8 @@ class Membership:
         self.is_maintained = False
         self.on_version: Callable[[VersionCame | VersionTaken], None] = lambda event: None
         """Told of versions of plugins that came, and of what standbys say of those they were sent."""
+        self.on_market: Callable[[MarketSeen], None] = lambda event: None
+        """Told what the primary sees of its markets."""
         self.on_attached: Callable[[str], None] = lambda node: None
         """Told which standby follows from here on."""
         self.health = Health(is_fit=False, is_current=False, reason="the node is starting")
@@ -495,6 +498,8 @@ class Membership:
                 self._tell(self.elector.on_hint)
             case VersionCame():
                 self.on_version(event)
+            case MarketSeen():
+                self.on_market(event)
             case PrimaryHealth():
                 self._heard_ns = boottime_ns()
 

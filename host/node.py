@@ -24,6 +24,7 @@ from host.control.tail import JournalTail
 from host.controlling import Control
 from host.journal import Journal, JournalError
 from host.member import Member, NodeMustRestart
+from host.reloading import load_catalog
 from host.runtime.clock import LiveClock, VirtualClock
 from host.runtime.driver import LiveDriver, ReplayDriver
 from host.runtime.engine import Engine
@@ -86,7 +87,7 @@ class _Node:
             gc.freeze()
             view = ViewMaker(engine, _mode(options), None)
             engine.on_alert = view.note_alert
-            trading = Trading(config, options, self._source, engine)
+            trading = Trading(config, options, self._source, engine, load_catalog(config, engine))
             store = start_store(config)
             view.store = store
             try:

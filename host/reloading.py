@@ -49,11 +49,12 @@ def archive_of(config: NodeConfig) -> VersionArchive:
 def load_catalog(config: NodeConfig, engine: Engine) -> Catalog:
     """Load every plugin: the version that earned its place, where the file on disk is another.
 
-    The file on disk then goes through the reload transaction like any other change.
+    The file on disk then goes through the reload transaction like any other change. May run in a thread
+    beside a standby's event loop, whose engine journals no alert.
     """
     catalog = Catalog.load(config.plugin_dirs)
     archive = archive_of(config)
-    for name, record in engine.state.plugins.items():
+    for name, record in list(engine.state.plugins.items()):
         on_disk = catalog.versions.get(name)
         found = on_disk.digest if on_disk is not None else ""
         choice = choose_version(record, found)
@@ -76,7 +77,7 @@ def load_catalog(config: NodeConfig, engine: Engine) -> Catalog:
 def _is_quarantined(engine: Engine, digest: str) -> bool:
     return any(
         record.digest == digest and record.state is InstanceState.QUARANTINED
-        for record in engine.state.instances.values()
+        for record in list(engine.state.instances.values())
     )
 
 

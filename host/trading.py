@@ -15,7 +15,7 @@ from host.config import ConfigSource, NodeConfig, RunOptions
 from host.core.state import TradingState
 from host.journal import Journal, JournalError
 from host.loader import Catalog
-from host.reloading import Reloading, load_catalog
+from host.reloading import Reloading
 from host.runtime.clock import LiveClock, VirtualClock
 from host.runtime.driver import LiveDriver, ReplayDriver
 from host.runtime.engine import Engine, EngineSettings
@@ -61,13 +61,17 @@ def make_engine(
 
 
 class Trading:
-    """What an engine runs. Makes the catalog at once; raises what `load_catalog` raises."""
+    """What an engine runs, from the plugins in `catalog`, which `load_catalog` makes."""
 
     def __init__(
-        self, config: NodeConfig, options: RunOptions, source: ConfigSource | None, engine: Engine
+        self,
+        config: NodeConfig,
+        options: RunOptions,
+        source: ConfigSource | None,
+        engine: Engine,
+        catalog: Catalog,
     ) -> None:
         self.engine: Final = engine
-        catalog = load_catalog(config, engine)
         _tell_problems(catalog, engine)
         self.reloading: Final = Reloading(config, engine, catalog, source)
         self.assembly: Final = Assembly(

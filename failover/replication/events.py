@@ -16,10 +16,12 @@ __all__ = [
     "DifferenceFound",
     "Following",
     "HeirNamed",
+    "MarketSeen",
     "PrimaryEvent",
     "PrimaryHealth",
     "Rejoined",
     "Reported",
+    "SeenTop",
     "StandbyEvent",
     "TurnedAway",
     "Unfollowed",
@@ -147,6 +149,29 @@ class VersionCame(Struct, frozen=True):
     content: bytes
 
 
+class SeenTop(Struct, frozen=True):
+    """The best prices of one symbol, as a node sees them."""
+
+    account: str
+    symbol: str
+    bid: float
+    ask: float
+
+
+class MarketSeen(Struct, frozen=True):
+    """What the primary sees of its markets."""
+
+    tops: tuple[SeenTop, ...]
+
+
 StandbyEvent = (
-    VersionCame | Following | Unfollowed | Rejoined | DifferenceFound | PrimaryHealth | ClaimAsked | HeirNamed
+    MarketSeen
+    | VersionCame
+    | Following
+    | Unfollowed
+    | Rejoined
+    | DifferenceFound
+    | PrimaryHealth
+    | ClaimAsked
+    | HeirNamed
 )

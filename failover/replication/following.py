@@ -18,8 +18,10 @@ from failover.replication.events import (
     DifferenceFound,
     Following,
     HeirNamed,
+    MarketSeen,
     PrimaryHealth,
     Rejoined,
+    SeenTop,
     StandbyEvent,
     VersionCame,
 )
@@ -200,6 +202,9 @@ class FollowedStream:
                     self._on_event(ClaimAsked(self.primary, ask.epoch, ask.asked_ns, ask.ttl_ms))
                 case "heir":
                     self._on_event(HeirNamed(self.primary))
+                case "market":
+                    tops = (SeenTop(t.account, t.symbol, t.bid, t.ask) for t in message.market.tops)
+                    self._on_event(MarketSeen(tuple(tops)))
                 case "version":
                     version = message.version
                     self._on_event(VersionCame(version.plugin, version.digest, version.content))

@@ -6,7 +6,7 @@ goes wrong with a standby ends its stream, is told as an event, and touches noth
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import grpc
@@ -18,7 +18,7 @@ from failover.clock import boottime_ns
 from failover.replication.credentials import PeerCredentials, check_address, named_in
 from failover.replication.durability import ReplicaDurability
 from failover.replication.errors import Reason, ReplicationConfigError, StreamBroken, StreamRefused
-from failover.replication.events import Attached, Detached, PrimaryEvent, TurnedAway
+from failover.replication.events import Attached, Detached, PrimaryEvent, SeenTop, TurnedAway
 from failover.replication.greeting import Greeting, PrimarySide, answer
 from failover.replication.history import History
 from failover.replication.lag import StandbyHealth, StandbyView
@@ -158,6 +158,17 @@ class ReplicationServer(pb_grpc.ReplicationServiceServicer):
         for node, session in self._sessions.items():
             if to in ("", node):
                 session.owe(pb.ReplicateResponse(version=version))
+
+    def show_market(self, tops: Iterable[SeenTop]) -> None:
+        """Tell every standby what this node sees of its markets."""
+        sample = pb.MarketSample(
+            tops=[
+                pb.SampledTop(account=top.account, symbol=top.symbol, bid=top.bid, ask=top.ask)
+                for top in tops
+            ]
+        )
+        for session in self._sessions.values():
+            session.owe(pb.ReplicateResponse(market=sample))
 
     def notify_heir(self, heir: str) -> None:
         """Tell `heir` that the lease waits for it, if it is attached."""

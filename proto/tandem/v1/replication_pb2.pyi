@@ -87,6 +87,7 @@ class ReplicateResponse(_message.Message):
     ASK_FIELD_NUMBER: _builtins.int
     HEIR_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    MARKET_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome:
         """Where the stream starts."""
@@ -115,6 +116,10 @@ class ReplicateResponse(_message.Message):
     def version(self) -> Global___VersionContent:
         """A version of a plugin: a standby runs the bytes that its primary runs."""
 
+    @_builtins.property
+    def market(self) -> Global___MarketSample:
+        """What the primary sees of the markets, for the standby to compare with what it sees."""
+
     def __init__(
         self,
         *,
@@ -125,12 +130,13 @@ class ReplicateResponse(_message.Message):
         ask: Global___ClaimQuestion | None = ...,
         heir: Global___HeirNotice | None = ...,
         version: Global___VersionContent | None = ...,
+        market: Global___MarketSample | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "batch", b"batch", "heartbeat", b"heartbeat", "heir", b"heir", "kind", b"kind", "snapshot", b"snapshot", "version", b"version", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "batch", b"batch", "heartbeat", b"heartbeat", "heir", b"heir", "kind", b"kind", "market", b"market", "snapshot", b"snapshot", "version", b"version", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "batch", b"batch", "heartbeat", b"heartbeat", "heir", b"heir", "kind", b"kind", "snapshot", b"snapshot", "version", b"version", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "batch", b"batch", "heartbeat", b"heartbeat", "heir", b"heir", "kind", b"kind", "market", b"market", "snapshot", b"snapshot", "version", b"version", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["welcome", "snapshot", "batch", "heartbeat", "ask", "heir", "version"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["welcome", "snapshot", "batch", "heartbeat", "ask", "heir", "version", "market"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -630,3 +636,61 @@ class VersionHeld(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VersionHeld: _TypeAlias = VersionHeld  # noqa: Y015
+
+@_typing.final
+class MarketSample(_message.Message):
+    """What a node sees of its markets at one moment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tops(self) -> _containers.RepeatedCompositeFieldContainer[Global___SampledTop]:
+        """The best prices of each symbol that it trades and whose book it trusts."""
+
+    def __init__(
+        self,
+        *,
+        tops: _abc.Iterable[Global___SampledTop] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tops", b"tops"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MarketSample: _TypeAlias = MarketSample  # noqa: Y015
+
+@_typing.final
+class SampledTop(_message.Message):
+    """The best prices of one symbol."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    BID_FIELD_NUMBER: _builtins.int
+    ASK_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    """The account on which it is traded."""
+    symbol: _builtins.str
+    """The symbol."""
+    bid: _builtins.float
+    """The best bid, in quote currency."""
+    ask: _builtins.float
+    """The best ask, in quote currency."""
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        symbol: _builtins.str = ...,
+        bid: _builtins.float = ...,
+        ask: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "ask", b"ask", "bid", b"bid", "symbol", b"symbol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SampledTop: _TypeAlias = SampledTop  # noqa: Y015
