@@ -61,7 +61,7 @@ class _Lock(Struct, frozen=True):
 
 
 class Account:
-    """One account's money. `leverage` holds for all its perpetuals.
+    """One account's money. `leverage` holds for the perpetuals that have none of their own.
 
     Fees are paid in the settlement currency of a perpetual and the quote currency of a spot pair;
     with `is_fee_in_base`, spot buys pay theirs in the base currency they receive.
@@ -82,6 +82,7 @@ class Account:
         self._locked: dict[str, Decimal] = {}
         self._locks: dict[int, _Lock] = {}
         self._holdings: dict[str, _Holding] = {}
+        self._leverages: dict[str, Decimal] = {}
 
     # -- what is there ---------------------------------------------------------------------------
 
@@ -90,11 +91,42 @@ class Account:
         holding = self._holdings.get(symbol)
         return _ZERO if holding is None else holding.qty
 
+    def entry_price(self, symbol: str) -> Decimal:
+        """Return the average price of the position in `symbol`, zero when flat."""
+        holding = self._holdings.get(symbol)
+        return _ZERO if holding is None else holding.entry_price()
+
+    def leverage_of(self, symbol: str) -> Decimal:
+        """Return the leverage of a perpetual."""
+        return self._leverages.get(symbol, self.leverage)
+
+    def set_leverage(self, symbol: str, leverage: Decimal) -> None:
+        """Give a perpetual a leverage of its own. The margin of what is open changes with it."""
+        self._leverages[symbol] = leverage
+
+    def margins(self, symbol: str) -> tuple[Decimal, Decimal]:
+        """Return what the position in `symbol` ties up, and what its open orders do beyond that."""
+        holding = self._holdings.get(symbol)
+        if holding is None:
+            return _ZERO, _ZERO
+        leverage = self.leverage_of(symbol)
+        position = holding.margin(leverage, _ZERO, _ZERO)
+        return position, holding.margin(leverage, holding.bids, holding.asks) - position
+
+    def order_values(self, symbol: str) -> tuple[Decimal, Decimal]:
+        """Return what the open bids and asks of a perpetual are worth."""
+        holding = self._holdings.get(symbol)
+        return (_ZERO, _ZERO) if holding is None else (holding.bids, holding.asks)
+
+    def pay(self, currency: str, amount: Decimal) -> None:
+        """Add an amount (negative: take it away) that no trade caused: funding."""
+        self._add(currency, amount)
+
     def locked(self, currency: str) -> Decimal:
         """Return what open orders and positions tie up in `currency`."""
         margin = sum(
             (
-                holding.margin(self.leverage, holding.bids, holding.asks)
+                holding.margin(self.leverage_of(holding.instrument.symbol), holding.bids, holding.asks)
                 for holding in self._holdings.values()
                 if holding.instrument.settle == currency
             ),
@@ -139,8 +171,9 @@ class Account:
             change = wanted.amount - held_amount
             bids = holding.bids + (change if order.side is Side.BUY else _ZERO)
             asks = holding.asks + (change if order.side is Side.SELL else _ZERO)
-            before = holding.margin(self.leverage, holding.bids, holding.asks)
-            needed = holding.margin(self.leverage, bids, asks) - before
+            leverage = self.leverage_of(instrument.symbol)
+            before = holding.margin(leverage, holding.bids, holding.asks)
+            needed = holding.margin(leverage, bids, asks) - before
         if needed <= 0:
             return _ZERO
         return max(needed - self.free(wanted.currency), _ZERO)

@@ -106,7 +106,7 @@ class Booking:
                 str(order.order_id),
             )
             realised = client.account.apply_fill(instrument, fill.side, price, qty, fee, currency)
-            client.records.add_fill(fill)
+            client.records.add_fill(fill, realised)
             self._report_fill(client, order, fill, realised)
             if self._ledger is not None:
                 self._ledger.write(Traded(order.owner, fill))

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from host.api import TandemError
 from venue.execution import ExecutionReport
+from venue.perpetuals import FundingPayment
 from venue.running import RunningExchange
 from venue.wire import (
     PROTOCOL,
@@ -124,6 +125,9 @@ class HouseServer:
 
     def on_execution(self, report: ExecutionReport) -> None:
         """Take nothing: the house protocol tells by reports."""
+
+    def on_funding(self, payment: FundingPayment) -> None:
+        """Take nothing: the house protocol shows funding in the balances only."""
 
     def _publish(self, symbol: str, frame: bytes) -> None:
         for session in self._sessions:

@@ -15,7 +15,16 @@ from msgspec import Struct
 
 from host.api import Command, OrderFilled, OrderStatus, TandemError
 
-__all__ = ["AccountOpened", "Ledger", "LedgerError", "LedgerLine", "OrderEnded", "RequestSeen", "Traded"]
+__all__ = [
+    "AccountOpened",
+    "Funded",
+    "Ledger",
+    "LedgerError",
+    "LedgerLine",
+    "OrderEnded",
+    "RequestSeen",
+    "Traded",
+]
 
 
 class LedgerError(TandemError):
@@ -66,7 +75,17 @@ class OrderEnded(_Line, frozen=True, tag="end"):
     filled: Decimal
 
 
-LedgerLine = AccountOpened | RequestSeen | Traded | OrderEnded
+class Funded(_Line, frozen=True, tag="funding"):
+    """An account got (negative: paid) funding for a position."""
+
+    ts_ns: int
+    account: str
+    symbol: str
+    currency: str
+    amount: Decimal
+
+
+LedgerLine = AccountOpened | RequestSeen | Traded | OrderEnded | Funded
 
 
 class Ledger:

@@ -95,6 +95,7 @@ class Records:
         # Several closed orders may have had one client id: the last of them is the one that it names.
         self._last_closed: dict[str, OrderRecord] = {}
         self._fills: deque[OrderFilled] = deque(maxlen=FILLS)
+        self._realised: dict[str, Decimal] = {}
         self._seen = _SeenIds()
 
     def is_used(self, client_id: str) -> bool:
@@ -143,9 +144,17 @@ class Records:
             if self._last_closed.get(oldest.order.client_id) is oldest:
                 del self._last_closed[oldest.order.client_id]
 
-    def add_fill(self, fill: OrderFilled) -> None:
-        """Keep one fill."""
+    def add_fill(self, fill: OrderFilled, realised: Decimal = Decimal(0)) -> None:
+        """Keep one fill, with the profit that it realised on a perpetual."""
+        if len(self._fills) == FILLS:
+            self._realised.pop(self._fills[0].trade_id, None)
         self._fills.append(fill)
+        if realised:
+            self._realised[fill.trade_id] = realised
+
+    def realised(self, trade_id: str) -> Decimal:
+        """Return the profit that a fill realised, zero for one that realised none or is forgotten."""
+        return self._realised.get(trade_id, Decimal(0))
 
     def fills_since(self, since_ns: int) -> tuple[OrderFilled, ...]:
         """Return the fills at or after `since_ns`, oldest first."""

@@ -8,7 +8,16 @@ from msgspec import Struct
 from host.api import AmendOrder, Instrument, OrderStatus, PlaceOrder
 from venue.accounts import Account
 from venue.client import Client
-from venue.ledger import AccountOpened, Ledger, LedgerError, OrderEnded, RequestSeen, Traded
+from venue.ledger import (
+    AccountOpened,
+    Funded,
+    Ledger,
+    LedgerError,
+    LedgerLine,
+    OrderEnded,
+    RequestSeen,
+    Traded,
+)
 from venue.market import VenueOrder
 from venue.records import OrderRecord
 
@@ -62,7 +71,7 @@ def restore(ledger: Ledger, instruments: Mapping[str, Instrument], now_ns: int) 
 
 def _apply(
     restored: Restored,
-    line: AccountOpened | RequestSeen | Traded | OrderEnded,
+    line: LedgerLine,
     instruments: Mapping[str, Instrument],
 ) -> None:
     if isinstance(line, AccountOpened):
@@ -71,11 +80,15 @@ def _apply(
     client = restored.clients[line.account]
     if isinstance(line, RequestSeen):
         _apply_request(restored, client, line)
+    elif isinstance(line, Funded):
+        client.account.pay(line.currency, line.amount)
     elif isinstance(line, Traded):
         fill = line.fill
         instrument = instruments[fill.symbol]
-        client.account.apply_fill(instrument, fill.side, fill.price, fill.qty, fill.fee, fill.fee_currency)
-        client.records.add_fill(fill)
+        realised = client.account.apply_fill(
+            instrument, fill.side, fill.price, fill.qty, fill.fee, fill.fee_currency
+        )
+        client.records.add_fill(fill, realised)
         restored.last_trade_id = max(restored.last_trade_id, int(fill.trade_id))
         restored.last_prices[fill.symbol] = fill.price
         record = _open(client, fill.client_id)

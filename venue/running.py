@@ -13,6 +13,7 @@ from host.api import Command, TandemError
 from venue.clock import VenueClock
 from venue.exchange import Exchange, Output
 from venue.execution import HOUSE_RULES, Answer, EntryRules, ExecutionReport
+from venue.perpetuals import FundingPayment
 
 __all__ = ["Listener", "RunningExchange"]
 
@@ -27,6 +28,9 @@ class Listener(Protocol):
 
     def on_execution(self, report: ExecutionReport) -> None:
         """Take one thing that happened to an order."""
+
+    def on_funding(self, payment: FundingPayment) -> None:
+        """Take what an account got or paid for a position."""
 
 
 class RunningExchange:
@@ -111,6 +115,9 @@ class RunningExchange:
         for report in self.exchange.take_executions():
             for listener in self._listeners:
                 listener.on_execution(report)
+        for payment in self.exchange.take_funding():
+            for listener in self._listeners:
+                listener.on_funding(payment)
         for account, output in outputs:
             for listener in self._listeners:
                 listener.on_output(account, output)

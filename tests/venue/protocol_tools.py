@@ -229,6 +229,11 @@ class Binance:
             fields["timeInForce"] = "GTC"
         return await self.signed("POST", "/api/v3/order", **{**fields, **params})
 
+    async def place_usdm(self, side: str, price: str, qty: str, **params: Any) -> Answer:
+        """Place a limit order on the futures."""
+        fields = {"symbol": "BTCUSDT", "side": side, "type": "LIMIT", "price": price, "quantity": qty}
+        return await self.signed("POST", "/fapi/v1/order", **{"timeInForce": "GTC", **fields, **params})
+
     async def _send(self, verb: str, path: str, query: str, headers: dict[str, str]) -> Answer:
         url = f"{self.venue.url()}{path}?{query}"
         async with self.venue.http.request(verb, URL(url, encoded=True), headers=headers) as response:

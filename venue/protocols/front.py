@@ -11,6 +11,7 @@ from host.api import Command, MarketEvent
 from venue.clock import VenueClock
 from venue.exchange import Exchange
 from venue.execution import HOUSE_RULES, Answer, EntryRules, ExecutionReport
+from venue.perpetuals import FundingPayment
 from venue.protocols.accounts import Accounts
 from venue.protocols.connection import Connection
 from venue.protocols.faults import Fault, FaultPlan
@@ -155,6 +156,9 @@ class Front(ABC):
 
     def on_execution(self, report: ExecutionReport, account: str, wallet: str) -> None:  # noqa: B027 - not every protocol needs it
         """Take one thing that happened to an order of `wallet` of `account`."""
+
+    def on_funding(self, payment: FundingPayment, account: str, wallet: str) -> None:  # noqa: B027 - not every protocol needs it
+        """Take what a wallet got or paid for a position."""
 
     def close(self) -> None:  # noqa: B027 - not every protocol needs it
         """Stop timers."""

@@ -10,6 +10,7 @@ from aiohttp import web
 from venue.execution import ExecutionReport
 from venue.house import ServerError
 from venue.opening import OpenVenue
+from venue.perpetuals import FundingPayment
 from venue.protocols.accounts import Accounts
 from venue.protocols.admin import Admin
 from venue.protocols.course import Course
@@ -24,6 +25,7 @@ __all__ = ["ProtocolServer"]
 
 _log = logging.getLogger(__name__)
 MAX_BODY_BYTES: Final = 1 << 20
+HOUR_NS: Final = 3_600_000_000_000
 
 
 class ProtocolServer:
@@ -69,6 +71,9 @@ class ProtocolServer:
         exchange = self._running.exchange
         if self.courses:
             exchange.report_executions()
+            every_ns = int(self._settings.funding_hours * HOUR_NS)
+            if every_ns:
+                exchange.schedule_funding(every_ns, self._settings.funding_rate, self._running.clock.now_ns())
             self._running.watch(self)
         for name, course in self.courses.items():
             app = web.Application(client_max_size=MAX_BODY_BYTES)
@@ -100,6 +105,13 @@ class ProtocolServer:
         if account:
             for course in self.courses.values():
                 course.front.on_execution(report, account, wallet)
+
+    def on_funding(self, payment: FundingPayment) -> None:
+        """Pass on what an account got or paid for a position."""
+        account, wallet = Accounts.owner(payment.account)
+        if account:
+            for course in self.courses.values():
+                course.front.on_funding(payment, account, wallet)
 
     async def _listen(self, name: str, app: web.Application, address: str) -> None:
         host, separator, port = address.rpartition(":")

@@ -1,6 +1,7 @@
 """Where protocols are spoken, who has an account, and what goes wrong from the start."""
 
 import tomllib
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     requests: str = ""
     """File that the request log is written to; empty keeps it in memory alone."""
     has_rate_limits: bool = True
+    funding_rate: Decimal = Decimal("0.0001")
+    """What longs pay shorts of a perpetual each `funding_hours`, as a fraction of the value."""
+    funding_hours: float = 8.0
+    """In market time, counted from midnight UTC; 0 for no funding."""
     account: list[KeyedAccount] = field(default_factory=lambda: list(DEMO_ACCOUNTS))
     fault: list[Fault] = field(default_factory=list)
 

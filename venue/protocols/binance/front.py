@@ -7,14 +7,16 @@ import orjson
 
 from host.api import InstrumentKind, MarketEvent
 from venue.execution import ExecutionReport
+from venue.perpetuals import FundingPayment
 from venue.protocols.binance.errors import BinanceRefusal
 from venue.protocols.binance.params import Params, from_frame, from_http
 from venue.protocols.binance.product import Endpoint, Product, as_reply
 from venue.protocols.binance.security import read_times
 from venue.protocols.binance.sessions import Session, SessionKind, session_for
 from venue.protocols.binance.spot import Spot
-from venue.protocols.binance.stream_shapes import SpotShapes
+from venue.protocols.binance.stream_shapes import FuturesShapes, SpotShapes
 from venue.protocols.binance.streams import Streams
+from venue.protocols.binance.usdm import Usdm
 from venue.protocols.binance.user_data import UserData
 from venue.protocols.connection import Connection
 from venue.protocols.faults import Fault, FaultKind
@@ -24,11 +26,14 @@ from venue.protocols.requests import Entry, Kind, Raw, Reply, Request, Verdict
 __all__ = ["BinanceFront"]
 
 SPOT_DEPTH_MS: Final = 1000
-FRAMES_PER_SECOND: Final = 5
+USDM_DEPTH_MS: Final = 250
+FRAMES_PER_SECOND: Final = {False: 5, True: 10}
+"""Frames that a stream connection may send: on spot, and on the futures."""
 UNKNOWN: Final = (
     -1007,
     "Timeout waiting for response from backend server. Send status unknown; execution status unknown.",
 )
+_FUTURES: Final = frozenset({SessionKind.FUTURES_STREAMS, SessionKind.FUTURES_USER, SessionKind.FUTURES_API})
 _CONTROL: Final = frozenset(
     {"SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY"}
 )
@@ -46,6 +51,9 @@ class BinanceFront(Front):
         self._spot = Spot(desk)
         self._user_data = UserData(desk, self._spot)
         self._spot_streams = Streams(desk, self._spot.listing, SpotShapes(desk), SPOT_DEPTH_MS)
+        self._usdm = Usdm(desk)
+        shapes = FuturesShapes(desk, self._usdm.listing)
+        self._usdm_streams = Streams(desk, self._usdm.listing, shapes, USDM_DEPTH_MS)
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -130,7 +138,8 @@ class BinanceFront(Front):
         product = self._product_for(session)
         params = from_frame(request.params)
         try:
-            if request.method.startswith("session.") or request.method in UserData.METHODS:
+            is_session = request.method.startswith("session.")
+            if is_session or (product is self._spot and request.method in UserData.METHODS):
                 status, result = 200, self._user_data.control(request, params, connection, session)
             else:
                 endpoint = product.by_name.get(request.method)
@@ -168,7 +177,9 @@ class BinanceFront(Front):
         if request.method in ("SUBSCRIBE", "UNSUBSCRIBE"):
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                 return _bad_control(request, 2, "Invalid request: params must be an array of strings")
-            if request.method == "SUBSCRIBE":
+            if session.kind is SessionKind.FUTURES_USER:
+                self._usdm.listen_keys.change(connection, names, is_added=request.method == "SUBSCRIBE")
+            elif request.method == "SUBSCRIBE":
                 streams.subscribe(connection, names, session.route)
             else:
                 streams.unsubscribe(connection, names)
@@ -215,7 +226,10 @@ class BinanceFront(Front):
             return False
         session.connected_ms = self.desk.now_ns() // 1_000_000
         connection.state = session
-        if session.streams:
+        if session.kind is SessionKind.FUTURES_USER:
+            for key in session.listen_keys:
+                self._usdm.listen_keys.listen(connection, key)
+        elif session.streams:
             self._streams_for(session).subscribe(connection, list(session.streams), session.route)
         return True
 
@@ -225,21 +239,33 @@ class BinanceFront(Front):
         if session.streams:
             self._streams_for(session).unsubscribe(connection, list(session.streams))
         self._user_data.closed(connection)
+        self._usdm.listen_keys.forget(connection)
 
     def on_market(self, event: MarketEvent) -> None:
         """Send public data to whoever listens."""
         if self.desk.exchange.instrument(event.symbol).kind is InstrumentKind.SPOT:
             self._spot_streams.on_market(event)
+        else:
+            self._usdm_streams.on_market(event)
 
     def on_execution(self, report: ExecutionReport, account: str, wallet: str) -> None:
         """Send private data to whose it is."""
         if wallet == self._spot.wallet_name:
             for symbol, event in self._spot.events(report, account):
                 self._user_data.tell(account, event, symbol)
+        elif wallet == self._usdm.wallet_name:
+            self._usdm.on_execution(report, account)
+
+    def on_funding(self, payment: FundingPayment, account: str, wallet: str) -> None:
+        """Tell whose funding was paid."""
+        if wallet == self._usdm.wallet_name:
+            self._usdm.on_funding(payment, account)
 
     def close(self) -> None:
-        """Stop the streams' timers."""
+        """Stop the timers."""
         self._spot_streams.close()
+        self._usdm_streams.close()
+        self._usdm.close()
 
     # -- which product ---------------------------------------------------------------------------
 
@@ -252,20 +278,20 @@ class BinanceFront(Front):
         return self._product_for(connection.state).by_name.get(name)
 
     def _product_of(self, path: str) -> Product:
-        return self._spot
+        return self._usdm if path.startswith("/fapi/") else self._spot
 
     def _product_for(self, session: Session) -> Product:
-        return self._spot
+        return self._usdm if session.kind in _FUTURES else self._spot
 
     def _streams_for(self, session: Session) -> Streams:
-        return self._spot_streams
+        return self._usdm_streams if session.kind in _FUTURES else self._spot_streams
 
 
 def _is_too_fast(session: Session) -> bool:
     now_s = asyncio.get_running_loop().time()
     session.frame_times_s = [time_s for time_s in session.frame_times_s if time_s > now_s - 1.0]
     session.frame_times_s.append(now_s)
-    return len(session.frame_times_s) > FRAMES_PER_SECOND
+    return len(session.frame_times_s) > FRAMES_PER_SECOND[session.kind in _FUTURES]
 
 
 def _bad_control(request: Request, code: int, text: str) -> Reply:
