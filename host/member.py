@@ -24,7 +24,7 @@ import msgspec
 from failover.clock import boottime_ns
 from failover.replication import Mode, PeerTls, Replica, StandbyView
 from failover.replication.events import MarketSeen, VersionCame, VersionTaken
-from failover.signals import Health
+from failover.signals import Health, Succession
 from failover.states import State
 from host.api import TandemError
 from host.assembly import NodeNotStarted
@@ -69,6 +69,8 @@ RECOVERING_LOOK_S: Final = 0.001
 HEALTH_S: Final = 0.1
 SAMPLE_S: Final = 1.0
 """How often standbys are shown what this node sees of its markets."""
+BUILD_WITHIN_S: Final = 5.0
+"""How long a node that has won the lease may still get ready; then it is better to let others lead."""
 BUILD_AGAIN_S: Final = 3.0
 """How long a standby that could not get ready waits before it tries again."""
 EPOCH_ZERO_S: Final = 1_577_836_800
@@ -261,7 +263,11 @@ class Member:
                     membership.stop()
                 if membership.rejoined:
                     return None
+                if membership.failure:
+                    raise NodeMustRestart(membership.failure)
                 if building.done() and self._is_outdated():
+                    self._why_not_built = "it loads other versions of plugins"
+                    self.membership.set_health(self._health())
                     await self._close_trading()
                     building = asyncio.create_task(self._build())
                 membership.changed.clear()
@@ -391,8 +397,8 @@ class Member:
         engine = self.engine
         try:
             steps = self.takeover = Steps(term.lead, term.asked_ns)
-            if self._trading is None:
-                raise NodeMustRestart(f"it won the lease, and {self._why_not_built}")
+            if self._trading is None or self._why_not_built:
+                raise NodeMustRestart(f"it won the lease, and is not ready: {self._why_not_built}")
             await self._trade(term, steps, subject, control)
         except JournalError as error:
             engine.abort_turn(error)
@@ -457,6 +463,8 @@ class Member:
         engine.upkeep.begin(engine.journal.last_lsn)
         membership.hold(engine)
         engine.start_epoch(node.name, engine.journal.cell, term.lead.epoch, version("tandem"))
+        may_arrive = term.lead.succession is Succession.ABANDONED
+        engine.reconciler.inherit(engine.clock.now_ns(), may_arrive=may_arrive)
         if node.durability == "disk":
             loop = asyncio.get_running_loop()
             engine.journal.on_durable(

@@ -263,6 +263,12 @@ class Membership:
         return "" if self._client is None else self._client.primary
 
     @property
+    def failure(self) -> str:
+        """Return why this node receives nothing any more; empty while it may."""
+        error = None if self._client is None else self._client.failure
+        return "" if error is None else f"replication has ended: {error}"
+
+    @property
     def lag(self) -> int:
         """Return how many entries of the primary are not held here, as far as it last said."""
         return 0 if self._client is None else self._client.lag
@@ -463,6 +469,7 @@ class Membership:
         match event:
             case Following():
                 self._heard_ns = boottime_ns()
+                self.elector.watch.known_epoch = max(self.elector.watch.known_epoch, event.epoch)
                 self._warned_unfollowed = ""
                 self.primary_control = event.control_address
                 _log.info("following %s in epoch %d from %s", event.node, event.epoch, event.address)
@@ -541,6 +548,8 @@ class Membership:
                 for view in self.server.standbys():
                     self._tell(self.elector.on_peer, _status_of(view))
                 self._pull_in_time()
+            elif self._client is not None:
+                self._client.require_epoch(self.elector.watch.known_epoch)
 
     def _pull_in_time(self) -> None:
         """Pull all quotes before the right to send ends, where nothing says that it will be renewed."""

@@ -101,6 +101,14 @@ class ReplicationClient:
         return "" if self._stream is None else self._stream.primary
 
     @property
+    def failure(self) -> BaseException | None:
+        """Return what `run` ended with, None while it runs: the journal could not be written."""
+        running = self._running
+        if running is None or not running.done() or running.cancelled():
+            return None
+        return running.exception()
+
+    @property
     def lag(self) -> int:
         """Return how many entries of the primary are not held here, as far as it last said."""
         return self._last_lag if self._stream is None else self._stream.lag

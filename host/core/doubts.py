@@ -92,6 +92,19 @@ class Doubts:
         self._look_again = look_again
         self._on_settled = on_settled
         self._doubts: dict[str, _Doubt] = {}
+        self._inherited: dict[str, int] = {}
+        """Since when no request about an order was made, by this node's clock, where another one made the last."""
+
+    def inherit(self, now_ns: int, *, may_arrive: bool) -> None:
+        """Take every order over from a node whose clock is not to be compared with this one's.
+
+        It has sent nothing since `now_ns`. With `may_arrive` what it sent last may still take effect, until its
+        validity windows have ended; otherwise they have.
+        """
+        ended_ns = now_ns if may_arrive else now_ns - self._oms.gate.order_window_ns - 1
+        for order in self._state.orders.values():
+            has_pending = order.pending_qty is not None or not order.venue_id
+            self._inherited[order.client_id] = ended_ns if has_pending else min(order.updated_ns, now_ns)
 
     def __bool__(self) -> bool:
         return bool(self._doubts)
@@ -290,6 +303,7 @@ class Doubts:
     def _doubt(self, order: Order, since_ns: int, now_ns: int) -> _Doubt:
         doubt = self._doubts.get(order.client_id)
         if doubt is None:
+            since_ns = self._inherited.pop(order.client_id, since_ns)
             doubt = _Doubt(order.account, order.symbol, since_ns, now_ns)
             self._doubts[order.client_id] = doubt
         return doubt

@@ -85,6 +85,13 @@ class Reconciler:
         self._doubts.on_timer(now_ns)
         self._ask_account(account, now_ns)
 
+    def inherit(self, now_ns: int, *, may_arrive: bool) -> None:
+        """Go on with the orders of another node, whose times are by its own clock; before any `start`.
+
+        It has sent nothing since `now_ns`, and what it sent may still take effect if `may_arrive`.
+        """
+        self._doubts.inherit(now_ns, may_arrive=may_arrive)
+
     @property
     def is_asking(self) -> bool:
         """Return whether an order or account is in doubt."""

@@ -815,3 +815,59 @@ def _perp_order(qty: str) -> OrderRequest:
 def _snapshot(core: Core, positions: tuple[VenuePosition, ...], usdt: str = "100000") -> AccountSnapshot:
     balances = (Balance("USDT", D(usdt)), Balance("BTC", D(50)))
     return AccountSnapshot(balances, positions, core.now_ns)
+
+
+# -- orders of another node ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def taken_over(tmp_path: Path) -> Iterator[Callable[..., Core]]:
+    """Return a function that goes on with a core's journal on a node whose clock differs by `ahead_ns`."""
+    cores: list[Core] = []
+
+    def take_over(core: Core, *, ahead_ns: int, may_arrive: bool) -> Core:
+        core.close()
+        after = Core(tmp_path, now_ns=core.now_ns + ahead_ns)
+        cores.append(after)
+        after.reconciler.inherit(after.now_ns, may_arrive=may_arrive)
+        after.reconciler.start(ACCOUNT, after.now_ns)
+        after.turn()
+        after.sent()
+        return after
+
+    yield take_over
+    for core in cores:
+        core.close()
+
+
+@pytest.mark.parametrize("ahead_ns", [-5 * SECOND, 0, 5 * SECOND])
+def test_what_a_dead_node_sent_last_is_waited_for_by_the_clock_of_the_one_that_took_over(
+    core: Core, taken_over: Callable[..., Core], ahead_ns: int
+) -> None:
+    client_id = core.place(limit(BUY, "99", "1"))
+    after = taken_over(core, ahead_ns=ahead_ns, may_arrive=True)
+    after.now_ns += WINDOW_NS
+    after.say(OrderNotFound(client_id, after.now_ns))
+    assert client_id in after.state.orders, "a clock that is ahead must not have it declared dead too early"
+    after.now_ns += 1
+    after.say(OrderNotFound(client_id, after.now_ns))
+    assert after.state.retired[client_id].status is S.REJECTED
+
+
+@pytest.mark.parametrize("ahead_ns", [-5 * SECOND, 0, 5 * SECOND])
+def test_nothing_is_waited_for_where_the_windows_of_a_deposed_node_have_ended(
+    core: Core, taken_over: Callable[..., Core], ahead_ns: int
+) -> None:
+    client_id = core.place(limit(BUY, "99", "1"))
+    after = taken_over(core, ahead_ns=ahead_ns, may_arrive=False)
+    after.say(OrderNotFound(client_id, after.now_ns))
+    assert after.state.retired[client_id].status is S.REJECTED
+
+
+def test_a_resting_order_of_a_node_whose_clock_is_ahead_is_adopted_at_once(
+    core: Core, taken_over: Callable[..., Core]
+) -> None:
+    order = core.rest()
+    after = taken_over(core, ahead_ns=-5 * SECOND, may_arrive=True)
+    after.say(view(order, after.now_ns + 1, S.OPEN))
+    assert after.state.orders[order.client_id].status is S.OPEN
