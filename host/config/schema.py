@@ -153,6 +153,12 @@ class ControlSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tls: ControlTlsSection | None = None
     watch_stall_ms: Positive = 5_000
     """How long a watcher may leave an answer unread; then it is dropped."""
+    max_watches: Positive = 1_024
+    """How many watches may go on at a time."""
+    max_watches_per_caller: Positive = 256
+    """How many of them one caller may have."""
+    reflection: bool = True
+    """Whether the node tells what services there are, as grpcurl asks without a proto file."""
 
 
 class NodeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

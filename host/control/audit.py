@@ -168,7 +168,7 @@ class AuditLog:
             if written < len(line):
                 raise OSError(0, f"only {written} of {len(line)} bytes were taken")
         except OSError as error:
-            os.ftruncate(self._fd, self._size)  # no half a line before the next one
+            self._take_back()
             raise AuditError(
                 f"cannot write the audit log in {self.folder}: {error.strerror}; is the disk full?"
             ) from error
@@ -178,6 +178,15 @@ class AuditLog:
         if self._on_anchor is not None:
             self._on_anchor(self.head)
         return seq
+
+    def _take_back(self) -> None:
+        """Leave no half a line before the next one."""
+        try:
+            os.ftruncate(self._fd, self._size)
+        except OSError as error:
+            # A torn last line is no damage, one in the middle is: nothing more goes into this file.
+            _log.error("the audit log's last line cannot be taken back: %s; going on in a new file", error)
+            self._size = self._segment_bytes
 
     def _start_segment(self) -> None:
         path = self.folder / f"audit-{self.head.seq + 1:012d}.jsonl"

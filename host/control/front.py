@@ -28,6 +28,7 @@ from host.control.requests import ServedRequests, check_reason, check_request_id
 from host.control.rules import RULES, Rule
 from host.control.subject import Subject
 from host.control.under_way import role_changed
+from host.control.watch_limits import WatchLimits
 from host.runtime.turn import turn
 
 __all__ = ["Front", "snake"]
@@ -57,6 +58,12 @@ class Front:
         self._audit_failure = ""
         self._stall_s = stall_s
         self._served = ServedRequests(subject)
+        self._watches = WatchLimits()
+
+    @property
+    def has_reflection(self) -> bool:
+        """Return whether strangers to the protos may ask what services there are."""
+        return self._subject.config().control.reflection
 
     def handlers(
         self, service: ServiceDescriptor, methods: object
@@ -128,8 +135,10 @@ class Front:
                 request = self._parse(request_type, data)
                 # Before any answer: gRPC cannot end a call while its first write, with these, is under way.
                 await context.send_initial_metadata(())
-                async with self._subject.under_way.until_ended():
-                    await self._watch(behaviour(request, call), call, context)
+                limits = self._subject.config().control
+                with self._watches.one_more(call.principal.name, limits):
+                    async with self._subject.under_way.until_ended():
+                        await self._watch(behaviour(request, call), call, context)
             except TandemError as error:
                 await self._refuse(refusal_of(error), method, rule, call, request, context)
             except Exception as error:  # noqa: BLE001 - root of a call

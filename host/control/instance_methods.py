@@ -11,6 +11,7 @@ from host.control.instances import STATES, InstanceView
 from host.control.names import id_of
 from host.control.paging import page_of
 from host.control.plain import struct, to_struct
+from host.control.plugins import PluginView
 from host.control.reasons import Refused, Violation
 from host.control.subject import Subject
 from host.core.entries import InstanceState
@@ -28,6 +29,7 @@ class InstanceMethods:
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
         self._instances = InstanceView(subject)
+        self._plugins = PluginView(subject)
 
     # -- looking -----------------------------------------------------------------------------------
 
@@ -37,7 +39,11 @@ class InstanceMethods:
         if request.states and len(states) < len(set(request.states)):
             raise Refused.field("states", f"expected states of instances, was {list(request.states)}")
         account = id_of("account", request.account, "accounts") if request.account else ""
+        if account:
+            self._instances.check_account(account)
         plugin = id_of("plugin", request.plugin, "plugins") if request.plugin else ""
+        if plugin and self._subject.reloader is not None:
+            self._plugins.check(plugin)  # a standby does not know of those that never changed
 
         def is_wanted(name: str) -> bool:
             state, of_account, of_plugin = self._instances.belongs(name)

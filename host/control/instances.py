@@ -18,6 +18,7 @@ from host.control.subject import Subject
 from host.core.entries import InstanceState
 from host.loader import Offer, ParamsInvalid, UnknownPlugin, decode_params
 from host.runtime.instance import Instance
+from host.runtime.scope import NotKnown
 from tandem.v1 import plugin_pb2 as pb
 
 __all__ = ["STATES", "InstanceView", "schema_of"]
@@ -71,6 +72,14 @@ class InstanceView:
     def _is_leaving(self, name: str) -> bool:
         control = self._subject.instances
         return control is not None and control.is_leaving(name)
+
+    def check_account(self, account: str) -> None:
+        """Raise `NotKnown` where neither the configuration nor an instance has such an account."""
+        subject = self._subject
+        known = {one.name for one in subject.config().account} | {*subject.engine.feeds}
+        known |= {record.account for record in subject.engine.state.instances.values()}
+        if account not in known:
+            raise NotKnown("account", account, f"there are {', '.join(sorted(known)) or 'none'}")
 
     def belongs(self, name: str) -> tuple[InstanceState, str, str]:
         """Return the state of an instance, its account and the plugin that it is of."""

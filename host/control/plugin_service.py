@@ -9,6 +9,7 @@ from host.control.plugin_methods import PluginMethods
 from host.control.subject import Subject
 from host.control.watching import changes
 from host.core import entries as e
+from host.core.hand import is_hand
 from tandem.v1 import plugin_pb2 as pb
 
 __all__ = ["PluginService"]
@@ -68,4 +69,6 @@ _OF_INSTANCES = (
 
 
 def _instances_in(entry: Any) -> Collection[str]:
-    return (entry.instance,) if isinstance(entry, _OF_INSTANCES) else ()
+    # What people trade by hand is booked under a name of its own, which is no instance to anybody.
+    is_one = isinstance(entry, _OF_INSTANCES) and not is_hand(entry.instance)
+    return (entry.instance,) if is_one else ()

@@ -71,6 +71,7 @@ REASONS: Final[Mapping[str, int]] = {
     "AUDIT_FAILED": code_pb2.UNAVAILABLE,
     "JOURNAL_FAILED": code_pb2.UNAVAILABLE,
     "WATCHER_TOO_SLOW": code_pb2.RESOURCE_EXHAUSTED,
+    "TOO_MANY_WATCHES": code_pb2.RESOURCE_EXHAUSTED,
     "INTERNAL": code_pb2.INTERNAL,
 }
 """The `google.rpc.Code` of every reason."""

@@ -21,12 +21,13 @@ from host.control.convert_trading import (
 from host.control.etags import check_etag
 from host.control.names import id_of, read_scope, scope_name
 from host.control.plain import plain
-from host.control.reasons import Refused
+from host.control.reasons import Refused, Violation
 from host.control.subject import HasEngine
 from host.control.trading_lists import limits_scope
 from host.core.hand import hand_of
 from host.runtime.engine import Engine
 from host.runtime.scope import check_scope
+from host.runtime.stops import NotStopped
 from tandem.v1 import trading_pb2 as pb
 
 __all__ = ["TradingByHand"]
@@ -136,12 +137,17 @@ class TradingByHand:
         scope, reason = read_scope("scope", request.scope), call.because(request.reason)
         stops = self._engine.stops
         check_scope(self._engine, scope)
-        if request.validate_only:
-            stops.check_release(scope)
-        else:
-            call.before = self._stopped()
-            stops.release(scope, call.principal.name, reason)
-            call.after = self._stopped()
+        try:
+            if request.validate_only:
+                stops.check_release(scope)
+            else:
+                call.before = self._stopped()
+                stops.release(scope, call.principal.name, reason)
+                call.after = self._stopped()
+        except NotStopped as error:
+            on = ", ".join(self._stopped()) or "none"
+            text = f"no kill switch is on for {request.scope}; on are: {on}"
+            raise Refused("WRONG_STATE", text, Violation("WRONG_STATE", text)) from error
         return pb.ReleasePanicStopResponse(stopped_scopes=self._stopped())
 
     def _stop(self, request: pb.PanicStopRequest | pb.FlattenRequest, call: Call, *, flatten: bool) -> int:

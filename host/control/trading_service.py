@@ -1,30 +1,20 @@
 """`tandem.v1.TradingService`: its methods, by what they do."""
 
-from msgspec import Struct
-
 from host.control.subject import HasEngine
 from host.control.trading_by_hand import TradingByHand
 from host.control.trading_lists import TradingLists
 from host.control.trading_watches import TradingWatches
-from host.runtime.engine import Engine
 
 __all__ = ["TradingService"]
-
-
-class _Fixed(Struct):
-    """A node that keeps its engine for as long as it runs."""
-
-    engine: Engine
 
 
 class TradingService:
     """The methods of the service, in snake case: lists answer once, watches go on, the rest changes something."""
 
-    def __init__(self, subject: HasEngine | Engine) -> None:
-        node = _Fixed(subject) if isinstance(subject, Engine) else subject
-        lists = TradingLists(node)
-        watches = TradingWatches(node, lists)
-        by_hand = TradingByHand(node)
+    def __init__(self, subject: HasEngine) -> None:
+        lists = TradingLists(subject)
+        watches = TradingWatches(subject, lists)
+        by_hand = TradingByHand(subject)
         self.list_orders = lists.list_orders
         self.get_order = lists.get_order
         self.watch_orders = watches.watch_orders

@@ -129,6 +129,7 @@ class TradingWatches:
         if not 0 < next_lsn <= state.lsn + 1:
             text = f"expected 1 to {state.lsn + 1}, was {next_lsn}"
             raise Refused.field("from_lsn", text, "LSN_TOO_NEW" if next_lsn > 0 else "INVALID_FIELD")
+        is_first = True
         while True:
             if next_lsn < history.first_lsn:
                 text = f"fills are kept here from entry {history.first_lsn} on, was asked for {next_lsn}"
@@ -141,8 +142,9 @@ class TradingWatches:
                 for one in booked
                 if wanted.takes(one.fill.account, one.fill.instance, one.fill.symbol, one.fill.side)
             ]
-            for part in _parts(booked):
-                is_last = part[-1] is booked[-1]
+            for part in _parts(booked, at_least_one=is_first):
+                is_first = False  # the first one says where to resume, whether there are fills or not
+                is_last = not part or part[-1] is booked[-1]
                 next_lsn = up_to + 1 if is_last else part[-1].lsn + 1
                 yield pb.WatchFillsResponse(fills=map(fill_message, part), next_lsn=next_lsn)
             next_lsn = up_to + 1

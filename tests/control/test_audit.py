@@ -387,6 +387,33 @@ def test_a_full_disk_refuses_a_record_and_leaves_no_half_of_it(folder: Path) -> 
     assert verify(folder).records == 2
 
 
+def test_half_a_line_that_cannot_be_taken_back_has_no_line_after_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_fd: int, _length: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    log = AuditLog.open(folder)
+    log.append(event(), NOW_NS)
+    (path,) = segments(folder)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 100, limits[1]))
+    try:
+        monkeypatch.setattr(os, "ftruncate", fail)
+        with pytest.raises(AuditError, match="cannot write the audit log"):
+            log.append(event(), NOW_NS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    monkeypatch.undo()
+    assert path.read_bytes()[-1:] != b"\n"
+    assert log.append(event(), NOW_NS) == 2
+    log.close(NOW_NS)
+    assert len(segments(folder)) == 2
+    assert verify(folder).records == 2
+
+
 def test_a_closed_log_takes_nothing(folder: Path) -> None:
     log = AuditLog.open(folder)
     log.close(NOW_NS)

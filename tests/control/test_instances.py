@@ -14,6 +14,7 @@ from host.control.plain import struct, to_struct
 from host.core import entries as e
 from host.core.entries import InstanceState
 from host.runtime.instance_control import with_api_instances
+from tandem.v1 import common_pb2, node_pb2, trading_pb2
 from tandem.v1 import plugin_pb2 as pb
 
 
@@ -399,8 +400,13 @@ def test_lists_filter_by_state_account_and_plugin(desk: ControlDesk) -> None:
 
             assert await names(states=[pb.INSTANCE_STATE_PAUSED]) == ["instances/eth"]
             assert await names(account="accounts/acc") == ["instances/eth", "instances/mm"]
-            assert await names(account="accounts/other") == []
             assert await names(plugin="plugins/shift") == []
+            for filters, reason in (
+                ({"account": "accounts/other"}, "ACCOUNT_NOT_FOUND"),
+                ({"plugin": "plugins/other"}, "PLUGIN_NOT_FOUND"),
+            ):
+                unknown = client.plugin.ListInstances(pb.ListInstancesRequest(**filters))
+                assert (await refused(unknown)).reason == reason
             page = await client.plugin.ListInstances(pb.ListInstancesRequest(page_size=1))
             refusal = await refused(
                 client.plugin.ListInstances(
@@ -408,6 +414,29 @@ def test_lists_filter_by_state_account_and_plugin(desk: ControlDesk) -> None:
                 )
             )
             assert refusal.reason == "INVALID_PAGE_TOKEN"
+
+    asyncio.run(story())
+
+
+def test_what_people_trade_by_hand_is_no_instance(desk: ControlDesk) -> None:
+    async def story() -> None:
+        async with desk.serving() as client:
+            desk.tick()
+            watch = client.plugin.WatchInstances(pb.WatchInstancesRequest())
+            await watch.read()
+            order = trading_pb2.PlaceOrderRequest(
+                account="accounts/acc", symbol="ETH-USDT", side=common_pb2.SIDE_BUY, qty="1", price="50"
+            )
+            placed = await client.trading.PlaceOrder(order)
+            assert placed.order.instance == "instances/hand@acc"
+            await client.plugin.PauseInstance(pb.PauseInstanceRequest(name="instances/mm"))
+            answer = await watch.read()
+            assert [one.name for one in answer.instances] == ["instances/mm"]
+            assert not answer.removed
+            listed = await client.plugin.ListInstances(pb.ListInstancesRequest())
+            assert [one.name for one in listed.instances] == ["instances/mm"]
+            status = (await client.node.GetStatus(node_pb2.GetStatusRequest())).status
+            assert dict(status.instances) == {"PAUSED": 1}
 
     asyncio.run(story())
 

@@ -9,6 +9,7 @@ import pytest
 from control_tools import MAKER, Client, ControlDesk, Status, refused
 
 from host.control.plain import struct
+from host.core import entries as e
 from host.loader import settle
 from tandem.v1 import plugin_pb2 as pb
 
@@ -139,6 +140,31 @@ def test_a_staged_version_goes_live_when_it_is_activated(desk: ControlDesk) -> N
             assert answer.plugin.digest == staged
             refusal = await refused(client.plugin.ActivateVersion(pb.ActivateVersionRequest(name=name)))
             assert (refusal.code, refusal.reason) == (Status.NOT_FOUND, "VERSION_NOT_FOUND")
+
+    asyncio.run(story())
+
+
+def test_a_reload_repeated_after_a_crash_before_its_answer_was_kept_changes_nothing_more(
+    desk: ControlDesk,
+) -> None:
+    desk.tick()
+    desk.maker_file.write_text(edited(1))
+    # The process dies between the swap, which is journaled, and the answer.
+    report = asyncio.run(desk.reload("maker"))
+    assert report.state == "active"
+    later = desk.restarted()
+    request = pb.ReloadPluginRequest(name="plugins/maker", request_id="one")
+
+    async def story() -> None:
+        async with later.serving() as client:
+            lsn = later.journal.last_lsn
+            answer = await client.plugin.ReloadPlugin(request)
+            assert answer.plugin.digest == report.digest
+            assert await client.plugin.ReloadPlugin(request) == answer
+            kinds = [type(entry) for entry in later.entries[lsn:]]
+            assert e.VersionMoved not in kinds
+            assert e.InstanceRevised not in kinds
+            assert kinds.count(e.RequestServed) == 1
 
     asyncio.run(story())
 

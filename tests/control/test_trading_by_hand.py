@@ -185,6 +185,9 @@ def test_a_panic_stop_refuses_new_orders_until_it_is_released(tmp_path: Path) ->
         release = pb.ReleasePanicStopRequest(scope="node", reason="over")
         assert not (await site.trader.ReleasePanicStop(release)).stopped_scopes
         refusal = await refused(site.trader, "ReleasePanicStop", release)
+        assert "no kill switch is on for node; on are: none" in refusal.text
+        other = pb.ReleasePanicStopRequest(scope=f"symbols/{BTC}")
+        assert f"for symbols/{BTC};" in (await refused(site.trader, "ReleasePanicStop", other)).text
         assert (refusal.code, refusal.reason) == ("FAILED_PRECONDITION", "WRONG_STATE")
         await site.rest()
         await site.until(lambda: len(site.resting("mm")) == 2)

@@ -249,6 +249,19 @@ def test_a_watch_of_fills_tells_each_once_and_resumes_where_it_was_left(tmp_path
     run(Site(tmp_path), story)
 
 
+def test_a_watch_of_fills_says_at_once_where_to_resume(tmp_path: Path) -> None:
+    async def story(site: Site) -> None:
+        watch = answers(site.trader.WatchFills(pb.WatchFillsRequest()))
+        told = await anext(watch)
+        assert not told.fills
+        await site.hold("0.01", PERP)
+        assert len((await anext(watch)).fills) == 1
+        resumed = answers(site.trader.WatchFills(pb.WatchFillsRequest(from_lsn=told.next_lsn)))
+        assert len((await anext(resumed)).fills) == 1
+
+    run(Site(tmp_path), story)
+
+
 def test_fills_that_are_not_kept_any_more_are_out_of_range(tmp_path: Path) -> None:
     async def story(site: Site) -> None:
         site.engine.upkeep.snapshot(site.clock.now_ns())
