@@ -129,7 +129,7 @@ class AccountQueries:
         for product in ("SPOT", "SWAP"):
             rows += await self._executions(product, begin_ms, is_recent=is_recent)
         fills = []
-        for row in rows:
+        for row in reversed(rows):  # the venue's newest come first, also within a millisecond
             listing = self._listings.find(row.inst_id)
             if listing is not None and row.cl_ord_id:
                 fills.append(execution_of(listing, row, self._host_ns(time_ns(row.ts))))

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from host.api import Trade
 from venue.protocols.front import Desk
+from venue.protocols.market_feed import DayStatistics
 from venue.protocols.okx.books import levels_of
 from venue.protocols.okx.names import PRODUCTS, Listing, Symbols, text
 from venue.protocols.okx.refusals import Refused
@@ -65,7 +66,11 @@ class MarketQueries:
                 text(top.ask),
                 listing.size_of(top.ask_size),
             )
-        return ticker_row(listing, feed.day, shown, self._now_ms())
+        day = feed.day
+        if not day.count:  # nothing has traded yet: the mark price stands in
+            mark = feed.mark
+            day = DayStatistics(open=mark, high=mark, low=mark, last=mark)
+        return ticker_row(listing, day, shown, self._now_ms())
 
     def mark_price(self, listing: Listing) -> dict[str, str]:
         """Return the mark price of an instrument."""
