@@ -165,6 +165,7 @@ async def test_leverage_and_modes() -> None:
         await client.create_order(LINEAR, "market", "buy", 0.01)
         (position,) = await client.fetch_positions([LINEAR])
         assert position["leverage"] == 7
+        assert position["initialMargin"] == pytest.approx(position["notional"] / 7, rel=1e-3)
         with pytest.raises(pro.BadRequest):
             await client.set_leverage(7, LINEAR)
         fee = await client.fetch_trading_fee(LINEAR)

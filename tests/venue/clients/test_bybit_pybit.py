@@ -15,7 +15,7 @@ from exchange_tools import DEADLINE_S, eventually, story
 from venue.protocols.faults import FaultKind
 
 pybit = pytest.importorskip("pybit", reason="pybit is a development dependency; install .[dev]")
-from pybit import _websocket_trading, exceptions, unified_trading  # noqa: E402 - only where it is installed
+from pybit import _websocket_trading, exceptions, unified_trading  # type: ignore[import-untyped]  # noqa: E402 - only where it is installed
 
 SYMBOLS = {"spot": "BTCUSDT", "linear": "BTCUSDT", "inverse": "BTCUSD"}
 OURS = {"spot": "BTC-USDT", "linear": "BTC-USDT-PERP", "inverse": "BTC-USD-PERP"}

@@ -10,7 +10,7 @@ from venue.protocols.bybit.ledger_view import LedgerView
 from venue.protocols.bybit.members import Member
 from venue.protocols.bybit.names import Listing, Product, Symbols, number_of
 from venue.protocols.bybit.refusals import BAD_PARAMETER, NO_ROUTE, Refused
-from venue.protocols.bybit.rows import fee_row
+from venue.protocols.bybit.rows import fee_row, position_row
 from venue.protocols.front import Desk
 from venue.records import OrderRecord
 
@@ -128,6 +128,16 @@ class AccountQueries:
             )
 
         rows = self._ledger.executions(member.wallet, is_wanted)
+        if not order_id and not link_id and str(params.get("execType") or "Funding") == "Funding":
+            paid = [
+                row
+                for ts_ns, listing, row in self._ledger.funding(member.wallet)
+                if self._is_wanted(listing, product, params)
+                and start_ms <= self._desk.shown_ns(ts_ns) // _MS <= end_ms
+            ]
+            rows = sorted([*rows, *paid], key=lambda row: int(row["execTime"]), reverse=True)
+        if params.get("execType"):
+            rows = [row for row in rows if row["execType"] == params["execType"]]
         start, limit = whole(params.get("cursor")) or 0, min(whole(params.get("limit")) or 50, 100)
         following = str(start + limit) if start + limit < len(rows) else ""
         return {"category": product.value, "list": rows[start : start + limit], "nextPageCursor": following}
@@ -156,7 +166,7 @@ class AccountQueries:
             held = self._ledger.open_positions(member.wallet, product)
             listings = [listing for listing in held if self._is_wanted(listing, product, params)]
         at_ms = self._desk.now_ns() // _MS
-        rows = [self._ledger.position(member.wallet, member.name, listing, at_ms) for listing in listings]
+        rows = [position_row(self._ledger.position(member.wallet, listing, at_ms)) for listing in listings]
         return {"category": product.value, "list": rows, "nextPageCursor": ""}
 
     # -- the account -----------------------------------------------------------------------------
@@ -235,9 +245,10 @@ class AccountQueries:
             params["buyLeverage"]
         ):
             raise Refused(BAD_PARAMETER, "params error: buyLeverage invalid")
-        if member.leverage_of(listing.symbol) == leverage:
+        account = self._desk.exchange.account(member.wallet)
+        if account.leverage_of(listing.symbol) == leverage:
             raise Refused(*_ALREADY["leverage"])
-        member.leverage[listing.symbol] = leverage
+        account.set_leverage(listing.symbol, leverage)
         return {}
 
     def _set_position_mode(self, _member: Member, params: dict[str, Any]) -> dict[str, Any]:

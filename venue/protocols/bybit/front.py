@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from host.api import CancelOrder, MarketEvent
 from venue.execution import ExecutionReport
+from venue.perpetuals import FundingPayment
 from venue.protocols.bybit.account_queries import AccountQueries
 from venue.protocols.bybit.disconnects import DisconnectCancel
 from venue.protocols.bybit.keys import DEFAULT_WINDOW_MS, check_login, check_time, signed_by, whole
@@ -69,7 +70,6 @@ class BybitFront(Front):
             self._symbols,
             desk.feed,
             lambda market_ns: desk.shown_ns(market_ns) // _MS,
-            self._members.leverage_of,
         )
         self._market = MarketQueries(desk, self._symbols)
         self._account = AccountQueries(desk, self._symbols, self._ledger)
@@ -224,6 +224,11 @@ class BybitFront(Front):
         if self._members.is_mine(wallet):
             self._private.on_execution(self._members[account], report)
 
+    def on_funding(self, payment: FundingPayment, account: str, wallet: str) -> None:
+        """Push what a position here was paid or cost."""
+        if self._members.is_mine(wallet):
+            self._private.on_funding(self._members[account], payment)
+
     def close(self) -> None:
         """Stop timers."""
         self._public.close()
@@ -274,7 +279,7 @@ class BybitFront(Front):
         check_time(
             None if stamp_ns is None else stamp_ns // _MS,
             DEFAULT_WINDOW_MS if window_ms is None else window_ms,
-            self._now_ms(),
+            self.desk.arrived_ns(request) // _MS,
         )
 
     def _take(self, account: str, request: Request) -> dict[str, str]:

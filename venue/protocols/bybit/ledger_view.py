@@ -6,14 +6,24 @@ from typing import Any, Final
 
 from host.api import OrderFilled
 from venue.exchange import Exchange
+from venue.perpetuals import FundingPayment, liquidation_price, position_value, unrealised_profit
 from venue.protocols.bybit.names import SIDES, Listing, Product, Symbols, number_of
-from venue.protocols.bybit.rows import OrderView, Terms, coin_row, execution_row, order_row, position_row
+from venue.protocols.bybit.rows import (
+    OrderView,
+    PositionView,
+    Terms,
+    coin_row,
+    execution_row,
+    funding_row,
+    order_row,
+)
 from venue.protocols.market_feed import MarketFeed
 from venue.records import OrderRecord
 
 __all__ = ["LedgerView"]
 
-_MS: Final = 1_000_000
+_FUNDING_FROM: Final = 1 << 40
+"""Payments are numbered from here, trades from 1."""
 _TOTALS: Final = ("totalEquity", "totalWalletBalance", "totalMarginBalance", "totalAvailableBalance")
 _UNUSED: Final = (
     "accountIMRate",
@@ -40,13 +50,12 @@ class LedgerView:
         symbols: Symbols,
         feed: MarketFeed,
         to_ms: Callable[[int], int],
-        leverage_of: Callable[[str, str], Decimal],
     ) -> None:
         self._exchange: Final = exchange
         self._symbols: Final = symbols
         self._feed: Final = feed
         self._to_ms: Final = to_ms
-        self._leverage_of: Final = leverage_of
+        self._funding: Final[dict[str, list[tuple[int, Listing, dict[str, Any]]]]] = {}
 
     # -- orders ----------------------------------------------------------------------------------
 
@@ -98,13 +107,26 @@ class LedgerView:
 
     def executions(self, wallet: str, wants: Callable[[OrderFilled, Listing], bool]) -> list[dict[str, Any]]:
         """Return the rows of the fills that are wanted, newest first."""
-        rows = []
+        rows: list[tuple[int, dict[str, Any]]] = []
         for fill in self._exchange.records(wallet).fills_since(0):
             listing = self._symbols.of(fill.symbol)
             record = self._exchange.find_order(wallet, order_id=int(fill.venue_id))
             if record is not None and wants(fill, listing):
-                rows.append(self.execution(self.view(record), fill))
-        return rows[::-1]
+                rows.append((fill.ts_ns, self.execution(self.view(record), fill)))
+        return [row for _, row in reversed(rows)]
+
+    def funding(self, wallet: str) -> list[tuple[int, Listing, dict[str, Any]]]:
+        """Return what was paid for positions: market time, symbol, row; oldest first."""
+        return self._funding.get(wallet, [])
+
+    def note_funding(self, wallet: str, payment: FundingPayment) -> dict[str, Any]:
+        """Keep a funding payment among the executions, and return its row."""
+        listing, paid = self._symbols.of(payment.symbol), self._funding.setdefault(wallet, [])
+        qty, mark = self._exchange.account(wallet).position(payment.symbol), self._feed[payment.symbol].mark
+        number = _FUNDING_FROM + len(paid)
+        row = funding_row(listing, payment, qty, mark, self._to_ms(payment.ts_ns), number)
+        paid.append((payment.ts_ns, listing, row))
+        return row
 
     def execution(self, view: OrderView, fill: OrderFilled) -> dict[str, Any]:
         """Return the row of one fill."""
@@ -125,14 +147,25 @@ class LedgerView:
             "coin": coins,
         }
 
-    def position(self, wallet: str, name: str, listing: Listing, at_ms: int) -> dict[str, Any]:
+    def position(self, wallet: str, listing: Listing, at_ms: int) -> PositionView:
         """Return the position of one symbol, an empty one included."""
-        held = {item.symbol: item for item in self._exchange.account(wallet).snapshot(0).positions}
-        position = held.get(listing.symbol)
-        qty = position.qty if position is not None else Decimal(0)
-        entry = position.entry_price if position is not None else Decimal(0)
-        leverage = self._leverage_of(name, listing.symbol)
-        return position_row(listing, qty, entry, self._feed[listing.symbol].mark, leverage, at_ms)
+        account, instrument = self._exchange.account(wallet), listing.instrument
+        qty, entry = account.position(listing.symbol), account.entry_price(listing.symbol)
+        mark = Decimal(repr(self._feed[listing.symbol].mark))
+        margin, _ = account.margins(listing.symbol)
+        balance = account.balances.get(instrument.settle, Decimal(0))
+        return PositionView(
+            listing,
+            qty,
+            entry,
+            mark,
+            account.leverage_of(listing.symbol),
+            position_value(instrument, qty, mark) if mark else Decimal(0),
+            margin,
+            liquidation_price(instrument, qty, entry, balance),
+            unrealised_profit(instrument, qty, entry, mark),
+            at_ms,
+        )
 
     def open_positions(self, wallet: str, product: Product) -> list[Listing]:
         """Return the symbols of a product in which something is held."""

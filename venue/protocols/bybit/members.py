@@ -1,4 +1,4 @@
-"""The accounts as Bybit has them: one unified wallet each, with leverage by symbol and a margin mode."""
+"""The accounts as Bybit has them: one unified wallet each, and what it is set to."""
 
 from decimal import Decimal
 from typing import Final
@@ -20,14 +20,9 @@ class Member(Struct):
     name: str
     wallet: str
     """The exchange's name of its wallet."""
-    leverage: dict[str, Decimal] = field(default_factory=dict)
     margin_mode: str = "REGULAR_MARGIN"
     disconnect_s: dict[str, int] = field(default_factory=dict)
     """Seconds after which a lost private connection cancels everything, by product group; none: never."""
-
-    def leverage_of(self, symbol: str) -> Decimal:
-        """Return the leverage of a symbol."""
-        return self.leverage.get(symbol, _USUAL_LEVERAGE)
 
 
 class Members:
@@ -46,10 +41,6 @@ class Members:
             )
             member = self._members[name] = Member(name, wallet)
         return member
-
-    def leverage_of(self, name: str, symbol: str) -> Decimal:
-        """Return the leverage of a symbol in an account."""
-        return self[name].leverage_of(symbol)
 
     def is_mine(self, wallet: str) -> bool:
         """Return whether a wallet is one of this protocol's."""

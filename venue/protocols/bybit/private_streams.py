@@ -8,10 +8,11 @@ import msgspec
 
 from host.api import OrderStatus
 from venue.execution import ExecType, ExecutionReport
+from venue.perpetuals import FundingPayment
 from venue.protocols.bybit.ledger_view import LedgerView
 from venue.protocols.bybit.members import Member
 from venue.protocols.bybit.names import Listing, Product, Symbols
-from venue.protocols.bybit.rows import OrderView, Terms, pushed_order, view_of
+from venue.protocols.bybit.rows import OrderView, Terms, pushed_order, pushed_position, view_of
 from venue.protocols.connection import Connection
 from venue.protocols.front import Desk
 from venue.records import OrderRecord
@@ -103,11 +104,17 @@ class PrivateStreams:
             self._push(member.name, "execution.fast", listing, [{name: row[name] for name in _FAST_FIELDS}])
         self._push(member.name, "order", listing, [pushed_order(view)])
         if report.fill is not None and not listing.is_spot:
-            position = self._ledger.position(member.wallet, member.name, listing, at_ms)
-            position["entryPrice"] = position.pop("avgPrice")
-            self._push(member.name, "position", listing, [position | {"category": listing.product.value}])
+            position = self._ledger.position(member.wallet, listing, at_ms)
+            self._push(member.name, "position", listing, [pushed_position(position)])
         if report.fill is not None or listing.is_spot:
             self._push(member.name, "wallet", listing, [self._ledger.wallet(member.wallet)])
+
+    def on_funding(self, member: Member, payment: FundingPayment) -> None:
+        """Tell an account what its position was paid or cost."""
+        listing = self._symbols.of(payment.symbol)
+        row = self._ledger.note_funding(member.wallet, payment)
+        self._push(member.name, "execution", listing, [row | {"category": listing.product.value}])
+        self._push(member.name, "wallet", listing, [self._ledger.wallet(member.wallet)])
 
     def push_late_cancel(self, member: Member, record: OrderRecord) -> None:
         """Push a filled order once more, as the venue does when a cancel came too late by a moment."""

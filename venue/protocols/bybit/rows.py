@@ -10,19 +10,23 @@ from msgspec import Struct
 
 from host.api import Balance, Instrument, Liquidity, OrderFilled, OrderStatus, OrderType, TimeInForce
 from venue.execution import ExecutionReport
+from venue.perpetuals import MAINTENANCE_RATE, FundingPayment
 from venue.protocols.bybit.names import SIDES, Listing, Product, order_id_of
 from venue.protocols.market_feed import DayStatistics
 
 __all__ = [
     "OrderView",
+    "PositionView",
     "Terms",
     "coin_row",
     "execution_row",
     "fee_row",
+    "funding_row",
     "instrument_row",
     "order_row",
     "position_row",
     "pushed_order",
+    "pushed_position",
     "text",
     "ticker_row",
     "view_of",
@@ -42,7 +46,6 @@ _ENDS: Final = {
     "self_trade": "EC_SelfMatch",
     "reduce_only": "EC_PerCancelRequest",
 }
-_MARGIN_DIVISOR: Final = Decimal(100)
 
 
 class Terms(Struct):
@@ -73,6 +76,23 @@ class OrderView(Struct, frozen=True):
     quote_filled: Decimal
     status: OrderStatus
     updated_ms: int
+
+
+class PositionView(Struct, frozen=True):
+    """A position at one moment; amounts are in settlement currency."""
+
+    listing: Listing
+    qty: Decimal
+    """Signed: positive is long."""
+    entry: Decimal
+    mark: Decimal
+    leverage: Decimal
+    value: Decimal
+    margin: Decimal
+    liquidation: Decimal
+    """Zero where no price liquidates it."""
+    profit: Decimal
+    at_ms: int
 
 
 def text(value: Decimal | float | int) -> str:
@@ -202,51 +222,99 @@ def execution_id(product: Product, trade_id: str) -> str:
     return f"e0cbe81d-0f18-5866-9415-{number:012x}"
 
 
-def position_row(
-    listing: Listing, qty: Decimal, entry: Decimal, mark: float, leverage: Decimal, at_ms: int
-) -> dict[str, Any]:
-    """Return a position as the position list shows it; the topic calls the price `entryPrice`."""
-    is_inverse = listing.product is Product.INVERSE
-    size, now = abs(qty), Decimal(repr(mark))
-    value = (size / entry if is_inverse else size * entry) if entry else Decimal(0)
-    profit = Decimal(0)
-    if qty and now:
-        profit = qty / entry - qty / now if is_inverse else qty * (now - entry)
+def position_row(position: PositionView) -> dict[str, Any]:
+    """Return a position as the position list shows it."""
+    listing, qty = position.listing, position.qty
+    value = abs(position.value)
+    at_ms = str(position.at_ms)
     return {
         "positionIdx": 0,
         "riskId": 1,
         "riskLimitValue": "2000000",
         "symbol": listing.name,
         "side": "Buy" if qty > 0 else "Sell" if qty < 0 else "",
-        "size": text(size),
-        "avgPrice": text(entry.quantize(Decimal("1e-8"))) if qty else "0",
-        "positionValue": text(value.quantize(Decimal("1e-8"))) if qty else "",
+        "size": text(abs(qty)),
+        "avgPrice": _rounded(position.entry) if qty else "0",
+        "positionValue": _rounded(value) if qty else "",
         "tradeMode": 0,
         "positionStatus": "Normal",
         "autoAddMargin": 0,
         "adlRankIndicator": 2 if qty else 0,
-        "leverage": text(leverage),
+        "leverage": text(position.leverage),
+        "breakEvenPrice": "",
         "positionBalance": "0",
-        "markPrice": text(now),
-        "liqPrice": "",
+        "markPrice": _rounded(position.mark),
+        "liqPrice": _rounded(position.liquidation) if position.liquidation else "",
         "bustPrice": "",
-        "positionMM": text((value / _MARGIN_DIVISOR).quantize(Decimal("1e-8"))),
-        "positionIM": text((value / leverage).quantize(Decimal("1e-8"))),
+        "positionMM": _rounded(value * MAINTENANCE_RATE),
+        "positionMMByMp": _rounded(value * MAINTENANCE_RATE),
+        "positionIM": _rounded(position.margin),
+        "positionIMByMp": _rounded(position.margin),
         "tpslMode": "Full",
         "takeProfit": "",
         "stopLoss": "",
         "trailingStop": "0",
-        "unrealisedPnl": text(profit.quantize(Decimal("1e-8"))),
+        "unrealisedPnl": _rounded(position.profit) if qty else "",
         "curRealisedPnl": "0",
         "cumRealisedPnl": "0",
-        "seq": at_ms,
+        "seq": position.at_ms,
         "isReduceOnly": False,
         "mmrSysUpdatedTime": "",
         "leverageSysUpdatedTime": "",
         "sessionAvgPrice": "",
-        "createdTime": str(at_ms),
-        "updatedTime": str(at_ms),
+        "createdTime": at_ms,
+        "updatedTime": at_ms,
     }
+
+
+def pushed_position(position: PositionView) -> dict[str, Any]:
+    """Return a position as the `position` topic shows it, which calls the average price `entryPrice`."""
+    row = position_row(position)
+    row["entryPrice"] = row.pop("avgPrice")
+    return row | {"category": position.listing.product.value}
+
+
+def funding_row(
+    listing: Listing, payment: FundingPayment, qty: Decimal, mark: float, at_ms: int, number: int
+) -> dict[str, Any]:
+    """Return a funding payment as the executions show it: of no order, its fee positive when paid."""
+    return {
+        "symbol": listing.name,
+        "orderId": order_id_of(listing.product, number),
+        "orderLinkId": "",
+        "side": "Sell" if qty > 0 else "Buy",
+        "orderPrice": "0",
+        "orderQty": "0",
+        "leavesQty": "0",
+        "createType": "",
+        "orderType": "UNKNOWN",
+        "stopOrderType": "UNKNOWN",
+        "execFee": text(-payment.amount),
+        "execId": execution_id(listing.product, str(number)),
+        "execPrice": text(mark),
+        "execQty": text(abs(qty)),
+        "execType": "Funding",
+        "execValue": "0",
+        "execTime": str(at_ms),
+        "feeCurrency": "",
+        "isMaker": False,
+        "feeRate": text(payment.rate),
+        "tradeIv": "",
+        "markIv": "",
+        "markPrice": text(mark),
+        "indexPrice": "",
+        "underlyingPrice": "",
+        "blockTradeId": "",
+        "closedSize": "0",
+        "isLeverage": "0",
+        "extraFees": "",
+        "marketUnit": "",
+        "seq": number,
+    }
+
+
+def _rounded(value: Decimal) -> str:
+    return text(value.quantize(Decimal("1e-8")))
 
 
 def coin_row(balance: Balance) -> dict[str, Any]:

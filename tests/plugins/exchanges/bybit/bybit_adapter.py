@@ -65,13 +65,16 @@ class Desk(Struct):
 
     async def has_books(self, *symbols: str) -> None:
         """Wait for a quote and a whole book of each symbol."""
-        for symbol in symbols:
-            await eventually(
-                lambda at=symbol: any(e.symbol == at for e in self.host.of(BookTop)), f"quote of {symbol}"
-            )
-            await eventually(
-                lambda at=symbol: any(e.symbol == at for e in self.host.of(Depth)), f"book of {symbol}"
-            )
+        for kind in (BookTop, Depth):
+            await self.has(kind, *symbols)
+
+    async def has(self, kind: type[Any], *symbols: str) -> None:
+        """Wait for a market event of a kind for each symbol."""
+
+        def is_there() -> bool:
+            return set(symbols) <= {event.symbol for event in self.host.events if isinstance(event, kind)}
+
+        await eventually(is_there, f"{kind} of {symbols}")
 
     def channels(self, is_up: bool) -> list[str]:
         """Return which channels were told to be up, or down, in order."""

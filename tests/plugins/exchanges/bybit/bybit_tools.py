@@ -1,6 +1,7 @@
 """What the tests of the Bybit adapter share: listings, and vectors with holes filled in."""
 
 import json
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -30,6 +31,11 @@ PLACEHOLDER_VALUES = {
 """What stands in for the `<expression>` holes of a vector that was taken from a test's source."""
 
 QUOTES = ("USDT", "USDC", "PERP", "USD")
+
+
+def only(parameters: list[Any], is_wanted: Callable[[dict[str, Any]], object]) -> list[Any]:
+    """Return those test parameters whose vector is wanted; the one that stands for absent vectors stays."""
+    return [one for one in parameters if one.marks or is_wanted(one.values[0])]
 
 
 def filled_in(message: Any, key: str = "") -> Any:

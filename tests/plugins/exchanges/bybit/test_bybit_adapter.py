@@ -28,6 +28,7 @@ from host.api import (
     OrderSnapshot,
     OrderStatus,
     OrderType,
+    PlaceOrder,
     QueryAccount,
     QueryFills,
     QueryOpenOrders,
@@ -87,17 +88,14 @@ async def test_a_wrong_key_is_said_and_shown_nowhere(caplog: pytest.LogCaptureFi
 async def test_books_quotes_trades_and_summaries_arrive_and_agree() -> None:
     async with desk() as at:
         await at.has_books(*SYMBOLS)
+        await at.has(Trade, *SYMBOLS)
         for symbol in SYMBOLS:
             book = Book(symbol)
-            await eventually(
-                lambda s=symbol: any(t.symbol == s for t in at.host.of(Trade)), f"trade of {symbol}"
-            )
             for depth in at.host.of(Depth):
                 if depth.symbol == symbol:
                     assert book.apply_depth(depth) in (DepthResult.APPLIED, DepthResult.SNAPSHOT)
             assert book.is_valid
-        # A summary has no values before the first trade; then one follows.
-        await eventually(lambda: {t.symbol for t in at.host.of(Ticker)} == set(SYMBOLS), "summaries")
+        await at.has(Ticker, *SYMBOLS)
         assert at.adapter._private is not None and not at.adapter._private.bad_frames
         assert not any(market.bad_frames for market in at.adapter._markets.values())
 
@@ -269,8 +267,6 @@ async def test_a_request_that_is_late_is_refused_by_the_venue_itself() -> None:
         at.venue.fault(FaultKind.LATENCY, request="place", delay_ms=300.0, count=1)
         bid, _ = at.venue.best("BTC-USDT")
         deadline_ns = at.host.now_ns() + 150_000_000
-        from host.api import PlaceOrder
-
         place = PlaceOrder(
             "late",
             "BTC-USDT",
@@ -392,11 +388,11 @@ async def test_a_cancel_that_crosses_its_fill_does_no_harm() -> None:
 @story
 async def test_limits_are_kept_before_the_venue_enforces_them() -> None:
     async with desk(("BTC-USDT",), has_rate_limits=True) as at:
-        orders = []
+        orders = [
+            at.place(f"c{number}") for number in range(18)
+        ]  # of 20 a second, a tenth is kept for cancels
         with pytest.raises(ExchangeError, match="nothing was sent"):
-            for number in range(100):
-                orders.append(at.place(f"c{number}"))
-        assert len(orders) == 18  # of 20, a tenth is kept for cancels
+            at.place("one too many")
         for order in orders:
             at.cancel(order)
         await eventually(lambda: len(at.host.of(OrderCancelled)) == len(orders), "all cancelled")

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from bybit_tools import only
 from exchange_tools import vectors
 
 from host.api import Secret
@@ -35,10 +36,10 @@ def test_each_signature_of_a_real_client_is_reproduced(vector: dict[str, Any]) -
             assert ours == {name: headers[name] for name in ours}
 
 
-@pytest.mark.parametrize("vector", vectors("signing/official.json"))
+@pytest.mark.parametrize(
+    "vector", only(vectors("signing/official.json"), lambda v: v["name"].startswith("bybit"))
+)
 def test_the_text_that_the_venue_prints_is_the_text_that_is_signed(vector: dict[str, Any]) -> None:
-    if not vector["name"].startswith("bybit"):
-        pytest.skip("another venue's")
     # The page hides its secret: what can be checked is how the text is put together.
     text = vector["payload"]
     at, rest = text[:13], text[13:]
