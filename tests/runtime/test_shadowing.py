@@ -209,7 +209,7 @@ def test_takeover_goes_on_with_the_copy_and_quotes_at_once(
     run_on(desk, catalog)
     desk.top(60_000.0, 60_000.1)
     standby.catch_up()
-    standby.top(60_001.0, 60_001.1)
+    standby.top(60_010.0, 60_010.1)
     copy = standby.strategy
 
     instance = standby.take_over()
@@ -218,7 +218,7 @@ def test_takeover_goes_on_with_the_copy_and_quotes_at_once(
     assert copy.ctx is instance
     assert copy.heard == ["takeover"]
     assert standby.engine.state.instances["count"].state is InstanceState.RUNNING
-    assert {str(order.price) for order in standby.venue.open()} == {"60000.98", "60001.12"}, (
+    assert {str(order.price) for order in standby.venue.open()} == {"60009.98", "60010.12"}, (
         "what it wanted by its own market, with no further event"
     )
     assert "tick" in instance.timers
