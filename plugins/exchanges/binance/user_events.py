@@ -65,7 +65,8 @@ class Execution(Struct):
     C: str = ""
     """The order's own id where `c` is that of the cancel (spot)."""
     r: str = ""
-    eR: str = ""  # noqa: N815
+    eR: str | int | None = None  # noqa: N815
+    """Why it expired: a word in some sources, a number in others."""
 
 
 class _ExecutionReport(Execution, tag_field="e", tag="executionReport"):
@@ -159,4 +160,4 @@ def reports_of(event: Execution, to_tandem: Callable[[str], str | None]) -> list
 
 
 def _reason(event: Execution) -> str:
-    return next((text for text in (event.eR, event.r) if text not in _NOTHING), "")
+    return next((str(text) for text in (event.eR, event.r) if text not in _NOTHING), "")

@@ -1,0 +1,370 @@
+"""The spot adapter at the venue server, which speaks the protocol and misbehaves on command."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from exchange_tools import FakeHost, eventually, story
+
+from host.api import (
+    AccountSnapshot,
+    BookTop,
+    CancelOrder,
+    CancelRejected,
+    ConnectionChanged,
+    Depth,
+    ExchangeError,
+    FillsSnapshot,
+    OpenOrdersSnapshot,
+    OrderAccepted,
+    OrderCancelled,
+    OrderExpired,
+    OrderFilled,
+    OrderNotFound,
+    OrderRejected,
+    OrderSnapshot,
+    OrderStatus,
+    OrderType,
+    PlaceOrder,
+    QueryAccount,
+    QueryFills,
+    QueryOpenOrders,
+    QueryOrder,
+    RejectReason,
+    Report,
+    RequestUnanswered,
+    Secret,
+    Side,
+    TimeInForce,
+)
+from host.core.books import Book, DepthResult
+from plugins.exchanges.binance.adapter import BinanceSpot
+from plugins.exchanges.binance.params import BinanceParams
+from venue.catalog import INSTRUMENTS, calm_market
+from venue.clock import VenueClock
+from venue.exchange import Exchange
+from venue.opening import OpenVenue
+from venue.protocols.faults import Fault, FaultKind
+from venue.protocols.request_log import RequestLine
+from venue.protocols.server import ProtocolServer
+from venue.protocols.settings import Settings
+from venue.running import RunningExchange
+
+S = 1_000_000_000
+SYMBOL = "BTC-USDT"
+QTY = Decimal("0.010")
+MID = Decimal(60_000)
+"""About where the market is."""
+
+
+class AtVenue:
+    """An adapter at a venue in this process, with a calm market around 60,000."""
+
+    def __init__(self, server: ProtocolServer, exchange: Exchange, **params: Any) -> None:
+        self.server = server
+        self.exchange = exchange
+        self.host = FakeHost()
+        settings: dict[str, Any] = {
+            "api_key": Secret("demo-key"),
+            "api_secret": Secret("demo-secret"),
+            "url": f"http://{server.addresses['binance']}",
+            "clock_error_ms": 5000.0,  # this machine may be busy
+            **params,
+        }
+        self.adapter = BinanceSpot(BinanceParams(**settings))
+        self.adapter.ctx = self.host
+
+    def fault(self, *, kind: str, **fields: Any) -> int:
+        return self.server.faults.add(Fault(protocol="binance", kind=FaultKind(kind), **fields))
+
+    def lines(self, kind: str, verdict: str = "accepted") -> list[RequestLine]:
+        return [line for line in self.server.requests.lines if (line.kind, line.verdict) == (kind, verdict)]
+
+    def price(self, side: Side, distance: str) -> Decimal:
+        """Return a price so far away from the market that it rests, or across it (negative)."""
+        return MID - Decimal(distance) if side is Side.BUY else MID + Decimal(distance)
+
+    def place(
+        self, client_id: str, price: Decimal | None, *, deadline_s: float = 30.0, **changes: Any
+    ) -> None:
+        fields: dict[str, Any] = {
+            "client_id": client_id,
+            "symbol": SYMBOL,
+            "side": Side.BUY,
+            "type": OrderType.MARKET if price is None else OrderType.LIMIT,
+            "time_in_force": TimeInForce.IOC if price is None else TimeInForce.GTC,
+            "price": price,
+            "qty": QTY,
+            "post_only": False,
+            "reduce_only": False,
+            **changes,
+        }
+        self.adapter.send(PlaceOrder(**fields), self.host.now_ns() + round(deadline_s * S))
+
+    def ask(self, query: Any) -> None:
+        self.adapter.send(query, self.host.now_ns() + 30 * S)
+
+    def cancel(self, client_id: str) -> None:
+        self.ask(CancelOrder(client_id, SYMBOL))
+
+    def channels(self) -> dict[str, bool]:
+        """Return which channels are up, as last told."""
+        return {change.channel: change.is_up for change in self.host.of(ConnectionChanged)}
+
+    async def cancel_all(self) -> None:
+        """Cancel what rests, until the venue lists nothing."""
+        while True:
+            heard = len(self.host.of(OpenOrdersSnapshot))
+            self.ask(QueryOpenOrders())
+            listing = await self.host.heard(OpenOrdersSnapshot, heard + 1)
+            if not listing.orders:
+                return
+            for order in listing.orders:
+                self.cancel(order.client_id)
+            for order in listing.orders:
+                await self.about(order.client_id, OrderCancelled, CancelRejected)
+
+    async def about(self, client_id: str, *kinds: type[Report]) -> Report:
+        """Wait for the first report of one of these types about one order."""
+
+        def found() -> list[Report]:
+            return [
+                report
+                for report in self.host.reports
+                if isinstance(report, kinds) and getattr(report, "client_id", "") == client_id
+            ]
+
+        await eventually(found, f"a report about {client_id}")
+        return found()[0]
+
+
+@asynccontextmanager
+async def at_venue(*, has_rate_limits: bool = False, **params: Any) -> AsyncIterator[AtVenue]:
+    """Serve the venue and connect an adapter to it, until the block ends."""
+    clock = VenueClock()
+    exchange = Exchange(seed=1)
+    instrument = INSTRUMENTS[SYMBOL]
+    exchange.list_instrument(instrument)
+    exchange.add_market(calm_market(instrument, 1, clock.now_ns(), MID))
+    running = RunningExchange(exchange, clock)
+    settings = Settings(listen={"binance": "127.0.0.1:0"}, has_rate_limits=has_rate_limits)
+    server = ProtocolServer(OpenVenue(running, None, False), settings, seed=1)
+    await server.start()
+    task = asyncio.create_task(running.run())
+    running.step()
+    at = AtVenue(server, exchange, **params)
+    try:
+        instruments = {item.symbol: item for item in await at.adapter.connect()}
+        assert instruments[SYMBOL].tick_size == instrument.tick_size
+        assert instruments[SYMBOL].lot_size == instrument.lot_size
+        await at.adapter.subscribe([SYMBOL])
+        await at.host.heard(BookTop)
+        yield at
+        await at.adapter.close()
+        await at.host.stop()
+    finally:
+        await server.close()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@story
+async def test_an_order_rests_is_found_and_is_cancelled() -> None:
+    async with at_venue() as at:
+        price = at.price(Side.BUY, "500")
+        at.place("c1", price, post_only=True)
+        accepted = await at.about("c1", OrderAccepted)
+        at.ask(QueryOpenOrders())
+        listing = await at.host.heard(OpenOrdersSnapshot)
+        (order,) = listing.orders
+        assert (order.client_id, order.price, order.qty, order.status) == ("c1", price, QTY, OrderStatus.OPEN)
+        assert isinstance(accepted, OrderAccepted) and order.venue_id == accepted.venue_id
+        at.cancel("c1")
+        cancelled = await at.about("c1", OrderCancelled)
+        assert isinstance(cancelled, OrderCancelled) and cancelled.filled == 0
+        at.cancel("c1")
+        refused = await at.about("c1", CancelRejected)
+        assert isinstance(refused, CancelRejected) and refused.reason is RejectReason.UNKNOWN_ORDER
+
+
+@story
+async def test_a_fill_is_told_once_with_its_fee_and_listed_the_same() -> None:
+    async with at_venue() as at:
+        began_ns = at.host.now_ns() - S
+        at.place("c1", None)
+        fill = await at.about("c1", OrderFilled)
+        assert isinstance(fill, OrderFilled)
+        await eventually(lambda: sum(f.qty for f in at.host.of(OrderFilled)) == QTY)
+        assert fill.side is Side.BUY and fill.fee > 0 and fill.liquidity == "taker"
+        at.ask(QueryFills(began_ns))
+        listing = await at.host.heard(FillsSnapshot)
+        told = {
+            item.trade_id: (item.client_id, item.price, item.qty, item.fee)
+            for item in at.host.of(OrderFilled)
+        }
+        assert {i.trade_id: (i.client_id, i.price, i.qty, i.fee) for i in listing.fills} == told
+        at.ask(QueryAccount())
+        account = await at.host.heard(AccountSnapshot)
+        assert {balance.currency for balance in account.balances} >= {"USDT", "BTC"}
+
+
+@pytest.mark.parametrize("way", ["post-only", "IOC", "FOK"])
+@story
+async def test_orders_that_may_not_rest_or_may_not_take(way: str) -> None:
+    async with at_venue() as at:
+        if way == "post-only":
+            at.place("c1", at.price(Side.BUY, "-100"), post_only=True)  # a bid above the best ask
+            rejected = await at.about("c1", OrderRejected)
+            assert isinstance(rejected, OrderRejected) and rejected.reason is RejectReason.WOULD_TAKE
+            return
+        time_in_force = TimeInForce.IOC if way == "IOC" else TimeInForce.FOK
+        at.place("c1", at.price(Side.BUY, "500"), time_in_force=time_in_force)
+        assert await at.about("c1", OrderExpired, OrderRejected)
+        at.ask(QueryOrder("c1", SYMBOL))
+        await eventually(lambda: at.host.of(OrderSnapshot) or at.host.of(OrderNotFound))
+        assert all(order.status.is_terminal for order in at.host.of(OrderSnapshot))
+
+
+@pytest.mark.parametrize("is_executed", [True, False], ids=["carried out", "not carried out"])
+@pytest.mark.parametrize("kind", ["drop", "server_error", "disconnect"])
+@story
+async def test_an_outcome_that_is_not_known_is_found_out_by_client_id(kind: str, is_executed: bool) -> None:
+    if kind == "drop":
+        kind = "drop" if is_executed else "drop_request"
+        fault: dict[str, Any] = {"kind": kind, "request": "place", "count": 1}
+    else:
+        fault = {"kind": kind, "request": "place", "count": 1, "is_executed": is_executed}
+    async with at_venue(answer_timeout_ms=300.0) as at:
+        at.fault(**fault)
+        at.place("c1", at.price(Side.BUY, "500"))
+        await at.about("c1", RequestUnanswered)
+        assert not at.host.of(OrderRejected)
+        await eventually(lambda: at.adapter._api is not None and at.adapter._api.is_up)
+        at.ask(QueryOrder("c1", SYMBOL))
+        if is_executed:
+            seen = await at.about("c1", OrderSnapshot)
+            assert isinstance(seen, OrderSnapshot) and seen.status is OrderStatus.OPEN
+        else:
+            await at.about("c1", OrderNotFound)
+        assert len(at.lines("place")) + len(at.lines("place", "lost")) == 1  # nothing was sent twice
+
+
+@story
+async def test_an_order_that_arrives_after_its_deadline_is_refused_by_the_venue() -> None:
+    async with at_venue() as at:
+        at.fault(kind="latency", request="place", delay_ms=400.0, count=1)
+        at.place("c1", at.price(Side.BUY, "500"), deadline_s=0.3)
+        rejected = await at.about("c1", OrderRejected)
+        assert isinstance(rejected, OrderRejected) and rejected.reason is RejectReason.EXPIRED_REQUEST
+        at.ask(QueryOrder("c1", SYMBOL))
+        await at.about("c1", OrderNotFound)
+        assert not at.lines("place")
+
+
+@story
+async def test_a_venue_whose_clock_is_wrong_is_traded_at_on_its_own_time() -> None:
+    async with at_venue() as at:
+        at.fault(kind="clock_skew", skew_ms=-20_000.0)
+        at.place("c1", at.price(Side.BUY, "500"))  # our timestamp is 20 s ahead of the venue's clock by now
+        rejected = await at.about("c1", OrderRejected)
+        assert isinstance(rejected, OrderRejected) and rejected.reason is RejectReason.EXPIRED_REQUEST
+        await eventually(lambda: at.adapter._clock.error_ns(at.host.now_ns()) >= 0)
+        at.place("c2", at.price(Side.BUY, "500"))
+        await at.about("c2", OrderAccepted)
+
+
+@story
+async def test_lost_connections_come_back_and_lost_changes_are_seen() -> None:
+    async with at_venue() as at:
+        book = Book(SYMBOL)
+        gaps = 0
+        taken = 0
+        for connection in list(at.server.courses["binance"].connections):
+            connection.abort()
+        await eventually(
+            lambda: (
+                {change.channel for change in at.host.of(ConnectionChanged) if not change.is_up}
+                == {"market", "orders", "private"}
+            )
+        )
+        await eventually(lambda: set(at.channels().values()) == {True})
+        at.host.events.clear()
+        at.adapter.resync(SYMBOL)
+        at.fault(kind="sequence_gap", request="depth", count=1, skip=3)
+        async with asyncio.timeout(30):
+            while gaps < 1 or book.depth_fault:
+                await asyncio.sleep(0.001)
+                depths = at.host.of(Depth)
+                for depth in depths[taken:]:
+                    if book.apply_depth(depth) is DepthResult.GAP:
+                        gaps += 1
+                        at.adapter.resync(SYMBOL)
+                taken = len(depths)
+        assert gaps == 1
+        at.place("c1", at.price(Side.BUY, "500"))
+        await at.about("c1", OrderAccepted)
+
+
+FAULTS: list[dict[str, Any]] = [
+    {"kind": "drop", "request": "place", "probability": 0.2},
+    {"kind": "drop_request", "request": "place", "probability": 0.2},
+    {"kind": "server_error", "request": "place", "probability": 0.2},
+    {"kind": "server_error", "request": "cancel", "probability": 0.2},
+    {"kind": "drop", "request": "cancel", "probability": 0.2},
+    {"kind": "disconnect", "request": "place", "probability": 0.05},
+    {"kind": "duplicate", "request": "private", "probability": 0.3},
+    {"kind": "reorder", "request": "private", "probability": 0.3, "delay_ms": 5.0},
+    {"kind": "drop", "request": "private", "probability": 0.2},
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault['kind']} {fault['request']}")
+@story
+async def test_after_random_orders_what_the_venue_tells_is_what_the_venue_has(fault: dict[str, Any]) -> None:
+    """Whatever went wrong meanwhile, each order's end and fills are found, and none was sent twice."""
+    draw = random.Random(fault["kind"] + fault["request"])
+    async with at_venue(answer_timeout_ms=200.0) as at:
+        began_ns = at.host.now_ns() - S
+        number = at.fault(**fault)
+        sent = []
+        for count in range(60):
+            client_id = f"r{count}"
+            try:
+                side = draw.choice(list(Side))
+                far = draw.random() < 0.5
+                price = at.price(side, "300" if far else "-50")
+                at.place(client_id, price, side=side)
+                sent.append(client_id)
+                if far and draw.random() < 0.7:
+                    at.cancel(client_id)
+            except ExchangeError as error:  # a connection that is down for a moment
+                assert "nothing was sent" in str(error), error
+            await asyncio.sleep(0)
+        at.server.faults.remove(number)
+        await eventually(lambda: at.adapter._orders is not None and len(at.adapter._orders._pending) == 0)
+        await eventually(lambda: set(at.channels().values()) == {True})
+        await at.cancel_all()
+        for client_id in sent:  # as the host does for what is not known, and for what it thinks rests
+            at.ask(QueryOrder(client_id, SYMBOL))
+        await eventually(lambda: len(at.host.of(OrderSnapshot)) + len(at.host.of(OrderNotFound)) >= len(sent))
+        at.ask(QueryFills(began_ns))
+        listed = {
+            (fill.client_id, fill.trade_id, fill.qty) for fill in (await at.host.heard(FillsSnapshot)).fills
+        }
+        told = {(fill.client_id, fill.trade_id, fill.qty) for fill in at.host.of(OrderFilled)}
+        assert told <= listed
+        if fault["request"] != "private":
+            assert told == listed or at.lines("place", "lost") or fault["kind"] == "disconnect"
+        filled = {order.client_id: order.filled for order in at.host.of(OrderSnapshot)}
+        for client_id, total in filled.items():
+            assert sum((qty for owner, _, qty in listed if owner == client_id), Decimal(0)) == total
+        refused = {report.client_id for report in at.host.of(OrderRejected)}
+        assert not refused & {line.client_id for line in at.lines("place")}  # a no was a no
+        missing = {report.client_id for report in at.host.of(OrderNotFound)}
+        assert not missing & {line.client_id for line in at.lines("place")}
+        ids = [line.client_id for line in at.lines("place")]
+        assert len(ids) == len(set(ids))
