@@ -59,6 +59,10 @@ class OkxVenue:
             line for line in self.server.requests.lines if line.account == account and kind in ("", line.kind)
         ]
 
+    def server_lines(self, kind: str) -> list[RequestLine]:
+        """Return the request log's lines of one kind, whoever they are of."""
+        return [line for line in self.server.requests.lines if line.kind == kind]
+
     def fills(self, account: str = "demo") -> tuple[OrderFilled, ...]:
         """Return what an account has traded."""
         return self.exchange.records(f"{account}/trading").fills_since(0)
@@ -77,14 +81,17 @@ class OkxVenue:
 
 
 @asynccontextmanager
-async def okx_venue(*, seed: int = 1, has_rate_limits: bool = False) -> AsyncIterator[OkxVenue]:
+async def okx_venue(
+    *, seed: int = 1, has_rate_limits: bool = False, open_market: Any = calm_market
+) -> AsyncIterator[OkxVenue]:
     """Serve the venue until the block ends."""
     clock = VenueClock()
     exchange = Exchange(seed=seed)
     instruments = [INSTRUMENTS[symbol] for symbol in MARKETS if symbol in INSTRUMENTS]
-    for instrument in [*instruments, INVERSE]:
+    listed = [*instruments, INVERSE] if open_market is calm_market else instruments
+    for instrument in listed:
         exchange.list_instrument(instrument)
-        exchange.add_market(calm_market(instrument, seed, clock.now_ns(), MARKETS[instrument.symbol]))
+        exchange.add_market(open_market(instrument, seed, clock.now_ns(), MARKETS[instrument.symbol]))
     running = RunningExchange(exchange, clock)
     settings = Settings(listen={"okx": "127.0.0.1:0"}, has_rate_limits=has_rate_limits)
     server = ProtocolServer(OpenVenue(running, None, False), settings, seed=seed)
