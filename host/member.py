@@ -215,7 +215,7 @@ class Member:
         engine.is_succeeded = self._has_successor
         self._engine = engine
         self._next_snapshot_lsn = replica.state.lsn + engine.settings.snapshot_every
-        self._view = ViewMaker(engine, "live", None)
+        self._view = ViewMaker(engine, "live", None, node=self.config.node.name, state=self._in_words)
         engine.on_alert = self._view.note_alert
         self._facts, self._comparison = EngineFacts(engine), MarketComparison(engine)
         disk = 2 * self.config.node.journal_segment_kb << 10
@@ -619,6 +619,13 @@ class Member:
             _log.warning("%s: %s", code, text)
         else:
             engine.alert(code, text)
+
+    def _in_words(self) -> str:
+        """Say what this node is, for its view."""
+        membership = self.membership
+        if membership.engine is not None:
+            return "primary" if self.is_trading else "taking over"
+        return f"standby of {membership.primary}" if membership.primary else "standby, no primary"
 
     def _listen_for_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -45,6 +45,9 @@ SIDE_BY_SIDE: Final = 130
 
 _STATE_STYLE: Final = {
     "running": "green",
+    "primary": "green",
+    "standby": "cyan",
+    "taking": "yellow",
     "starting": "cyan",
     "loaded": "cyan",
     "paused": "yellow",
@@ -263,7 +266,7 @@ _READABLE: Final = 16
 
 
 def _header(view: NodeView, width: int, history: Sequence[float]) -> RenderableType:
-    state, style = view.state, _STATE_STYLE.get(view.state, "")
+    state, style = view.state, _STATE_STYLE.get(view.state.partition(" ")[0].rstrip(","), "")
     if view.stopped and state != "halted":
         state, style = f"STOPPED {'; '.join(view.stopped)}", "bold red"
     first = Text.assemble(

@@ -2,12 +2,15 @@
 
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Final
 
-from host.api import OrderFilled
+from host.api import OrderFilled, Side
 from host.core import entries as e
 from host.core.accounting import total, unrealised
 from host.core.entries import VersionState
+from host.core.hand import is_hand
+from host.core.state import InstanceRecord
 from host.journal import Follower
 from host.reload_lines import ReloadLines
 from host.runtime.engine import Engine
@@ -25,10 +28,24 @@ _ERRORS: Final = ("quarantined", "halted", "kill_switch", "account_drift", "roll
 
 
 class ViewMaker:
-    """Makes a `NodeView` of an engine whenever asked, and keeps the latest alerts for it."""
+    """Makes a `NodeView` of an engine whenever asked, and keeps the latest alerts for it.
 
-    def __init__(self, engine: Engine, mode: str, store: StoreWriter | None) -> None:
+    `state()` is the node's, in words; `node` its name, where that is not the one in the engine's state: a
+    standby's state is its primary's.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        mode: str,
+        store: StoreWriter | None,
+        *,
+        node: str = "",
+        state: Callable[[], str] = lambda: "running",
+    ) -> None:
         self._engine = engine
+        self._node = node
+        self._state = state
         self._mode = mode
         self.store = store
         self._log: deque[EventLine] = deque(maxlen=LOG_LINES)
@@ -69,8 +86,8 @@ class ViewMaker:
         measured = latency.count > 0
         now_ns = engine.clock.now_ns()
         return NodeView(
-            node=engine.state.node,
-            state="halted" if engine.halted else "running",
+            node=self._node or engine.state.node,
+            state="halted" if engine.halted else self._state(),
             stopped=tuple(f"{scope}: {why}" for scope, why in engine.state.kill_switches.items()),
             epoch=engine.state.epoch,
             mode=self._mode,
@@ -83,14 +100,53 @@ class ViewMaker:
             open_orders=len(engine.state.orders),
             journal_lsn=engine.journal.last_lsn,
             store_lag=None if self.store is None else self.store.lag(engine.journal.last_lsn),
-            instances=tuple(
-                self._instance_row(instance, symbol)
-                for instance in engine.roster.instances.values()
-                for symbol in instance.symbols
-            ),
+            instances=tuple(self._instance_rows()),
             markets=self._market_rows(now_ns),
             reloads=self._reloads.lines(now_ns),
             log=tuple(self._log),
+        )
+
+    def _instance_rows(self) -> Iterator[InstanceRow]:
+        engine = self._engine
+        if engine.is_following:
+            for record in engine.state.instances.values():
+                listed = engine.state.instruments.get(record.account, {})
+                for symbol in record.symbols:
+                    if symbol in listed and not is_hand(record.instance):
+                        yield self._followed_row(record, symbol)
+            return
+        for instance in engine.roster.instances.values():
+            for symbol in instance.symbols:
+                yield self._instance_row(instance, symbol)
+
+    def _followed_row(self, record: InstanceRecord, symbol: str) -> InstanceRow:
+        """Return the row of an instance that runs on the primary, from what it journaled."""
+        engine = self._engine
+        instrument = engine.state.instruments[record.account][symbol]
+        holding = engine.state.holding(record.instance, symbol)
+        mark = engine.upkeep.mark(record.account, symbol)
+        if mark is None:
+            mark = engine.state.position(record.instance, symbol).average_price
+        best = {
+            order.side: order.price
+            for order in engine.state.orders.values()
+            if order.instance == record.instance and order.symbol == symbol and order.slot == 0
+        }
+        return InstanceRow(
+            name=record.instance,
+            plugin=record.plugin,
+            digest=record.digest,
+            state=record.state,
+            symbol=symbol,
+            bid=best.get(Side.BUY),
+            ask=best.get(Side.SELL),
+            position=holding.qty,
+            inventory_ratio=0.0,
+            realised=holding.realised,
+            unrealised=unrealised(holding, instrument, mark) if holding.qty else holding.qty,
+            pnl=total(holding, instrument, mark) if holding.fills else holding.qty,
+            currency=instrument.settle,
+            fills=holding.fills,
         )
 
     def _instance_row(self, instance: Instance, symbol: str) -> InstanceRow:
@@ -123,11 +179,11 @@ class ViewMaker:
 
     def _market_rows(self, now_ns: int) -> tuple[MarketRow, ...]:
         rows = []
-        for account, feed in self._engine.feeds.items():
+        for feed in self._engine.feeds.values():
             for symbol, symbol_feed in feed.symbols.items():
                 top = symbol_feed.book.top
-                if top is not None:
-                    tick = self._engine.state.instruments[account][symbol].tick_size
+                if top is not None and symbol in feed.listed:
+                    tick = feed.listed[symbol].tick_size
                     digits = max(0, -int(tick.normalize().as_tuple().exponent))
                     rows.append(
                         MarketRow(
