@@ -96,7 +96,7 @@ class Venue:
     """What a test holds of the venue: the server, its clock, and sockets to it."""
 
     def __init__(
-        self, server: ProtocolServer, running: RunningExchange, clock: HandClock, http: aiohttp.ClientSession
+        self, server: ProtocolServer, running: RunningExchange, clock: Any, http: aiohttp.ClientSession
     ) -> None:
         self.server = server
         self.running = running
@@ -134,7 +134,7 @@ async def open_protocols(
     has_rate_limits: bool = False,
     admin: bool = False,
     requests: str = "",
-    clock: HandClock | None = None,
+    clock: VenueClock | None = None,
 ) -> AsyncIterator[Venue]:
     """Serve these protocols (Binance by default) over empty books; a test that hangs is ended."""
     exchange = Exchange(seed=7)

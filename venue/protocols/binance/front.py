@@ -278,7 +278,7 @@ class BinanceFront(Front):
         return self._product_for(connection.state).by_name.get(name)
 
     def _product_of(self, path: str) -> Product:
-        return self._usdm if path.startswith("/fapi/") else self._spot
+        return self._usdm if path.startswith(("/fapi/", "/dapi/")) else self._spot
 
     def _product_for(self, session: Session) -> Product:
         return self._usdm if session.kind in _FUTURES else self._spot

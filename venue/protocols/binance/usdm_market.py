@@ -49,6 +49,7 @@ class UsdmMarket:
             ),
             Endpoint("ticker.24hr", market, public, self._day, 40, (f"{path}ticker/24hr",)),
             Endpoint("premiumIndex", market, public, self._premium, 10, (f"{path}premiumIndex",)),
+            Endpoint("coin.exchangeInfo", market, public, self._no_coin, 1, ("GET /dapi/v1/exchangeInfo",)),
             Endpoint("fundingRate", market, public, self._no_rows, 1, (f"{path}fundingRate",)),
             Endpoint("fundingInfo", market, public, self._funding_info, 1, (f"{path}fundingInfo",)),
         )
@@ -58,6 +59,16 @@ class UsdmMarket:
 
     async def _no_rows(self, call: Call) -> Any:
         return []
+
+    async def _no_coin(self, call: Call) -> Any:
+        # Coin-margined contracts are not served; clients ask for their list while they load markets.
+        return {
+            "timezone": "UTC",
+            "serverTime": self._now_ms(),
+            "rateLimits": [],
+            "exchangeFilters": [],
+            "symbols": [],
+        }
 
     async def _time(self, call: Call) -> Any:
         return {"serverTime": self._now_ms()}

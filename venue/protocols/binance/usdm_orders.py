@@ -258,8 +258,9 @@ class UsdmOrders:
 
     async def _cancel_batch(self, call: Call) -> Any:
         symbol = self._listing.name_of(self._listing.instrument(call.params).symbol)
-        numbers = _listed(call.params, "orderIdList")
-        ids = _listed(call.params, "origClientOrderIdList")
+        # The documents have them in mixed case; ccxt sends lower case, and is served.
+        numbers = _listed(call.params, "orderIdList") or _listed(call.params, "orderidlist")
+        ids = _listed(call.params, "origClientOrderIdList") or _listed(call.params, "origclientorderidlist")
         if not numbers and not ids:
             raise missing("orderIdList")
         if len(numbers) + len(ids) > MAX_BATCH_CANCEL:
