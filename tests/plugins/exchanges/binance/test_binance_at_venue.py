@@ -1,4 +1,4 @@
-"""The spot adapter at the venue server, which speaks the protocol and misbehaves on command."""
+"""The adapters at the venue server, which speaks the protocol and misbehaves on command."""
 
 import asyncio
 import random
@@ -12,6 +12,7 @@ from exchange_tools import FakeHost, eventually, story
 
 from host.api import (
     AccountSnapshot,
+    AmendOrder,
     BookTop,
     CancelOrder,
     CancelRejected,
@@ -21,6 +22,7 @@ from host.api import (
     FillsSnapshot,
     OpenOrdersSnapshot,
     OrderAccepted,
+    OrderAmended,
     OrderCancelled,
     OrderExpired,
     OrderFilled,
@@ -42,8 +44,8 @@ from host.api import (
     TimeInForce,
 )
 from host.core.books import Book, DepthResult
-from plugins.exchanges.binance.adapter import BinanceSpot
-from plugins.exchanges.binance.params import BinanceParams
+from plugins.exchanges.binance.adapter import BinanceSpot, BinanceUsdm
+from plugins.exchanges.binance.params import BinanceParams, BinanceUsdmParams
 from venue.catalog import INSTRUMENTS, calm_market
 from venue.clock import VenueClock
 from venue.exchange import Exchange
@@ -55,7 +57,8 @@ from venue.protocols.settings import Settings
 from venue.running import RunningExchange
 
 S = 1_000_000_000
-SYMBOL = "BTC-USDT"
+SPOT, PERPETUAL = "BTC-USDT", "BTC-USDT-PERP"
+both = pytest.mark.parametrize("usdm", [False, True], ids=["spot", "usdm"])
 QTY = Decimal("0.010")
 MID = Decimal(60_000)
 """About where the market is."""
@@ -64,7 +67,8 @@ MID = Decimal(60_000)
 class AtVenue:
     """An adapter at a venue in this process, with a calm market around 60,000."""
 
-    def __init__(self, server: ProtocolServer, exchange: Exchange, **params: Any) -> None:
+    def __init__(self, server: ProtocolServer, exchange: Exchange, *, usdm: bool, **params: Any) -> None:
+        self.symbol = PERPETUAL if usdm else SPOT
         self.server = server
         self.exchange = exchange
         self.host = FakeHost()
@@ -75,7 +79,9 @@ class AtVenue:
             "clock_error_ms": 5000.0,  # this machine may be busy
             **params,
         }
-        self.adapter = BinanceSpot(BinanceParams(**settings))
+        self.adapter: BinanceSpot | BinanceUsdm = (
+            BinanceUsdm(BinanceUsdmParams(**settings)) if usdm else BinanceSpot(BinanceParams(**settings))
+        )
         self.adapter.ctx = self.host
 
     def fault(self, *, kind: str, **fields: Any) -> int:
@@ -93,7 +99,7 @@ class AtVenue:
     ) -> None:
         fields: dict[str, Any] = {
             "client_id": client_id,
-            "symbol": SYMBOL,
+            "symbol": self.symbol,
             "side": Side.BUY,
             "type": OrderType.MARKET if price is None else OrderType.LIMIT,
             "time_in_force": TimeInForce.IOC if price is None else TimeInForce.GTC,
@@ -109,7 +115,7 @@ class AtVenue:
         self.adapter.send(query, self.host.now_ns() + 30 * S)
 
     def cancel(self, client_id: str) -> None:
-        self.ask(CancelOrder(client_id, SYMBOL))
+        self.ask(CancelOrder(client_id, self.symbol))
 
     def channels(self) -> dict[str, bool]:
         """Return which channels are up, as last told."""
@@ -143,25 +149,27 @@ class AtVenue:
 
 
 @asynccontextmanager
-async def at_venue(*, has_rate_limits: bool = False, **params: Any) -> AsyncIterator[AtVenue]:
+async def at_venue(
+    *, usdm: bool = False, has_rate_limits: bool = False, **params: Any
+) -> AsyncIterator[AtVenue]:
     """Serve the venue and connect an adapter to it, until the block ends."""
     clock = VenueClock()
     exchange = Exchange(seed=1)
-    instrument = INSTRUMENTS[SYMBOL]
-    exchange.list_instrument(instrument)
-    exchange.add_market(calm_market(instrument, 1, clock.now_ns(), MID))
+    for symbol in (SPOT, PERPETUAL):
+        exchange.list_instrument(INSTRUMENTS[symbol])
+        exchange.add_market(calm_market(INSTRUMENTS[symbol], 1, clock.now_ns(), MID))
     running = RunningExchange(exchange, clock)
     settings = Settings(listen={"binance": "127.0.0.1:0"}, has_rate_limits=has_rate_limits)
     server = ProtocolServer(OpenVenue(running, None, False), settings, seed=1)
     await server.start()
     task = asyncio.create_task(running.run())
     running.step()
-    at = AtVenue(server, exchange, **params)
+    at = AtVenue(server, exchange, usdm=usdm, **params)
     try:
         instruments = {item.symbol: item for item in await at.adapter.connect()}
-        assert instruments[SYMBOL].tick_size == instrument.tick_size
-        assert instruments[SYMBOL].lot_size == instrument.lot_size
-        await at.adapter.subscribe([SYMBOL])
+        listed, expected = instruments[at.symbol], INSTRUMENTS[at.symbol]
+        assert (listed.tick_size, listed.lot_size) == (expected.tick_size, expected.lot_size)
+        await at.adapter.subscribe([at.symbol])
         await at.host.heard(BookTop)
         yield at
         await at.adapter.close()
@@ -172,9 +180,10 @@ async def at_venue(*, has_rate_limits: bool = False, **params: Any) -> AsyncIter
         await asyncio.gather(task, return_exceptions=True)
 
 
+@both
 @story
-async def test_an_order_rests_is_found_and_is_cancelled() -> None:
-    async with at_venue() as at:
+async def test_an_order_rests_is_found_and_is_cancelled(usdm: bool) -> None:
+    async with at_venue(usdm=usdm) as at:
         price = at.price(Side.BUY, "500")
         at.place("c1", price, post_only=True)
         accepted = await at.about("c1", OrderAccepted)
@@ -191,9 +200,10 @@ async def test_an_order_rests_is_found_and_is_cancelled() -> None:
         assert isinstance(refused, CancelRejected) and refused.reason is RejectReason.UNKNOWN_ORDER
 
 
+@both
 @story
-async def test_a_fill_is_told_once_with_its_fee_and_listed_the_same() -> None:
-    async with at_venue() as at:
+async def test_a_fill_is_told_once_with_its_fee_and_listed_the_same(usdm: bool) -> None:
+    async with at_venue(usdm=usdm) as at:
         began_ns = at.host.now_ns() - S
         at.place("c1", None)
         fill = await at.about("c1", OrderFilled)
@@ -209,13 +219,48 @@ async def test_a_fill_is_told_once_with_its_fee_and_listed_the_same() -> None:
         assert {i.trade_id: (i.client_id, i.price, i.qty, i.fee) for i in listing.fills} == told
         at.ask(QueryAccount())
         account = await at.host.heard(AccountSnapshot)
-        assert {balance.currency for balance in account.balances} >= {"USDT", "BTC"}
+        currencies = {balance.currency for balance in account.balances}
+        assert currencies >= ({"USDT"} if usdm else {"USDT", "BTC"})
+        assert [(p.symbol, p.qty) for p in account.positions] == ([(PERPETUAL, QTY)] if usdm else [])
+
+
+@story
+async def test_a_perpetual_order_is_amended_in_place_and_reduce_only_is_kept() -> None:
+    async with at_venue(usdm=True) as at:
+        at.place("c1", at.price(Side.BUY, "500"), post_only=True)
+        await at.about("c1", OrderAccepted)
+        at.ask(AmendOrder("c1", PERPETUAL, Side.BUY, at.price(Side.BUY, "600"), Decimal("0.020")))
+        amended = await at.about("c1", OrderAmended)
+        assert isinstance(amended, OrderAmended)
+        assert (amended.price, amended.qty) == (at.price(Side.BUY, "600"), Decimal("0.020"))
+        at.ask(QueryOrder("c1", PERPETUAL))
+        seen = await at.about("c1", OrderSnapshot)
+        assert isinstance(seen, OrderSnapshot) and (seen.price, seen.qty) == (amended.price, amended.qty)
+        at.place("c2", None, side=Side.SELL, reduce_only=True)
+        refused = await at.about("c2", OrderRejected)
+        assert isinstance(refused, OrderRejected) and refused.reason is RejectReason.REDUCE_ONLY
+
+
+@story
+async def test_the_dead_mans_switch_cancels_what_nobody_looks_after() -> None:
+    async with at_venue(usdm=True, dead_man_s=0.6) as at:
+        at.place("c1", at.price(Side.BUY, "500"))
+        await at.about("c1", OrderAccepted)
+        await eventually(lambda: at.adapter._dead_man.wound_up >= 4)  # type: ignore[union-attr]
+        at.ask(QueryOrder("c1", PERPETUAL))
+        seen = await at.about("c1", OrderSnapshot)
+        assert isinstance(seen, OrderSnapshot) and seen.status is OrderStatus.OPEN
+        for task in at.host.tasks:  # nobody winds it up any more
+            if task.get_name().startswith("dead man"):
+                task.cancel()
+        await at.about("c1", OrderCancelled)
 
 
 @pytest.mark.parametrize("way", ["post-only", "IOC", "FOK"])
+@both
 @story
-async def test_orders_that_may_not_rest_or_may_not_take(way: str) -> None:
-    async with at_venue() as at:
+async def test_orders_that_may_not_rest_or_may_not_take(way: str, usdm: bool) -> None:
+    async with at_venue(usdm=usdm) as at:
         if way == "post-only":
             at.place("c1", at.price(Side.BUY, "-100"), post_only=True)  # a bid above the best ask
             rejected = await at.about("c1", OrderRejected)
@@ -224,27 +269,30 @@ async def test_orders_that_may_not_rest_or_may_not_take(way: str) -> None:
         time_in_force = TimeInForce.IOC if way == "IOC" else TimeInForce.FOK
         at.place("c1", at.price(Side.BUY, "500"), time_in_force=time_in_force)
         assert await at.about("c1", OrderExpired, OrderRejected)
-        at.ask(QueryOrder("c1", SYMBOL))
+        at.ask(QueryOrder("c1", at.symbol))
         await eventually(lambda: at.host.of(OrderSnapshot) or at.host.of(OrderNotFound))
         assert all(order.status.is_terminal for order in at.host.of(OrderSnapshot))
 
 
 @pytest.mark.parametrize("is_executed", [True, False], ids=["carried out", "not carried out"])
 @pytest.mark.parametrize("kind", ["drop", "server_error", "disconnect"])
+@both
 @story
-async def test_an_outcome_that_is_not_known_is_found_out_by_client_id(kind: str, is_executed: bool) -> None:
+async def test_an_outcome_that_is_not_known_is_found_out_by_client_id(
+    kind: str, is_executed: bool, usdm: bool
+) -> None:
     if kind == "drop":
         kind = "drop" if is_executed else "drop_request"
         fault: dict[str, Any] = {"kind": kind, "request": "place", "count": 1}
     else:
         fault = {"kind": kind, "request": "place", "count": 1, "is_executed": is_executed}
-    async with at_venue(answer_timeout_ms=300.0) as at:
+    async with at_venue(usdm=usdm, answer_timeout_ms=300.0) as at:
         at.fault(**fault)
         at.place("c1", at.price(Side.BUY, "500"))
         await at.about("c1", RequestUnanswered)
         assert not at.host.of(OrderRejected)
         await eventually(lambda: at.adapter._api is not None and at.adapter._api.is_up)
-        at.ask(QueryOrder("c1", SYMBOL))
+        at.ask(QueryOrder("c1", at.symbol))
         if is_executed:
             seen = await at.about("c1", OrderSnapshot)
             assert isinstance(seen, OrderSnapshot) and seen.status is OrderStatus.OPEN
@@ -253,21 +301,23 @@ async def test_an_outcome_that_is_not_known_is_found_out_by_client_id(kind: str,
         assert len(at.lines("place")) + len(at.lines("place", "lost")) == 1  # nothing was sent twice
 
 
+@both
 @story
-async def test_an_order_that_arrives_after_its_deadline_is_refused_by_the_venue() -> None:
-    async with at_venue() as at:
+async def test_an_order_that_arrives_after_its_deadline_is_refused_by_the_venue(usdm: bool) -> None:
+    async with at_venue(usdm=usdm) as at:
         at.fault(kind="latency", request="place", delay_ms=400.0, count=1)
         at.place("c1", at.price(Side.BUY, "500"), deadline_s=0.3)
         rejected = await at.about("c1", OrderRejected)
         assert isinstance(rejected, OrderRejected) and rejected.reason is RejectReason.EXPIRED_REQUEST
-        at.ask(QueryOrder("c1", SYMBOL))
+        at.ask(QueryOrder("c1", at.symbol))
         await at.about("c1", OrderNotFound)
         assert not at.lines("place")
 
 
+@both
 @story
-async def test_a_venue_whose_clock_is_wrong_is_traded_at_on_its_own_time() -> None:
-    async with at_venue() as at:
+async def test_a_venue_whose_clock_is_wrong_is_traded_at_on_its_own_time(usdm: bool) -> None:
+    async with at_venue(usdm=usdm) as at:
         at.fault(kind="clock_skew", skew_ms=-20_000.0)
         at.place("c1", at.price(Side.BUY, "500"))  # our timestamp is 20 s ahead of the venue's clock by now
         rejected = await at.about("c1", OrderRejected)
@@ -277,10 +327,11 @@ async def test_a_venue_whose_clock_is_wrong_is_traded_at_on_its_own_time() -> No
         await at.about("c2", OrderAccepted)
 
 
+@both
 @story
-async def test_lost_connections_come_back_and_lost_changes_are_seen() -> None:
-    async with at_venue() as at:
-        book = Book(SYMBOL)
+async def test_lost_connections_come_back_and_lost_changes_are_seen(usdm: bool) -> None:
+    async with at_venue(usdm=usdm) as at:
+        book = Book(at.symbol)
         gaps = 0
         taken = 0
         for connection in list(at.server.courses["binance"].connections):
@@ -293,7 +344,7 @@ async def test_lost_connections_come_back_and_lost_changes_are_seen() -> None:
         )
         await eventually(lambda: set(at.channels().values()) == {True})
         at.host.events.clear()
-        at.adapter.resync(SYMBOL)
+        at.adapter.resync(at.symbol)
         at.fault(kind="sequence_gap", request="depth", count=1, skip=3)
         async with asyncio.timeout(30):
             while gaps < 1 or book.depth_fault:
@@ -302,7 +353,7 @@ async def test_lost_connections_come_back_and_lost_changes_are_seen() -> None:
                 for depth in depths[taken:]:
                     if book.apply_depth(depth) is DepthResult.GAP:
                         gaps += 1
-                        at.adapter.resync(SYMBOL)
+                        at.adapter.resync(at.symbol)
                 taken = len(depths)
         assert gaps == 1
         at.place("c1", at.price(Side.BUY, "500"))
@@ -323,11 +374,14 @@ FAULTS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault['kind']} {fault['request']}")
+@both
 @story
-async def test_after_random_orders_what_the_venue_tells_is_what_the_venue_has(fault: dict[str, Any]) -> None:
+async def test_after_random_orders_what_the_venue_tells_is_what_the_venue_has(
+    fault: dict[str, Any], usdm: bool
+) -> None:
     """Whatever went wrong meanwhile, each order's end and fills are found, and none was sent twice."""
     draw = random.Random(fault["kind"] + fault["request"])
-    async with at_venue(answer_timeout_ms=200.0) as at:
+    async with at_venue(usdm=usdm, answer_timeout_ms=200.0) as at:
         began_ns = at.host.now_ns() - S
         number = at.fault(**fault)
         sent = []
@@ -349,7 +403,7 @@ async def test_after_random_orders_what_the_venue_tells_is_what_the_venue_has(fa
         await eventually(lambda: set(at.channels().values()) == {True})
         await at.cancel_all()
         for client_id in sent:  # as the host does for what is not known, and for what it thinks rests
-            at.ask(QueryOrder(client_id, SYMBOL))
+            at.ask(QueryOrder(client_id, at.symbol))
         await eventually(lambda: len(at.host.of(OrderSnapshot)) + len(at.host.of(OrderNotFound)) >= len(sent))
         at.ask(QueryFills(began_ns))
         listed = {
