@@ -10,6 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCHMARKS := $(shell grep -l __main__ bench/*.py)
+SCRIPTS := $(shell grep -ls '^.!/usr/bin/env bash' ops/* scripts/* .ci/*)
 ARGS ?=
 
 help: ## list the verbs
@@ -30,10 +31,11 @@ test: setup ## run all tests, against real servers where they can be had; ARGS a
 	@scripts/install-grpcurl
 	@$(BIN)/pytest $(ARGS)
 
-lint: setup ## check style, formatting and the direction of imports
+lint: setup ## check style, formatting, the direction of imports and shell scripts
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/lint-imports
+	@$(BIN)/shellcheck --external-sources $(SCRIPTS)
 
 types: setup ## check types
 	@$(BIN)/mypy

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from host.cli._control_check import control_problems
 from host.cli._lease_check import LeaseCheck
 from host.cli._options import config_options, load_or_default
 from host.cli._output import print_json, print_table
@@ -33,7 +34,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: ok, sources, problems, config.")
 @click.option("--offline", is_flag=True, help="Do not ask the lease store of [failover].")
 def check(path: Path | None, env: str | None, as_json: bool, offline: bool) -> None:
-    """Report everything that is wrong: keys, types, names, plugins and their parameters.
+    """Report everything that is wrong: keys, types, names, addresses, plugins and their parameters.
 
     With [failover] the lease store is asked too: whether it can be reached, whether the cell is in it, and
     whether it is fast enough for the ttl. Exits with 0 when a node can run this, with 2 when not.
@@ -43,6 +44,7 @@ def check(path: Path | None, env: str | None, as_json: bool, offline: bool) -> N
         loaded = load_or_default(path, env)
         problems = [
             *_plugin_problems(loaded),
+            *control_problems(loaded),
             *_tls_problems(loaded),
             *lease.problems(loaded, offline=offline),
         ]

@@ -149,7 +149,9 @@ class InstanceMethods:
         mask = list(request.update_mask.paths)
         for path in mask:
             if path != "*" and path not in fields:
-                text = f'expected parameters of {name} ({", ".join(fields)}) or *, was "{path[:80]}"'
+                text = (
+                    f'{name} has no parameter "{path[:80]}"; it has {", ".join(fields)}, and * is all of them'
+                )
                 raise Refused.field("update_mask", text)
         try:
             table, params = control.merged_params(name, struct(request.params), mask)

@@ -136,7 +136,8 @@ class ControlServer:
             raise ListenRefused(
                 str(address),
                 "cannot listen there: the port is in use, or the address is none of this machine's; "
-                "stop what uses it, or set control.listen to another one",
+                "stop what uses it, or set control.listen to another one, for one run with the variable "
+                """TANDEM__CONTROL__LISTEN='["unix:var/b/control.sock", "127.0.0.1:7601"]'""",
             ) from error
         if isinstance(address, TcpAddress):
             address = TcpAddress(address.host, port)

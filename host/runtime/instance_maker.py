@@ -107,7 +107,8 @@ class InstanceMaker:
             return
         if paused is None:
             paused = record.state is InstanceState.PAUSED or section.start == "paused"
-        engine.roster.start(instance, paused=paused, takes_over=takes_over)
+        reason = record.reason if record.state is InstanceState.PAUSED else ""
+        engine.roster.start(instance, paused=paused, reason=reason, takes_over=takes_over)
 
     def _make_model(self, instance: str, use: ModelUse) -> Any:
         return make(use.offer, use.params, instance=f"{instance}, model {use.offer.name}")

@@ -158,8 +158,12 @@ class Roster:
         instance.models = tuple(stages)
         self._feed_models(instance)
 
-    def start(self, instance: Instance, *, paused: bool = False, takes_over: bool = False) -> None:
+    def start(
+        self, instance: Instance, *, paused: bool = False, reason: str = "", takes_over: bool = False
+    ) -> None:
         """Run `on_start`, let it trade, and hand over first of all what its saved state has not seen.
+
+        `reason` is why one is paused, where that is known from before.
 
         One that `takes_over` from another node runs `on_takeover` too; `on_start` it ran as a standby, if
         it has been one.
@@ -175,7 +179,8 @@ class Roster:
         if takes_over and instance.state is InstanceState.STARTING:
             self.call(instance, lambda _: instance.strategy.on_takeover(), None, "on_takeover")
         if instance.state is InstanceState.STARTING:
-            self._set_state(instance, InstanceState.PAUSED if paused else InstanceState.RUNNING, "")
+            state = InstanceState.PAUSED if paused else InstanceState.RUNNING
+            self._set_state(instance, state, reason if paused else "")
             if paused:
                 # A process that died while it paused may have left quotes behind.
                 self._engine.oms.pull_quotes(instance.instance, "paused", now_ns)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -88,6 +89,7 @@ def test_a_parameter_that_cannot_be_changes_nothing_and_exits_with_2(setting: st
     result = live.ctl("set", "mm", "size=2", setting)
     assert result.exit_code == 2
     assert setting.partition("=")[0] in result.stderr
+    assert ("has no parameter" in result.stderr) == setting.startswith("nonsense")
     assert live.do(lambda: live.desk.instance().strategy.params) == before
 
 
@@ -158,6 +160,9 @@ def test_a_version_goes_live_is_promoted_or_rolled_back(live: LiveDesk) -> None:
     assert second["digest"][:12] in live.ok("rollback", "maker", "--reason", "odd quotes")
     assert live.json("plugins")[0]["digest"] == second["digest"]
     assert live.ctl("promote", "maker").exit_code == 3
+    times = [datetime.fromisoformat(one["time"]) for one in live.json("versions", "maker")]
+    assert len(times) == 3
+    assert times == sorted(times, reverse=True), "newest first, by the time that is shown"
 
 
 def test_a_version_that_is_refused_exits_with_1_and_says_why(live: LiveDesk) -> None:

@@ -155,4 +155,6 @@ def test_a_port_in_use_keeps_the_node_from_starting_and_is_named(tmp_path: Path)
     assert done.returncode != 0
     assert f"127.0.0.1:{port}" in done.stderr
     assert "the port is in use" in done.stderr
+    assert "set control.listen" in done.stderr
+    assert "TANDEM__CONTROL__LISTEN=" in done.stderr
     assert "Traceback" not in done.stderr

@@ -418,6 +418,28 @@ def test_lists_filter_by_state_account_and_plugin(desk: ControlDesk) -> None:
     asyncio.run(story())
 
 
+def test_a_paused_instance_says_after_a_restart_too_why_it_is_paused(desk: ControlDesk) -> None:
+    async def pause() -> None:
+        async with desk.serving() as client:
+            await client.plugin.PauseInstance(
+                pb.PauseInstanceRequest(name="instances/mm", reason="wide market")
+            )
+
+    asyncio.run(pause())
+    again = desk.restarted()
+
+    async def story() -> None:
+        async with again.serving() as client:
+            request = pb.GetInstanceRequest(name="instances/mm")
+            shown = (await client.plugin.GetInstance(request)).instance
+            assert shown.state == pb.INSTANCE_STATE_PAUSED
+            assert shown.state_reason.endswith(": wide market")
+            await client.plugin.ResumeInstance(pb.ResumeInstanceRequest(name="instances/mm"))
+
+    asyncio.run(story())
+    assert "wide market" not in again.restarted().engine.state.instances["mm"].reason
+
+
 def test_what_people_trade_by_hand_is_no_instance(desk: ControlDesk) -> None:
     async def story() -> None:
         async with desk.serving() as client:

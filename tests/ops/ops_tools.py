@@ -15,7 +15,7 @@ from tandem.v1 import node_pb2, node_pb2_grpc, plugin_pb2, plugin_pb2_grpc, trad
 
 PATIENCE_S = 60.0
 OPS = Path(__file__).parents[2] / "ops"
-SCRIPTS = sorted(path for path in OPS.iterdir() if path.suffix == "")
+SCRIPTS = sorted(path for path in OPS.iterdir() if path.is_file() and not path.suffix)
 BTC, ETH = "mm-btc", "mm-eth"
 """The instances of the node."""
 CONFIG = f"""

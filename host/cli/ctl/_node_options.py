@@ -12,7 +12,7 @@ from host.cli._options import given_or_here
 if TYPE_CHECKING:
     from host.client import Address, Control
 
-__all__ = ["ADDRESS_VARIABLE", "TOKEN_VARIABLE", "control_of", "node_options"]
+__all__ = ["ADDRESS_VARIABLE", "TOKEN_VARIABLE", "addresses_given", "control_of", "node_options"]
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -105,10 +105,13 @@ def control_of(options: dict[str, Any], *, timeout_s: float | None = None) -> "C
         server_name=options.get("server_name", ""),
     )
     limit_s = timeout_s or options.get("timeout_s") or 10.0
-    return Control(_addresses(options), credentials, timeout_s=limit_s, patience_s=min(PATIENCE_S, limit_s))
+    return Control(
+        addresses_given(options), credentials, timeout_s=limit_s, patience_s=min(PATIENCE_S, limit_s)
+    )
 
 
-def _addresses(options: dict[str, Any]) -> "list[Address]":
+def addresses_given(options: dict[str, Any]) -> "list[Address]":
+    """Return where the node is, as the options, the environment or the configuration say."""
     from host.cli._options import load_or_default, with_data_dir
     from host.client import Address, addresses_of
 
@@ -116,7 +119,15 @@ def _addresses(options: dict[str, Any]) -> "list[Address]":
         text for text in os.environ.get(ADDRESS_VARIABLE, "").split(",") if text.strip()
     ]
     if written:
-        return [Address.parse(text.strip()) for text in written]
+        # Who names whom to trust, or shows a certificate, means TLS: on loopback too.
+        wants_tls = bool(options.get("ca") or options.get("certificate"))
+        parsed = [Address.parse(text.strip()) for text in written]
+        return [
+            one
+            if one.is_tls or not wants_tls or one.target.startswith("unix:")
+            else Address.parse(f"tls:{one}")
+            for one in parsed
+        ]
     path, data_dir = given_or_here(options.get("path")), options.get("data_dir")
     config = with_data_dir(load_or_default(path, options.get("env")).config, data_dir)
     known = addresses_of(config)

@@ -73,6 +73,7 @@ async def versions(session: Session, plugin: str) -> None:
     """List the versions of a plugin, newest first, and how far each came."""
     request = p.ListVersionsRequest(parent=full_name(plugin, "plugins"))
     found = await session.all(session.control.plugins.list_versions, request, "versions")
+    found.sort(key=lambda one: one.time.ToNanoseconds(), reverse=True)  # of its latest step, as it is shown
     session.show(VERSIONS, found)
 
 
