@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint types proto bench sim conformance clean
+.PHONY: help setup run pair test lint types proto bench sim conformance clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,6 +25,9 @@ $(STAMP): pyproject.toml scripts/make-venv
 
 run: setup ## run a node; ARGS are those of `tandem run`
 	@$(BIN)/tandem run $(ARGS)
+
+pair: setup ## run two nodes and a venue, to kill, freeze and cut them; ARGS are those of `tandem pair`
+	@$(BIN)/tandem pair $(ARGS)
 
 test: setup ## run all tests, against real servers where they can be had; ARGS are those of pytest
 	@scripts/install-test-servers

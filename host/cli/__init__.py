@@ -13,6 +13,7 @@ from host.cli.config import config
 from host.cli.ctl import ctl
 from host.cli.journal import journal
 from host.cli.node import node
+from host.cli.pair import pair
 from host.cli.plugin import plugin
 from host.cli.run import run
 from host.cli.secret import secret
@@ -51,6 +52,7 @@ Exit codes:
 \b
 Start here:
   tandem run                        a node on a simulated market, until Ctrl-C
+  tandem pair                       two nodes and a venue, to break and to watch
   tandem ctl status                 what a running node does; `tandem ctl --help` for the rest
   tandem plugin new strategy mine   a strategy of your own, ready to edit
   tandem config check               what is wrong with tandem.toml, all at once""",
@@ -61,5 +63,5 @@ def main(debug: bool) -> None:
     """Run trading plugins that never have to stop."""
 
 
-for _command in (run, ctl, config, plugin, journal, store, node, venue, certs, token, secret, audit):
+for _command in (run, pair, ctl, config, plugin, journal, store, node, venue, certs, token, secret, audit):
     main.add_command(_command)

@@ -1,22 +1,42 @@
 """How commands find the configuration and the folders it names."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import click
 import msgspec
 
 from host.config import LoadedConfig, NodeConfig, load_config
 
-__all__ = ["config_options", "data_dir_option", "journal_folder", "load_or_default", "with_data_dir"]
+__all__ = [
+    "config_options",
+    "data_dir_option",
+    "given_or_here",
+    "journal_folder",
+    "load_or_default",
+    "seconds",
+    "with_data_dir",
+]
 
 F = TypeVar("F", bound=Callable[..., object])
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 data_dir_option = click.option(
     "--data-dir", type=click.Path(path_type=Path, file_okay=False), help="Instead of node.data_dir."
 )
+
+
+def seconds(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
+    """Read a duration such as `30s`; an option's callback, which raises `click.BadParameter`."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h)?", value)
+    if match is None or float(match[1]) == 0:
+        raise click.BadParameter(f'expected a duration such as 500ms, 30s, 5m or 1h, was "{value}"')
+    return float(match[1]) * _UNITS[match[2] or "s"]
 
 
 def config_options(command: F) -> F:

@@ -8,7 +8,7 @@ import tempfile
 from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -19,6 +19,7 @@ from host.cli._options import (
     data_dir_option,
     given_or_here,
     load_or_default,
+    seconds,
     with_data_dir,
 )
 from host.cli._output import EXIT_FAILED, Refused, print_json, print_table
@@ -28,17 +29,6 @@ if TYPE_CHECKING:
     from host.runtime.report import RunReport
 
 __all__ = ["run"]
-
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-def _seconds(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
-    if value is None:
-        return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h)?", value)
-    if match is None or float(match[1]) == 0:
-        raise click.BadParameter(f'expected a duration such as 500ms, 30s, 5m or 1h, was "{value}"')
-    return float(match[1]) * _UNITS[match[2] or "s"]
 
 
 def _factor(_ctx: click.Context, _param: click.Parameter, value: str) -> float | None:
@@ -76,7 +66,7 @@ start from nothing and keep their journal only if --data-dir says where. They ta
     "--speed", callback=_factor, default="1", show_default=True, help="1, 10 (times real time) or max."
 )
 @click.option(
-    "--for", "duration_s", callback=_seconds, help="Stop after this much of the node's time: 30s, 5m."
+    "--for", "duration_s", callback=seconds, help="Stop after this much of the node's time: 30s, 5m."
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Decides everything random.")
 @click.option("--report", type=click.Choice(["table", "json"]), default="table", show_default=True)
