@@ -371,6 +371,7 @@ class SpotOrders:
                 "timeInForce": amended["timeInForce"],
                 "type": amended["type"],
                 "side": amended["side"],
+                "workingTime": self._desk.shown_ns(order.created_ns) // 1_000_000,
                 "selfTradePreventionMode": amended["selfTradePreventionMode"],
             },
         }

@@ -146,6 +146,8 @@ class FuturesShapes:
             "q": fixed(trade.qty, self._sizes[name]),
             "X": "MARKET",
             "m": not trade.taker_is_buyer,
+            "ps": name,
+            "st": 1,
         }
 
     def agg_trade(self, trade: Trade, name: str) -> dict[str, Any]:
@@ -194,12 +196,13 @@ class FuturesShapes:
                 "i": mark,
                 "r": fixed(0.0001),
                 "T": (now_ms // 28_800_000 + 1) * 28_800_000,
+                "st": 1,
             }
         told = _day_row(feed, name, now_ms)
         if what == "miniTicker":
             kept = ("E", "s", "c", "o", "h", "l", "v", "q")
-            return {"e": "24hrMiniTicker", **{key: told[key] for key in kept}}
-        return told
+            return {"e": "24hrMiniTicker", **{key: told[key] for key in kept}, "ps": name, "st": 1}
+        return {**told, "ps": name, "st": 1}
 
     def _levels(self, levels: tuple[tuple[float, float], ...], name: str) -> list[list[str]]:
         price, size = self._prices[name], self._sizes[name]

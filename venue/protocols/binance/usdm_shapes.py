@@ -171,6 +171,7 @@ def order_update(
         "V": "EXPIRE_TAKER",
         "pm": "NONE",
         "gtd": 0,
+        "W": time_ms,
         "st": 1,
     }
     if report.kind is ExecType.EXPIRED and report.reason == RejectReason.SELF_TRADE:
