@@ -44,9 +44,11 @@ class ListingLoader:
                 _log.warning("%s: %s; restart the node to trade by its new terms", EXCHANGE, change)
 
     async def _load(self, product: str) -> list[Listing]:
-        fees = read_fees((await self._rest.ask("/api/v5/account/trade-fee", {"instType": product})).data)
         answer = await self._rest.ask_public("/api/v5/public/instruments", {"instType": product})
         rows, bad = read_instruments(answer.data)
+        if not answer.data:
+            return []
+        fees = read_fees((await self._rest.ask("/api/v5/account/trade-fee", {"instType": product})).data)
         found: list[Listing] = []
         for row in rows:
             try:

@@ -92,14 +92,23 @@ async def okx_venue(
     for instrument in listed:
         exchange.list_instrument(instrument)
         exchange.add_market(open_market(instrument, seed, clock.now_ns(), MARKETS[instrument.symbol]))
-    running = RunningExchange(exchange, clock)
+    opened = OpenVenue(RunningExchange(exchange, clock), None, False)
+    async with serving(opened, seed=seed, has_rate_limits=has_rate_limits) as venue:
+        yield venue
+
+
+@asynccontextmanager
+async def serving(
+    opened: OpenVenue, *, seed: int = 1, has_rate_limits: bool = False
+) -> AsyncIterator[OkxVenue]:
+    """Serve a venue that was opened until the block ends."""
     settings = Settings(listen={"okx": "127.0.0.1:0"}, has_rate_limits=has_rate_limits)
-    server = ProtocolServer(OpenVenue(running, None, False), settings, seed=seed)
+    server = ProtocolServer(opened, settings, seed=seed)
     await server.start()
-    task = asyncio.create_task(running.run())
-    running.step()
+    task = asyncio.create_task(opened.running.run())
+    opened.running.step()
     try:
-        yield OkxVenue(server, exchange)
+        yield OkxVenue(server, opened.running.exchange)
     finally:
         await server.close()
         task.cancel()

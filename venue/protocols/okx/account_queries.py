@@ -9,8 +9,9 @@ from venue.protocols.front import Desk
 from venue.protocols.okx.ledger_view import LedgerView
 from venue.protocols.okx.market_queries import MarketQueries
 from venue.protocols.okx.members import Member
-from venue.protocols.okx.names import Listing, Symbols, text
+from venue.protocols.okx.names import PRODUCTS, Listing, Symbols, text
 from venue.protocols.okx.refusals import Refused
+from venue.protocols.okx.rows import group_of
 from venue.records import OrderRecord
 
 __all__ = ["AccountQueries"]
@@ -167,11 +168,18 @@ class AccountQueries:
 
     def _fees(self, _member: Member, params: Mapping[str, Any]) -> list[Any]:
         product = str(params.get("instType") or "")
-        listed = self._symbols.in_product(product)
-        if not listed:
+        if product not in PRODUCTS:
             raise Refused("51000", "Parameter instType error")
-        rates = listed[0].instrument
-        maker, taker = text(-rates.maker_fee), text(-rates.taker_fee)
+        rates: dict[str, tuple[str, str]] = {}
+        family = str(params.get("instFamily") or params.get("uly") or "")
+        for listing in self._symbols.in_product(product):
+            if family not in ("", listing.family):
+                continue
+            item = listing.instrument
+            rates.setdefault(group_of(listing), (text(-item.maker_fee), text(-item.taker_fee)))
+        none = ("", "")
+        maker, taker = rates.get("3" if product == "SWAP" else "1", none)
+        maker_u, taker_u = rates.get("2", none)
         return [
             {
                 "category": "1",
@@ -181,11 +189,13 @@ class AccountQueries:
                 "level": "Lv1",
                 "maker": maker,
                 "taker": taker,
-                "makerU": "" if product == "SPOT" else maker,
-                "takerU": "" if product == "SPOT" else taker,
+                "makerU": maker_u,
+                "takerU": taker_u,
                 "makerUSDC": "",
                 "takerUSDC": "",
-                "feeGroup": [{"groupId": "1", "maker": maker, "taker": taker}],
+                "feeGroup": [
+                    {"groupId": group, "maker": each[0], "taker": each[1]} for group, each in rates.items()
+                ],
                 "fiat": [],
                 "ts": str(self._now_ms()),
             }

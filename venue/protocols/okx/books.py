@@ -7,19 +7,18 @@ under the number of that push, so that the next change follows it.
 from collections.abc import Iterable
 from typing import Any, Final
 
-from host.api import Depth, Level
+from host.api import BookTop, Depth, Level
 from venue.protocols.okx.names import Listing, text
 
-__all__ = ["CHANNELS", "BookWindow", "levels_of"]
+__all__ = ["CHANNELS", "BookWindow", "levels_of", "top_row"]
 
 CHANNELS: Final = {
-    "bbo-tbt": (1, 0.010),
     "books5": (5, 0.100),
     "books": (400, 0.100),
     "books-l2-tbt": (400, 0.010),
 }
 """Levels of a side, and how often each is pushed, in seconds."""
-_WHOLE: Final = ("bbo-tbt", "books5")
+_WHOLE: Final = ("books5",)
 """Channels whose every push is the whole window."""
 
 
@@ -85,6 +84,16 @@ class BookWindow:
 def levels_of(listing: Listing, levels: Iterable[Level]) -> list[list[str]]:
     """Write levels as OKX does: price, size, a deprecated 0 and the number of orders."""
     return [[text(price), listing.size_of(size), "0", "1" if size else "0"] for price, size in levels]
+
+
+def top_row(listing: Listing, top: BookTop, at_ms: int) -> dict[str, Any]:
+    """Return the row of a `bbo-tbt` push."""
+    return {
+        "asks": levels_of(listing, [(top.ask, top.ask_size)]),
+        "bids": levels_of(listing, [(top.bid, top.bid_size)]),
+        "ts": str(at_ms),
+        "seqId": top.seq,
+    }
 
 
 def _changes(before: dict[float, float], now: dict[float, float]) -> list[Level]:

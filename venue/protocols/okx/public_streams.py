@@ -9,18 +9,20 @@ import msgspec
 from host.api import BookTop, Depth, MarketEvent, Trade
 from venue.protocols.connection import Connection
 from venue.protocols.front import Desk
-from venue.protocols.okx.books import CHANNELS, BookWindow
+from venue.protocols.okx.books import CHANNELS, BookWindow, top_row
 from venue.protocols.okx.market_queries import MarketQueries, trade_row
 from venue.protocols.okx.names import PRODUCTS, Listing, Symbols
 
 __all__ = ["PublicStreams"]
 
 _MS: Final = 1_000_000
+_TOPS: Final = "bbo-tbt"
+_TOP_S: Final = 0.01
 _TICKER_S: Final = 0.1
 _MARK_S: Final = 0.2
 _TRADES: Final = ("trades", "trades-all")
 _TIMED: Final = {"tickers": _TICKER_S, "mark-price": _MARK_S}
-_OF_INSTRUMENTS: Final = frozenset({*CHANNELS, *_TRADES, *_TIMED})
+_OF_INSTRUMENTS: Final = frozenset({_TOPS, *CHANNELS, *_TRADES, *_TIMED})
 _KINDS: Final = {"bbo-tbt": "top", "books5": "depth", "books": "depth", "books-l2-tbt": "depth",
                  "trades": "trade", "trades-all": "trade"}  # fmt: skip
 
@@ -65,6 +67,11 @@ class PublicStreams:
             if not window.is_started:
                 window.start(self._book(listing))
             connection.push(self._frame(key, window.whole(self._now_ms())), _KINDS[key[0]], key[1])
+        elif key[0] == _TOPS:
+            top = self._desk.feed[listing.symbol].top
+            if top is not None:
+                row = top_row(listing, top, self._now_ms())
+                connection.push(self._frame(key, {"data": [row]}), "top", key[1])
         elif key[0] in _TIMED:
             connection.push(self._frame(key, {"data": [self._summary(key, listing)]}), "ticker", key[1])
 
@@ -98,13 +105,11 @@ class PublicStreams:
                     row = trade_row(self._desk, listing, event)
                     row |= {"count": "1"} if channel == "trades" else {}
                     self._push(key, {"data": [row]})
-        if type(event) is Depth or type(event) is BookTop:
+        if type(event) is Depth:
             for channel, (_, every_s) in CHANNELS.items():
-                if (channel, name) in self._listeners:
-                    if self._desk.is_recorded:
-                        self._turn((channel, name))
-                    else:
-                        self._soon((channel, name), every_s)
+                self._turn_within((channel, name), every_s)
+        elif type(event) is BookTop:
+            self._turn_within((_TOPS, name), _TOP_S)
         if type(event) is not Depth:
             for channel, every_s in _TIMED.items():
                 if (channel, name) in self._listeners:
@@ -119,6 +124,11 @@ class PublicStreams:
             self._push(key, {"data": [self._summary(key, listing)]})
             return
         if self._desk.faults.is_stale(self._desk.protocol, listing.name):
+            return
+        if key[0] == _TOPS:
+            top = self._desk.feed[listing.symbol].top
+            if top is not None:
+                self._push(key, {"data": [top_row(listing, top, self._now_ms())]})
             return
         message = self._windows[key].advance(self._book(listing), self._now_ms())
         if message is not None:
@@ -136,6 +146,15 @@ class PublicStreams:
         return self._encode({"arg": {"channel": key[0], "instId": key[1]}, **message})
 
     # -- inside ----------------------------------------------------------------------------------
+
+    def _turn_within(self, key: Key, seconds: float) -> None:
+        """Have a channel's turn come within so long; of a recording each message goes out by itself."""
+        if key not in self._listeners:
+            return
+        if self._desk.is_recorded:
+            self._turn(key)
+        else:
+            self._soon(key, seconds)
 
     def _soon(self, key: Key, seconds: float) -> None:
         """Have a channel's turn come within so long."""

@@ -29,6 +29,7 @@ __all__ = [
     "balance_row",
     "end_of",
     "execution_row",
+    "group_of",
     "instrument_row",
     "order_row",
     "position_row",
@@ -201,6 +202,13 @@ def execution_row(listing: Listing, fill: OrderFilled, terms: Terms, at_ms: int)
     }
 
 
+def group_of(listing: Listing) -> str:
+    """Return the fee group of an instrument: there is one for each kind."""
+    return {InstrumentKind.SPOT: "1", InstrumentKind.LINEAR: "2", InstrumentKind.INVERSE: "3"}[
+        listing.instrument.kind
+    ]
+
+
 def instrument_row(listing: Listing, since_ms: int) -> dict[str, Any]:
     """Return what may be traded, and how."""
     item = listing.instrument
@@ -216,7 +224,7 @@ def instrument_row(listing: Listing, since_ms: int) -> dict[str, Any]:
         "ctValCcy": "",
         "expTime": "",
         "futureSettlement": False,
-        "groupId": "1",
+        "groupId": group_of(listing),
         "instFamily": "" if listing.is_spot else listing.family,
         "instId": listing.name,
         "instIdCode": listing.code,

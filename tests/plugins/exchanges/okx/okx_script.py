@@ -197,8 +197,11 @@ async def connected(
 
 def okx_at(venue: ScriptedVenue, **params: Any) -> Okx:
     """Return an adapter that is configured for a scripted venue."""
-    keys = {name: Secret(f"the {name} itself") for name in ("api_key", "api_secret", "passphrase")}
-    return Okx(OkxParams(**(keys | {"url": venue.http_url, "answer_timeout_ms": 20_000.0} | params)))
+    usual: dict[str, Any] = {
+        name: Secret(f"the {name} itself") for name in ("api_key", "api_secret", "passphrase")
+    }
+    usual |= {"url": venue.http_url, "answer_timeout_ms": 20_000.0}
+    return Okx(OkxParams(**(usual | params)))
 
 
 async def operation(script: OkxScript, count: int = 1) -> dict[str, Any]:

@@ -1,17 +1,19 @@
 """The adapter at the venue server, which speaks the protocol and misbehaves on command."""
 
+import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from exchange_tools import FakeHost, eventually, story
+from exchange_tools import REPO, FakeHost, eventually, story
 from msgspec import Struct
-from okx_venue import DEMO, OkxVenue, okx_venue
+from okx_venue import DEMO, OkxVenue, okx_venue, serving
 
 from host.api import (
     AccountSnapshot,
@@ -48,6 +50,7 @@ from host.core.books import Book, DepthResult
 from plugins.exchanges._shared.rate_limit import OverLimit
 from plugins.exchanges.okx import Okx
 from plugins.exchanges.okx.params import OkxParams
+from venue.opening import open_venue
 from venue.protocols.faults import FaultKind
 
 SYMBOLS = ("BTC-USDT", "BTC-USDT-PERP", "BTC-USD-PERP")
@@ -117,27 +120,33 @@ def _near(ours: Any, theirs: Any) -> bool:
 
 
 @asynccontextmanager
+async def adapter_at(venue: OkxVenue, **params: Any) -> AsyncIterator[tuple[FakeHost, Okx]]:
+    """Connect an adapter of the demo account."""
+    host = FakeHost()
+    usual: dict[str, Any] = {
+        "api_key": Secret(DEMO.api_key),
+        "api_secret": Secret(DEMO.secret),
+        "passphrase": Secret(DEMO.passphrase),
+        "url": venue.rest_url,
+        "answer_timeout_ms": 20_000.0,
+        "max_clock_error_ms": 5_000.0,  # this machine may be busy
+    }
+    adapter = Okx(OkxParams(**(usual | params)))
+    adapter.ctx = host
+    try:
+        await adapter.connect()
+        yield host, adapter
+    finally:
+        await adapter.close()
+        await host.stop()
+
+
+@asynccontextmanager
 async def desk(symbols: tuple[str, ...] = SYMBOLS, **params: Any) -> AsyncIterator[Desk]:
     """Open a venue and an adapter that follows `symbols` there."""
-    async with okx_venue() as venue:
-        host = FakeHost()
-        usual: dict[str, Any] = {
-            "api_key": Secret(DEMO.api_key),
-            "api_secret": Secret(DEMO.secret),
-            "passphrase": Secret(DEMO.passphrase),
-            "url": venue.rest_url,
-            "answer_timeout_ms": 20_000.0,
-            "max_clock_error_ms": 5_000.0,  # this machine may be busy
-        }
-        adapter = Okx(OkxParams(**(usual | params)))
-        adapter.ctx = host
-        try:
-            await adapter.connect()
-            await adapter.subscribe(symbols)
-            yield Desk(venue, host, adapter)
-        finally:
-            await adapter.close()
-            await host.stop()
+    async with okx_venue() as venue, adapter_at(venue, **params) as (host, adapter):
+        await adapter.subscribe(symbols)
+        yield Desk(venue, host, adapter)
 
 
 @EACH
@@ -147,6 +156,14 @@ async def test_tops_books_and_trades_come_and_the_book_is_the_venues(symbol: str
         await eventually(lambda: any(top.symbol == symbol for top in at.host.of(BookTop)))
         await eventually(lambda: any(trade.symbol == symbol for trade in at.host.of(Trade)))
         await at.books_agree(symbol)
+
+
+@story
+async def test_each_instrument_has_its_own_fees() -> None:
+    async with desk() as at:
+        for instrument in at.adapter._listings.instruments:
+            ours = at.venue.exchange.instrument(instrument.symbol)
+            assert (instrument.maker_fee, instrument.taker_fee) == (ours.maker_fee, ours.taker_fee)
 
 
 @EACH
@@ -347,6 +364,35 @@ async def test_the_dead_mans_switch_is_set_at_the_venue_under_the_orders_tag() -
         assert set(front._switches._timers) == {("demo", record.terms.tag)}
         await at.adapter.arm_dead_man(0, tag="tdmt1ai")
         assert not front._switches._timers
+
+
+RECORDING = Path(os.environ.get("TANDEM_MARKETDATA", REPO.parent / "shared" / "marketdata"))
+RECORDING /= "binance_spot_BTCUSDT_20240808-09"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not RECORDING.is_dir(), reason=f"no {RECORDING}; set TANDEM_MARKETDATA to the recordings")
+def test_a_recording_at_ten_times_its_speed_comes_without_a_gap() -> None:
+    @story
+    async def run() -> None:
+        opened = open_venue(replay=RECORDING, speed=10.0)
+        async with serving(opened) as venue, adapter_at(venue) as (host, adapter):
+            await adapter.subscribe(["BTC-USDT"])
+            book, seen, results = Book("BTC-USDT"), 0, set()
+
+            def has_seen_enough() -> bool:
+                nonlocal seen
+                for event in host.events[seen:]:
+                    if isinstance(event, Depth):
+                        results.add(book.apply_depth(event))
+                seen = len(host.events)
+                return len(host.of(Depth)) > 300 and len(host.of(BookTop)) > 300
+
+            await eventually(has_seen_enough, "three seconds of the recording")
+            assert results == {DepthResult.SNAPSHOT, DepthResult.APPLIED}
+            assert adapter._markets[0].bad_frames == {}
+
+    run()
 
 
 FAULTS: dict[str, dict[str, Any]] = {
