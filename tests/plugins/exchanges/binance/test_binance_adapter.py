@@ -296,6 +296,7 @@ UNKNOWN = [
     (400, -1007, "Timeout. Send status unknown; execution status unknown."),
     (500, -1000, "An unknown error occurred."),
     (503, -1001, "Internal error."),
+    (503, -1008, "Server is currently overloaded."),  # a no with status 400, but any 5xx may be a yes
     (400, -2010, "Duplicate order sent."),  # it is there, from a request whose answer was lost
 ]
 
