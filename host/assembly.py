@@ -192,6 +192,9 @@ class Assembly:
             except TandemError as error:
                 self.skipped[section.name] = str(error)
                 engine.alert("instance_skipped", f"instance {section.name}: {error}", section.name)
+        if self.shadows is not None:
+            self.shadows.end()  # of what runs nowhere any more; who hears of what is the roster's from here on
+            self.shadows = None
         engine.by_hand.take_up()
         engine.roster.cancel_strays("its instance does not run")
         engine.safety.enforce_kill_switches()

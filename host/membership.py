@@ -312,6 +312,10 @@ class Membership:
         """Return what is known of each standby that is attached; empty where this node does not lead."""
         return self.server.standbys()
 
+    def has_successor(self) -> bool:
+        """Return whether a standby could lead at once."""
+        return any(view.is_eligible and view.health.is_current for view in self.server.standbys())
+
     # -- what operators order --------------------------------------------------------------------
 
     def switch_over(self, heir: str) -> None:

@@ -22,8 +22,9 @@ from host.config import ConfigSource, NodeConfig, RunOptions
 from host.control.subject import Subject
 from host.control.tail import JournalTail
 from host.controlling import Control
+from host.errors import NodeMustRestart
 from host.journal import Journal, JournalError
-from host.member import Member, NodeMustRestart
+from host.member import Member
 from host.reloading import load_catalog
 from host.runtime.clock import LiveClock, VirtualClock
 from host.runtime.driver import LiveDriver, ReplayDriver

@@ -91,10 +91,13 @@ class Trading:
     async def close(self) -> None:
         """End reloads and shadows and close every account's connections."""
         if self.assembly.shadows is not None:
-            self.assembly.shadows.close()
+            self.assembly.shadows.end()
         await self.reloading.close()
-        for feed in self.engine.feeds.values():
+        engine = self.engine
+        for account, feed in list(engine.feeds.items()):
             await feed.close()
+            if engine.is_following:  # it may be built again on the same engine
+                engine.remove_account(account)
 
 
 class Waiting:

@@ -146,11 +146,10 @@ class Shadowing:
         instance.strategy.ctx = instance
         return prepared
 
-    def close(self) -> None:
-        """End every copy."""
+    def end(self) -> None:
+        """End every copy that was not taken."""
         for name in list(self._running):
             self._end(name)
-        self._rewire()
 
     # -- inside ----------------------------------------------------------------------------------
 

@@ -1,0 +1,152 @@
+"""One time as a standby: the journal comes from the primary, and strategies run muted until this node leads."""
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Final
+
+from host.api import TandemError
+from host.errors import NodeMustRestart
+from host.membership import Term
+from host.reloading import archive_of, load_catalog
+from host.runtime.shadowing import Shadowing
+from host.trading import Trading
+
+if TYPE_CHECKING:
+    from host.member import Member
+
+__all__ = ["StandingBy"]
+
+_log = logging.getLogger("tandem.node")
+
+LOOK_S: Final = 0.02
+"""How often strategies' timers are looked at."""
+HEALTH_S: Final = 0.1
+BUILD_WITHIN_S: Final = 5.0
+"""How long a node that has won the lease may still get ready; then it is better to let others lead."""
+BUILD_AGAIN_S: Final = 3.0
+"""How long a standby that could not get ready waits before it tries again."""
+
+
+class StandingBy:
+    """Follows whoever leads, on the member's engine, until this node is to lead or to stop."""
+
+    def __init__(self, member: "Member") -> None:
+        self._member: Final = member
+        self._why_not_built = "it is getting ready"
+        self._next_health_s = 0.0
+        self._next_snapshot_lsn = member.engine.state.lsn + member.engine.settings.snapshot_every
+
+    async def run(self) -> Term | None:
+        """Return the term that this node has won; None where it is to stop, or to begin anew.
+
+        It is ready to lead then, with the member's `trading`; raises `NodeMustRestart` where it is not.
+        """
+        member, membership = self._member, self._member.membership
+        membership.rejoined = False
+        membership.follow(member.replica)
+        building = asyncio.create_task(self._build())
+        try:
+            while membership.term is None and not membership.retired:
+                if member.stop_reason:
+                    membership.stop()
+                if membership.rejoined:
+                    return None
+                if membership.failure:
+                    raise NodeMustRestart(membership.failure)
+                if building.done() and self._is_outdated():
+                    self._why_not_built = "it loads other versions of plugins"
+                    self._tell_health()
+                    await member.close_trading()
+                    building = asyncio.create_task(self._build())
+                membership.changed.clear()
+                self._on_time()
+                try:
+                    async with asyncio.timeout(LOOK_S):
+                        await membership.changed.wait()
+                except TimeoutError:
+                    continue
+            if membership.term is not None:
+                if not building.done():
+                    await asyncio.wait([building], timeout=BUILD_WITHIN_S)
+                if self._why_not_built:
+                    raise NodeMustRestart(f"it won the lease, and is not ready: {self._why_not_built}")
+            return membership.term
+        finally:
+            building.cancel()
+            await asyncio.wait([building])
+            await membership.stop_following()
+
+    # -- getting ready ---------------------------------------------------------------------------
+
+    async def _build(self) -> None:
+        """Load plugins, connect accounts and start the shadows; try again until it works."""
+        while True:
+            try:
+                await self._try_to_build()
+                self._why_not_built = ""
+                return
+            except TandemError as error:
+                if self._why_not_built != str(error):
+                    self._why_not_built = str(error)
+                    _log.warning("not ready to take over: %s", error)
+                await self._member.close_trading()
+            await asyncio.sleep(BUILD_AGAIN_S)
+
+    async def _try_to_build(self) -> None:
+        member = self._member
+        # In a thread: importing every plugin takes a while, and there may be a lease to look after.
+        catalog = await asyncio.to_thread(load_catalog, member.config, member.engine)
+        trading = Trading(member.config, member.options, member.source, member.engine, catalog)
+        member.trading = trading
+        trading.assembly.check_offers()
+        await trading.assembly.connect()
+        trading.assembly.shadow().refresh()
+
+    def _is_outdated(self) -> bool:
+        """Return whether this standby has come to hold other versions of plugins than it has loaded."""
+        member = self._member
+        if member.trading is None or self._why_not_built:
+            return False
+        versions = member.trading.reloading.catalog.versions
+        for name, record in member.engine.state.plugins.items():
+            loaded = versions.get(name)
+            if loaded is not None and record.permanent not in ("", loaded.digest):
+                return archive_of(member.config).holds(name, record.permanent)
+        return False
+
+    # -- now and then ----------------------------------------------------------------------------
+
+    def _on_time(self) -> None:
+        engine = self._member.engine
+        now_ns = engine.clock.now_ns()
+        shadows = self._shadows()
+        if shadows is not None:
+            shadows.on_time(now_ns)
+        if time.monotonic() >= self._next_health_s:
+            self._next_health_s = time.monotonic() + HEALTH_S
+            for duty in engine.upkeep.duties:
+                duty(now_ns)
+            self._tell_health()
+            if engine.state.lsn >= self._next_snapshot_lsn:  # so that a start of this standby reads little
+                self._next_snapshot_lsn = engine.state.lsn + engine.settings.snapshot_every
+                engine.upkeep.snapshot_of(engine.state.lsn, engine.state.encode())
+
+    def _tell_health(self) -> None:
+        member, trading = self._member, self._member.trading
+        faults = []
+        if not member.section.may_lead:
+            faults.append("failover.may_lead is false")
+        if self._why_not_built:
+            faults.append(self._why_not_built)
+        difference = member.replica.difference
+        if difference is not None:
+            faults.append(f"its state differs from the primary's since entry {difference.lsn}")
+        skipped = [] if trading is None else list(trading.assembly.skipped_accounts)
+        why_not_current = member.membership.why_not_current()
+        health = member.health.of_standby(faults, why_not_current, self._shadows(), skipped)
+        member.membership.set_health(health)
+
+    def _shadows(self) -> Shadowing | None:
+        trading = self._member.trading
+        return None if trading is None else trading.assembly.shadows
