@@ -17,6 +17,7 @@ from host.api import Instrument, InstrumentKind, PriceBand
 from venue.clock import VenueClock
 from venue.exchange import Exchange
 from venue.live_market import LiveMarket
+from venue.market import Market
 from venue.opening import OpenVenue
 from venue.participants import Participants
 from venue.protocols.accounts import DEMO_ACCOUNTS, KeyedAccount
@@ -131,15 +132,20 @@ async def open_protocols(
     instruments: Iterable[Instrument] = (SPOT, PERPETUAL),
     accounts: Iterable[KeyedAccount] = DEMO_ACCOUNTS,
     participants: Callable[[Instrument], Participants | None] = lambda _: None,
+    recorded: Market | None = None,
     has_rate_limits: bool = False,
     admin: bool = False,
     requests: str = "",
     clock: VenueClock | None = None,
 ) -> AsyncIterator[Venue]:
-    """Serve these protocols (Binance by default) over empty books; a test that hangs is ended."""
+    """Serve these protocols (Binance by default) over empty books; a test that hangs is ended.
+
+    With `recorded`, that market alone is traded, as one that a recording plays.
+    """
     exchange = Exchange(seed=7)
-    for each in instruments:
-        exchange.add_market(LiveMarket(each, participants(each)))
+    markets: list[Market] = [LiveMarket(each, participants(each)) for each in instruments]
+    for market in [recorded] if recorded is not None else markets:
+        exchange.add_market(market)
     clock = clock or HandClock()
     running = RunningExchange(exchange, clock)
     settings = Settings(
@@ -149,7 +155,7 @@ async def open_protocols(
         account=list(accounts),
         requests=requests,
     )
-    server = ProtocolServer(OpenVenue(running, None, False), settings, seed=3)
+    server = ProtocolServer(OpenVenue(running, None, recorded is not None), settings, seed=3)
     async with asyncio.timeout(DEADLINE_S), aiohttp.ClientSession() as http:
         await server.start()
         task = asyncio.create_task(running.run())

@@ -124,8 +124,9 @@ class Connection:
                 due_s = max(due_s, loop.time() + self._faults.delay_s(fault))
         for _ in range(times):
             if due_s > loop.time():
-                self._events_in_order_s = due_s
                 loop.call_at(due_s, self.send, data)
+                # Timers of one moment fire in any order: the next event is due a little later.
+                due_s = self._events_in_order_s = due_s + 1e-6
             else:
                 self.send(data)
 

@@ -145,6 +145,7 @@ class FaultPlan:
             for rule in self._rules.values()
             if rule.fault.kind not in _STANDING
             and rule.fault.kind not in _EVENTS_ONLY
+            and (rule.fault.kind is not FaultKind.HALF_BATCH or kind == "batch")
             and self._strikes(rule, protocol, account, kind, symbol, transport)
         )
 

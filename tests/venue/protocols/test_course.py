@@ -169,6 +169,21 @@ async def test_private_events_are_dropped_and_doubled() -> None:
         assert [event["c"] for event in heard] == ["twice", "twice"]
 
 
+async def test_late_events_keep_their_order_and_a_reordered_one_is_overtaken() -> None:
+    async def heard(kind: FaultKind, count: int | None) -> list[str]:
+        async with open_protocols() as venue, connected(venue, "/ws-api/v3") as socket:
+            client = Binance(venue)
+            await socket.ask("userDataStream.subscribe.signature", client.frame_params())
+            venue.fault(kind=kind, request="private", delay_ms=20, jitter_ms=20, count=count)
+            for number in range(8):
+                await client.place("BUY", "100", "1", newClientOrderId=f"o{number}")
+            return [(await socket.event("executionReport"))["c"] for _ in range(8)]
+
+    sent = [f"o{number}" for number in range(8)]
+    assert await heard(FaultKind.LATENCY, None) == sent
+    assert sorted(await heard(FaultKind.REORDER, 1)) == sent
+
+
 async def test_connection_breaks_in_place_of_an_event_and_on_command() -> None:
     async with open_protocols(admin=True) as venue:
         client = Binance(venue)

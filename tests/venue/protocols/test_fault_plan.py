@@ -66,6 +66,13 @@ def test_events_are_struck_by_name_only() -> None:
     assert len(plan.on_event("binance", "", "depth", "BTCUSDT")) == 1
 
 
+def test_half_answers_strike_batches_only() -> None:
+    plan = FaultPlan()
+    plan.add(Fault(kind=FaultKind.HALF_BATCH))
+
+    assert strikes(plan, 1, kind="place") == [False] and strikes(plan, 1, kind="batch") == [True]
+
+
 def test_standing_faults_hold_until_they_are_taken_back() -> None:
     plan = FaultPlan()
     skew = plan.add(Fault(kind=FaultKind.CLOCK_SKEW, protocol="binance", skew_ms=-250))
