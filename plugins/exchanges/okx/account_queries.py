@@ -137,7 +137,9 @@ class AccountQueries:
 
     async def _executions(self, product: str, begin_ms: int, *, is_recent: bool) -> list[ExecutionRow]:
         path = "/api/v5/trade/fills" if is_recent else "/api/v5/trade/fills-history"
-        query = {"instType": product, "begin": str(begin_ms), "limit": str(_PAGE)}
+        query = {"instType": product, "limit": str(_PAGE)}
+        if begin_ms:
+            query["begin"] = str(begin_ms)
         rows: list[ExecutionRow] = []
         while True:
             answer = await self._rest.ask(path, query)

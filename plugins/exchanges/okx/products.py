@@ -17,7 +17,16 @@ from host.api import ExchangeError, Instrument, InstrumentKind
 from .._shared.symbols import SymbolTable, tandem_symbol
 from .frames import BadFrame, amount
 
-__all__ = ["EXCHANGE", "PRODUCTS", "InstrumentRow", "Listing", "Listings", "listing_of", "with_fee"]
+__all__ = [
+    "EXCHANGE",
+    "PRODUCTS",
+    "InstrumentRow",
+    "Listing",
+    "Listings",
+    "MarketName",
+    "listing_of",
+    "with_fee",
+]
 
 EXCHANGE: Final = "okx"
 PRODUCTS: Final = ("SPOT", "SWAP")
@@ -83,6 +92,16 @@ class Listing(Struct, frozen=True):
         return value if self.unit == 1 else value * self.unit
 
 
+class MarketName(Struct, frozen=True, gc=False):
+    """What decoding market data has to know of an instrument: looked up with every message."""
+
+    inst_id: str
+    symbol: str
+    scale: float
+    """How much of our quantity one of the venue's is."""
+    is_spot: bool
+
+
 def listing_of(row: InstrumentRow) -> Listing | None:
     """Return what a row lists; None for what this adapter does not trade, or not at present.
 
@@ -143,11 +162,16 @@ class Listings:
     def __init__(self) -> None:
         self._table: Final = SymbolTable(EXCHANGE)
         self._by_id: Final[dict[str, Listing]] = {}
+        self.market_names: Final[dict[str, MarketName]] = {}
+        """By the venue's `instId`; it follows what `replace` brings."""
 
     def replace(self, listings: Iterable[Listing]) -> list[str]:
         """Take over the venue's list; return what is different from the last one, in words."""
         taken = {listing.inst_id: listing for listing in listings}
         self._by_id.update(taken)
+        for inst_id, listing in taken.items():
+            name = MarketName(inst_id, listing.symbol, float(listing.unit), listing.is_spot)
+            self.market_names[inst_id] = name
         return self._table.replace({inst_id: listing.instrument for inst_id, listing in taken.items()})
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from exchange_tools import FakeHost, eventually, scripted_venue, story
-from okx_script import FAR_NS, OkxScript, connected, okx_at, operation, place, row
+from okx_script import FAR_NS, OkxScript, connected, okx_at, operation, place, row, spot
 
 from host.api import (
     AccountSnapshot,
@@ -91,6 +91,36 @@ async def test_all_channels_are_reported_up_and_every_stream_is_subscribed_once(
         ]
         assert script.subscribed() == [{"channel": "orders", "instType": "ANY"}, *wanted]
         assert len(script.venue.sockets) == 2
+
+
+@story
+async def test_symbols_that_are_added_later_share_the_connection_and_come_back_with_it() -> None:
+    async with connected() as (script, adapter, host):
+        await adapter.subscribe(["BTC-USDT", "ETH-USDT"])
+        later = {"channel": "books", "instId": "ETH-USDT"}
+        await eventually(lambda: script.subscribed().count(later) == 1)
+        assert len(script.venue.sockets) == 2
+        await script.public().close()
+        await eventually(lambda: script.subscribed().count(later) == 2)
+        await eventually(lambda: host.of(ConnectionChanged)[-1].is_up)
+
+
+@story
+async def test_a_symbol_that_is_not_listed_is_refused_with_those_that_are() -> None:
+    async with connected() as (_, adapter, _):
+        with pytest.raises(ExchangeError, match=r"BTC-EUR.*BTC-USDT"):
+            await adapter.subscribe(["BTC-EUR"])
+
+
+@story
+async def test_more_instruments_than_one_connection_takes_get_a_second_one() -> None:
+    def many(script: OkxScript) -> None:
+        script.instruments = [spot(f"C{number}-USDT", number) for number in range(1, 103)]
+
+    symbols = tuple(f"C{number}-USDT" for number in range(1, 103))
+    async with connected(symbols, many, tickers=False) as (script, _, host):
+        assert script.venue.paths.count("/ws/v5/public") == 2
+        assert len([change for change in host.of(ConnectionChanged) if change.is_up]) == 4
 
 
 @story
