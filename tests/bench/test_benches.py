@@ -124,3 +124,10 @@ def test_replication_compares_acknowledgements_with_a_bare_stream_and_catches_up
     assert 0 < found["ack_us"]["p50"] <= found["ack_us"]["p99"]
     assert 0 < found["pingpong_us"]["p50"] <= found["pingpong_us"]["p99"]
     assert found["catchup_entries_per_s"] > 0
+
+
+def test_failover_is_timed_and_judged_by_the_venue() -> None:
+    found = result("bench/failover.py", "--runs", "1", "--kind", "crash")
+    assert found["crash_ms"]["runs"] == 1
+    assert 0 < found["crash_ms"]["p50"] <= found["crash_ms"]["max"]
+    assert (found["lost"], found["doubled"], found["stale_accepted"]) == (0, 0, 0)

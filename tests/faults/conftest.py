@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults import conclusion
 from tests.faults.pair_judge import Verdict
+from tests.faults.pair_tools import Cell
 
 MountDisk = Callable[[int], Path]
 
@@ -56,17 +58,19 @@ _TIMES = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture
-def note_switches(request: pytest.FixtureRequest) -> Callable[[Verdict], None]:
-    """Return a function that puts a verdict's switches into the table that the test run ends with."""
+def conclude(request: pytest.FixtureRequest) -> Callable[[Cell], Verdict]:
+    """Return `conclusion.conclude`; the switches it saw go into the table that the test run ends with."""
     rows = request.config.stash.setdefault(_TIMES, [])
 
-    def note(verdict: Verdict) -> None:
+    def conclude_and_note(cell: Cell) -> Verdict:
+        verdict = conclusion.conclude(cell)
         for switch in verdict.switches:
             rows.append(
                 f"{switch.gap_ms:8.0f} ms  {switch.old_leader} → {switch.new_leader}  {request.node.name}"
             )
+        return verdict
 
-    return note
+    return conclude_and_note
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

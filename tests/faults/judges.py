@@ -6,12 +6,19 @@ from decimal import Decimal
 from host.api import OrderStatus, Side
 from tests.faults.truths import JournalTruth, TradeKey, VenueTruth, counted
 
-__all__ = ["assert_agreement", "assert_no_wrong", "assert_stopped_in_agreement", "assert_strategies_counted"]
+__all__ = [
+    "ALARMING",
+    "assert_agreement",
+    "assert_no_wrong",
+    "assert_settled",
+    "assert_stopped_in_agreement",
+    "assert_strategies_counted",
+]
 
 ROUNDING = Decimal("1E-8")
 """How exactly venues book the profit of a perpetual's fill; see `host/core/drift.py`."""
 
-_ALARMING = ("account_drift", "order_adopted", "fill_adopted", "order_forgotten", "overfill", "quarantined")
+ALARMING = ("account_drift", "order_adopted", "fill_adopted", "order_forgotten", "overfill", "quarantined")
 _ZERO = Decimal(0)
 
 
@@ -39,7 +46,7 @@ def assert_no_wrong(journal: JournalTruth, venue: VenueTruth) -> None:
     assert not [text for text in venue.refused if "duplicate_id" in text], "an order was sent twice"
     assert journal.state.anomalies == {}
     assert not journal.in_doubt_at_start
-    assert not [alert for alert in journal.alerts if alert.kind in _ALARMING], journal.alerts
+    assert not [alert for alert in journal.alerts if alert.kind in ALARMING], journal.alerts
 
 
 def assert_strategies_counted(journal: JournalTruth) -> None:
@@ -60,6 +67,11 @@ def assert_stopped_in_agreement(journal: JournalTruth, venue: VenueTruth) -> Non
     assert_agreement(journal, venue)
     assert_no_wrong(journal, venue)
     assert_strategies_counted(journal)
+    assert_settled(journal, venue)
+
+
+def assert_settled(journal: JournalTruth, venue: VenueTruth) -> None:
+    """Hold a stopped node to the venue's log: no order is left, each ended as it says, and so did the money."""
     assert not venue.open, f"left open at the venue: {sorted(venue.open)}"
     assert not journal.state.orders, f"left open in the journal: {sorted(journal.state.orders)}"
     for client_id, order in journal.orders.items():

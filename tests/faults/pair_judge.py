@@ -52,8 +52,8 @@ class Verdict(Struct):
     """Journals that contradict each other."""
     switches: list[Switch] = []
     accepted: int = 0
-    refused_late: int = 0
-    """Requests that the venue refused for their age."""
+    late: list[tuple[str, int]] = []
+    """Requests that the venue refused for their age: whose order it was, and which epoch traded by then."""
 
     @property
     def wrongs(self) -> list[str]:
@@ -106,7 +106,8 @@ class _Court:
     def _hear_request(self, line: RequestSeen) -> None:
         verdict, command = self._verdict, line.command
         if line.verdict != "accepted":
-            verdict.refused_late += line.verdict == "expired_request"
+            if line.verdict == "expired_request":
+                verdict.late.append((line.client_id, self._epoch))
             if line.verdict == "duplicate_id":
                 verdict.doubled.append(f"order {line.client_id} was sent twice")
             return

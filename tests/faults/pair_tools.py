@@ -2,16 +2,25 @@
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
+
+import grpc
 
 from failover.lease import LeaseUnansweredError, Record, open_store
 from host.api import AmendOrder, PlaceOrder
+from host.control.authority import Authority
 from host.core.client_id import parse_client_id
+from tandem.v1 import failover_pb2
+from tandem.v1 import node_pb2 as pb
+from tandem.v1 import node_pb2_grpc as pb_grpc
 from tests.faults.fault_tools import INSTANCES, TandemProcess, Venue, wait_until
 from tests.faults.intents import PREFIX
 from tests.faults.network import Network
@@ -19,12 +28,14 @@ from tests.faults.pair_judge import Verdict, judge, read_lines
 from tests.servers import free_ports
 from venue.ledger import LedgerLine, RequestSeen
 
-__all__ = ["CELL", "TTL_MS", "Cell", "Machine", "VenueTail"]
+__all__ = ["ACCOUNT", "CELL", "TTL_MS", "Cell", "Machine", "VenueTail"]
 
 CELL = "main"
 ACCOUNT = "acc"
 TTL_MS = 600
 _STORE_CALL_S = 5.0
+_CALL_S = 10.0
+T = TypeVar("T")
 
 # Segments that hold all of a test, so that every journal can be read from its first entry.
 _NODE = """
@@ -32,7 +43,7 @@ _NODE = """
 name = "{name}"
 data_dir = "{data}"
 order_window_ms = 500
-journal_segment_kb = 8192
+journal_segment_kb = {segment_kb}
 {node}
 [store]
 url = ""
@@ -45,6 +56,7 @@ control_address = "127.0.0.1:1"
 {failover}
 [failover.peers]
 {peers}
+{tls}
 [[account]]
 name = "acc"
 exchange = "paper_remote"
@@ -58,8 +70,10 @@ class Machine:
     The process that is started is the guardian, and the node is its child.
     """
 
-    def __init__(self, name: str, config: Path, control: Path, inside: Sequence[str]) -> None:
+    def __init__(self, name: str, config: Path, control: Path, replicate: str, inside: Sequence[str]) -> None:
         self.name = name
+        self.replicate = replicate
+        """Where its peers dial it for its journal."""
         self.config = config
         self.output = config.with_suffix(".out")
         self.data = config.with_suffix("")
@@ -84,6 +98,17 @@ class Machine:
         """Return whether its guardian runs."""
         return self._process is not None and self._process.is_alive
 
+    def rewrite(self, old: str, new: str) -> None:
+        """Change a part of its configuration, which must be there once."""
+        text = self.config.read_text()
+        assert text.count(old) == 1, f"{old!r} should be there once:\n{text}"
+        self.config.write_text(text.replace(old, new))
+
+    def move_data(self, folder: Path) -> None:
+        """Keep its data elsewhere."""
+        self.rewrite(f'data_dir = "{self.data}"', f'data_dir = "{folder}"')
+        self.data = folder
+
     def start(self) -> None:
         """Start the guardian, and it the node."""
         arguments = ("run", "-c", self.config, "--no-ui")
@@ -99,6 +124,19 @@ class Machine:
         except FileNotFoundError:
             return 0
         return int(children[0]) if children else 0
+
+    def call(self, ask: Callable[[pb_grpc.NodeServiceStub], T]) -> T:
+        """Ask its node something over its control API; raises `grpc.RpcError`."""
+        # A channel for each call: one that lasts would wait longer and longer for a node that restarts.
+        with grpc.insecure_channel(f"unix:{self.control}") as channel:
+            return ask(pb_grpc.NodeServiceStub(channel))
+
+    def failover(self) -> failover_pb2.Failover | None:
+        """Return what its node says of its cell; None while it does not answer."""
+        try:
+            return self.call(lambda stub: stub.GetFailover(pb.GetFailoverRequest(), timeout=_CALL_S).failover)
+        except grpc.RpcError:
+            return None
 
     def kill_node(self) -> int:
         """Kill the node in the middle of whatever it does, and leave its guardian; return its pid."""
@@ -191,6 +229,7 @@ class Cell:
         seed: int = 1,
         node: str = "",
         failover: str = "",
+        segment_kb: int = 8192,
         network: Network | None = None,
     ) -> None:
         self.folder = folder
@@ -221,11 +260,13 @@ class Cell:
                 peers="\n".join(f'{peer} = "{address}"' for peer, address in at.items() if peer != name),
                 venue=self.venue.url,
                 node=node,
+                segment_kb=segment_kb,
                 failover=failover,
+                tls="" if network is None else self._tls(name, network.addresses[name]),
             )
             config.write_text(text + INSTANCES)
             inside = [] if network is None else network.inside(name)
-            self.machines[name] = Machine(name, config, self._sockets / f"{name}.sock", inside)
+            self.machines[name] = Machine(name, config, self._sockets / f"{name}.sock", at[name], inside)
 
     def __getitem__(self, name: str) -> Machine:
         return self.machines[name]
@@ -239,6 +280,41 @@ class Cell:
             machine.end()
         self.venue.__exit__()
         shutil.rmtree(self._sockets)
+
+    def _tls(self, name: str, address: str) -> str:
+        """Make a node's certificate; only a loopback address goes without."""
+        now, folder = datetime.now(UTC), self.folder / "ca"
+        authority = Authority.open(folder) or Authority.create(folder, now)
+        certificate, key = authority.issue_peer(name, [address], now, 1)
+        return f'[failover.tls]\ncertificate = "{certificate}"\nkey = "{key}"\nca = "{folder}/ca.crt"'
+
+    # -- doing -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the first machine, and the others when it leads."""
+        first, *others = self.machines.values()
+        first.start()
+        self.until_epoch_after(0)
+        for other in others:
+            other.start()
+        self.until_ready()
+
+    def switch_over(self, leader: Machine) -> None:
+        """Have the leader hand over to the first standby; returns when that is done.
+
+        Asks again where the standby is not ready yet: the leader tells people so a little before it acts on it.
+        """
+        request = pb.SwitchoverRequest(to=self.standbys()[0].name)
+
+        def is_ordered() -> bool:
+            try:
+                leader.call(lambda stub: stub.Switchover(request, timeout=_CALL_S))
+            except grpc.RpcError as error:
+                assert isinstance(error, grpc.Call) and "is not ready" in str(error.details()), error
+                return False
+            return True
+
+        self.until(is_ordered, "the switchover")
 
     # -- what is so ------------------------------------------------------------------------------
 
@@ -286,8 +362,37 @@ class Cell:
         self.until(lambda: self.tail.catch_up().epoch > epoch, f"an order of an epoch after {epoch}")
         return self.tail.epoch
 
+    def until_said(self, name: str, pattern: str) -> None:
+        """Wait until a machine has logged something like this."""
+        self.until(lambda: re.search(pattern, self[name].said()) is not None, f"{name} to say {pattern!r}")
+
+    def until_ready(self) -> None:
+        """Wait until every other machine that runs could take over, by the leader's word."""
+        self.until(self._are_ready, "the standbys to be ready")
+
+    def _are_ready(self) -> bool:
+        record = self.record()
+        if record is None or record.is_free:
+            return False
+        seen = self.machines[record.holder].failover()
+        if seen is None:
+            return False
+        wanted = {one.name for one in self.machines.values() if one.is_running} - {record.holder}
+        return wanted <= {standby.name for standby in seen.standbys if standby.eligible}
+
+    def until_renewed(self) -> None:
+        """Wait until the lease is renewed again: the store is well, and its holder has noticed."""
+        before = self.record()
+        self.until(lambda: self.record() not in (None, before), "the lease to be renewed")
+
+    def until_passed(self, ms: int) -> None:
+        """Let a fault last for so long."""
+        end_s = time.monotonic() + ms / 1000
+        self.until(lambda: time.monotonic() >= end_s, "time to pass")
+
     # -- judging ---------------------------------------------------------------------------------
 
-    def judge(self) -> Verdict:
-        """Judge all that has happened so far."""
-        return judge(self.venue.log, ACCOUNT, [one.journal for one in self.machines.values()])
+    def judge(self, *machines: Machine) -> Verdict:
+        """Judge all that has happened so far by the journals of these machines, or else of all."""
+        journals = [one.journal for one in machines or self.machines.values()]
+        return judge(self.venue.log, ACCOUNT, journals)

@@ -154,7 +154,7 @@ def test_a_late_order_that_the_venue_refused_is_no_wrong(story: Story) -> None:
     story.arrive_amend(OLD_BUY, 101)
     story.arrive_place("tdt5i1n3", "expired_request")
     verdict = story.verdict()
-    assert (verdict.wrongs, verdict.refused_late) == ([], 1)
+    assert (verdict.wrongs, verdict.late) == ([], [("tdt5i1n3", 6)])
 
 
 def test_an_order_without_an_intent_is_lost(story: Story) -> None:

@@ -91,9 +91,11 @@ class VenueTruth:
             self._take_request(line)
         elif isinstance(line, Traded):
             self._take_fill(line)
-        else:
+        elif isinstance(line, OrderEnded):
             self.ended[line.client_id] = line
             del self.open[line.client_id]
+        else:
+            self.cash[line.currency] += line.amount
 
     def _take_request(self, line: RequestSeen) -> None:
         command, client_id = line.command, line.client_id
