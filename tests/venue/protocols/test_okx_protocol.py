@@ -21,6 +21,7 @@ from venue.protocols.faults import FaultKind
 from venue.protocols.okx.limits import OkxLimits
 from venue.protocols.okx.names import Symbols
 from venue.protocols.okx.reading import read_frame, read_rest
+from venue.protocols.okx.silence import CLOSE_CODE
 from venue.protocols.requests import Kind, Raw, Request
 
 SPOT, SWAP = "BTC-USDT", "BTC-USDT-SWAP"
@@ -350,6 +351,39 @@ async def test_a_lost_change_shows_as_a_break_in_the_sequence() -> None:
         broken = [at for at in range(1, len(seqs)) if seqs[at][0] != seqs[at - 1][1]]
         assert seqs[0][0] == -1
         assert len(broken) == 1
+
+
+@story
+async def test_a_connection_that_is_silent_both_ways_is_closed_and_a_ping_is_no_silence() -> None:
+    now_s, waiting = 0.0, []
+
+    def after(seconds: float, call: Any) -> asyncio.TimerHandle:
+        waiting.append((now_s + seconds, call))
+        return asyncio.get_running_loop().call_later(1e6, call)
+
+    def pass_time(to_s: float) -> None:
+        nonlocal now_s
+        now_s = to_s
+        due = [item for item in waiting if item[0] <= now_s]
+        waiting[:] = [item for item in waiting if item[0] > now_s]
+        for _, call in due:
+            call()
+
+    async with client() as ours:
+        front: Any = ours.venue.server.courses["okx"].front
+        silence = front._silence
+        silence._clock, silence._after = lambda: now_s, after
+        async with ours.http.ws_connect(f"{ours.venue.ws_url}/ws/v5/public") as socket:
+            await eventually(lambda: waiting)
+            pass_time(20.0)
+            await socket.send_str("ping")
+            assert await socket.receive_str() == "pong"
+            pass_time(31.0)
+            await socket.send_str("ping")
+            assert await socket.receive_str() == "pong"
+            pass_time(61.5)
+            message = await socket.receive()
+            assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, CLOSE_CODE)
 
 
 # -- shapes ----------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@
 | `names`, `rows`, `refusals` | how the venue writes things: instruments, ids, messages, errors |
 | `reading`, `keys`, `limits` | what is asked, by whom, in time, and not too often |
 | `orders`, `account_queries`, `market_queries` | what is done and answered |
-| `books`, `public_streams`, `private_streams`, `switches` | what is pushed, and what a silence sets off |
+| `books`, `public_streams`, `private_streams`, `switches`, `silence` | what is pushed, and what a silence sets off |
 """
 
 from http import HTTPStatus
@@ -38,6 +38,7 @@ from venue.protocols.okx.reading import (
     read_rest,
 )
 from venue.protocols.okx.refusals import Refused
+from venue.protocols.okx.silence import Silence
 from venue.protocols.okx.switches import Switches
 from venue.protocols.requests import Entry, Kind, Raw, Reply, Request, Verdict
 
@@ -70,8 +71,9 @@ class OkxFront(Front):
         )
         self._market = MarketQueries(desk, self._symbols)
         self._account = AccountQueries(desk, self._symbols, self._ledger, self._market)
-        self._public = PublicStreams(desk, self._symbols, self._market)
-        self._private = PrivateStreams(desk, self._symbols, self._ledger)
+        self._silence = Silence()
+        self._public = PublicStreams(desk, self._symbols, self._market, self._silence.broken)
+        self._private = PrivateStreams(desk, self._symbols, self._ledger, self._silence.broken)
         self._orders = OrderDesk(desk, self._symbols, self._ledger)
         self._limits = OkxLimits()
         self._switches = Switches(self._orders.cancel_open)
@@ -81,6 +83,7 @@ class OkxFront(Front):
     def read(self, raw: Raw, arrived_ns: int) -> Request:
         """Return what a request asks for, without judging it."""
         if raw.connection is not None:
+            self._silence.broken(raw.connection)
             return read_frame(raw, self._symbols, arrived_ns)
         account = self.desk.accounts.by_key(raw.headers.get("ok-access-key", ""))
         return read_rest(raw, "" if account is None else account.name, self._symbols, arrived_ns)
@@ -182,10 +185,14 @@ class OkxFront(Front):
 
     def opened(self, connection: Connection) -> bool:
         """Take a connection to one of the venue's kinds of socket."""
-        return connection.path in (*_PUBLIC_PATHS, _PRIVATE_PATH)
+        if connection.path not in (*_PUBLIC_PATHS, _PRIVATE_PATH):
+            return False
+        self._silence.watch(connection)
+        return True
 
     def closed(self, connection: Connection) -> None:
         """Forget a connection."""
+        self._silence.forget(connection)
         self._public.forget(connection)
         self._private.forget(connection)
 
@@ -201,6 +208,7 @@ class OkxFront(Front):
     def close(self) -> None:
         """Stop timers."""
         self._public.close()
+        self._silence.close()
         self._switches.close()
 
     # -- inside ----------------------------------------------------------------------------------

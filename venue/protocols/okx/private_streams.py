@@ -24,10 +24,13 @@ _CHANNELS: Final = ("orders", "account", "positions", "balance_and_position")
 class PrivateStreams:
     """Who listens to which of an account's channels, and what they are pushed."""
 
-    def __init__(self, desk: Desk, symbols: Symbols, ledger: LedgerView) -> None:
+    def __init__(
+        self, desk: Desk, symbols: Symbols, ledger: LedgerView, on_push: Callable[[Connection], None]
+    ) -> None:
         self._desk: Final = desk
         self._symbols: Final = symbols
         self._ledger: Final = ledger
+        self._on_push: Final = on_push
         self._listeners: Final[dict[Connection, list[dict[str, Any]]]] = {}
         self._fees: Final[dict[int, Decimal]] = {}
         self._encode: Final[Callable[[Any], bytes]] = msgspec.json.Encoder().encode
@@ -150,6 +153,7 @@ class PrivateStreams:
     def _send(self, connection: Connection, arg: dict[str, Any], rows: list[Any], name: str) -> None:
         frame = self._encode({"arg": arg | {"uid": connection.account}, "data": rows})
         connection.push(frame, "private", name)
+        self._on_push(connection)
 
     def _now_ms(self) -> int:
         return self._desk.now_ns() // _MS

@@ -33,10 +33,13 @@ Key = tuple[str, str]
 class PublicStreams:
     """Who listens to what, and what they are pushed."""
 
-    def __init__(self, desk: Desk, symbols: Symbols, queries: MarketQueries) -> None:
+    def __init__(
+        self, desk: Desk, symbols: Symbols, queries: MarketQueries, on_push: Callable[[Connection], None]
+    ) -> None:
         self._desk: Final = desk
         self._symbols: Final = symbols
         self._queries: Final = queries
+        self._on_push: Final = on_push
         self._listeners: Final[dict[Key, set[Connection]]] = {}
         self._windows: Final[dict[Key, BookWindow]] = {}
         self._due: Final[dict[Key, asyncio.TimerHandle]] = {}
@@ -141,6 +144,7 @@ class PublicStreams:
         frame = self._frame(key, message)
         for connection in self._listeners[key]:
             connection.push(frame, _KINDS.get(key[0], "ticker"), key[1])
+            self._on_push(connection)
 
     def _frame(self, key: Key, message: dict[str, Any]) -> bytes:
         return self._encode({"arg": {"channel": key[0], "instId": key[1]}, **message})
