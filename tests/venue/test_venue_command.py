@@ -90,6 +90,36 @@ def test_command_serves_a_protocol_its_admin_and_the_request_log(tmp_path: Path)
     ]
 
 
+def test_killed_venue_comes_back_with_its_wallets_as_they_were(tmp_path: Path) -> None:
+    arguments = ("--binance", "127.0.0.1:0", "--log", str(tmp_path / "venue.jsonl"))
+
+    def send(base: str, verb: str, path: str, **params: str) -> Any:
+        _, time_ms = fetch(f"{base}/api/v3/time")
+        query = urlencode({**params, "timestamp": time_ms["serverTime"]})
+        signature = hmac.new(b"demo-secret", query.encode(), sha256).hexdigest()
+        return fetch(f"{base}{path}?{query}&signature={signature}", verb=verb, key="demo-key")[1]
+
+    def bought(base: str, client_id: str) -> Any:
+        order = {"symbol": "BTCUSDT", "side": "BUY", "type": "MARKET", "quantity": "1"}
+        return send(base, "POST", "/api/v3/order", **order, newClientOrderId=client_id)
+
+    with venue_process(tmp_path, *arguments) as printed:
+        base = printed[0].split()[1]
+        first = bought(base, "first")
+        before = send(base, "GET", "/api/v3/account")["balances"]
+    with venue_process(tmp_path, *arguments) as printed:
+        base = printed[0].split()[1]
+        after = send(base, "GET", "/api/v3/account")["balances"]
+        known = send(base, "GET", "/api/v3/order", symbol="BTCUSDT", origClientOrderId="first")
+        second = bought(base, "second")
+
+    assert before == after and known["orderId"] == first["orderId"]
+    assert second["orderId"] > first["orderId"]
+    assert {fill["commissionAsset"] for fill in second["fills"]} == {"BTC"}, (
+        "fees of a buy are in what is bought"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

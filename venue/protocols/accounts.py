@@ -54,6 +54,7 @@ class Accounts:
         self._exchange = exchange
         self._by_key: dict[str, KeyedAccount] = {}
         self._by_name: dict[str, KeyedAccount] = {}
+        self._opened: set[str] = set()
         for account in accounts:
             if account.name in self._by_name or account.api_key in self._by_key:
                 raise AccountError(
@@ -87,7 +88,9 @@ class Accounts:
     ) -> str:
         """Return the exchange's name of a wallet, opened with its balances where it is new."""
         wallet_name = f"{name}/{wallet}"
-        if not self._exchange.has_account(wallet_name):
+        if wallet_name not in self._opened:
+            # One that came back from the exchange's log keeps its money and takes over the terms.
+            self._opened.add(wallet_name)
             balances = dict(self._by_name[name].balances) or _default_balances(currencies)
             self._exchange.open_account(
                 wallet_name, balances, is_fee_in_base=is_fee_in_base, leverage=leverage

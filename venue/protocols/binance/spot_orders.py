@@ -1,6 +1,7 @@
 """Spot trading: place, cancel, replace, amend, query."""
 
 import re
+from collections import OrderedDict
 from decimal import ROUND_FLOOR, Decimal
 from enum import Enum
 from secrets import token_hex
@@ -43,6 +44,8 @@ RULES: Final = EntryRules(is_id_unique_ever=False, refused=frozenset({RejectReas
 """An id may come again once its order is done; orders that find nobody are taken and expire."""
 MAX_DECIMALS: Final = 8
 MAX_ROWS: Final = 1000
+MAX_RENAMED: Final = 10_000
+"""Orders that an amend renamed and that are found by their new id; as many as closed ones are kept."""
 
 _ORDER_CODES: Final = {
     RejectReason.INSUFFICIENT_FUNDS: (-2010, "Account has insufficient balance for requested action."),
@@ -87,7 +90,7 @@ class SpotOrders:
         self._desk = desk
         self._listing = listing
         self.cancel_ids: dict[int, str] = {}
-        self._renamed: dict[tuple[str, str], int] = {}
+        self._renamed: OrderedDict[tuple[str, str], int] = OrderedDict()
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return what can be asked for."""
@@ -351,6 +354,8 @@ class SpotOrders:
             record.terms = terms
             raise order_refusal(answer.refusal)
         self._renamed[(call.wallet, new_id)] = order.order_id
+        if len(self._renamed) > MAX_RENAMED:
+            self._renamed.popitem(last=False)
         amended = order_row(record, params.text("symbol"), 0, 0)
         return {
             "transactTime": self._desk.shown_ns(answer.ts_ns) // 1_000_000,

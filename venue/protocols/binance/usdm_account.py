@@ -1,5 +1,6 @@
 """USDⓈ-M account data and settings: balances, positions, leverage, margin type."""
 
+from collections import deque
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Final
@@ -18,6 +19,8 @@ from venue.protocols.requests import Kind
 __all__ = ["UsdmAccount"]
 
 MAX_LEVERAGE: Final = 125
+MAX_PAYMENTS: Final = 1000
+"""Funding payments of a wallet that `income` still tells."""
 _MARGIN_TYPES: Final = {"CROSSED": "cross", "ISOLATED": "isolated"}
 _ZERO = Decimal(0)
 
@@ -37,7 +40,7 @@ class UsdmAccount:
         self._limits = limits
         self._on_leverage = on_leverage
         self._margin_types: dict[tuple[str, str], str] = {}
-        self._payments: dict[str, list[FundingPayment]] = {}
+        self._payments: dict[str, deque[FundingPayment]] = {}
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return what can be asked for."""
@@ -83,7 +86,7 @@ class UsdmAccount:
 
     def note_funding(self, payment: FundingPayment) -> None:
         """Keep what was paid, for `income`."""
-        self._payments.setdefault(payment.account, []).append(payment)
+        self._payments.setdefault(payment.account, deque(maxlen=MAX_PAYMENTS)).append(payment)
 
     # -- what is there ---------------------------------------------------------------------------
 
