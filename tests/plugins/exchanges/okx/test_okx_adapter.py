@@ -414,6 +414,20 @@ async def test_orders_are_refused_while_the_venues_clock_is_not_known_and_cancel
 
 
 @story
+async def test_in_an_instrument_that_vanished_orders_are_cancelled_and_none_is_placed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING, "tandem.okx"):
+        async with connected(reload_instruments_every_s=0.01) as (script, adapter, _):
+            script.instruments = script.instruments[1:]
+            await eventually(lambda: "BTC-USDT is no longer listed" in caplog.text)
+            with pytest.raises(ExchangeError, match="BTC-USDT"):
+                adapter.send(place(), soon())
+            adapter.send(CancelOrder("c1", "BTC-USDT"), soon())
+            assert (await operation(script))["op"] == "cancel-order"
+
+
+@story
 async def test_the_rate_limit_is_kept_before_the_venue_keeps_it_with_room_for_cancels() -> None:
     async with connected() as (script, adapter, host):
         for number in range(54):
