@@ -54,7 +54,7 @@ class AccountConfig(Struct, rename="camel"):
 class _CoinRow(Struct, rename="camel"):
     ccy: str
     cash_bal: str = ""
-    frozen_bal: str = ""
+    avail_bal: str = ""
 
 
 class _BalanceRow(Struct, rename="camel"):
@@ -198,9 +198,15 @@ def read_fees(data: Iterable[msgspec.Raw]) -> Fees:
 def balances_of(coins: Iterable[_CoinRow]) -> tuple[Balance, ...]:
     """Return the balances. Raises `BadFrame`.
 
-    The total is the cash balance: money that is there, without the profit of open positions.
+    The total is the cash balance: money that is there, without the profit of open positions. Locked is
+    what of it cannot be used; `frozenBal` says more than there is where the venue would lend the rest.
     """
-    return tuple(Balance(coin.ccy, amount(coin.cash_bal), amount(coin.frozen_bal)) for coin in coins)
+    out = []
+    for coin in coins:
+        total = amount(coin.cash_bal)
+        free = amount(coin.avail_bal) if coin.avail_bal else total
+        out.append(Balance(coin.ccy, total, max(total - free, Decimal(0))))
+    return tuple(out)
 
 
 def positions_of(listings: Listings, positions: Iterable[PositionRow]) -> tuple[VenuePosition, ...]:

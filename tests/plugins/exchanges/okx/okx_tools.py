@@ -35,7 +35,7 @@ def filled_in(message: Any, key: str = "") -> Any:
     if isinstance(message, list):
         return [filled_in(value, key) for value in message]
     if isinstance(message, str) and message.startswith("<"):
-        return PLACEHOLDER_VALUES[key]
+        return PLACEHOLDER_VALUES.get(key, "1")
     return message
 
 

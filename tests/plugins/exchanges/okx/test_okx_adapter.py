@@ -566,7 +566,7 @@ async def test_open_orders_and_fills_are_read_page_by_page() -> None:
 async def test_the_account_is_balances_and_signed_positions() -> None:
     async with connected() as (script, adapter, host):
         script.answers["/api/v5/account/balance"] = [
-            {"details": [{"ccy": "USDT", "cashBal": "100", "frozenBal": "10"}]}
+            {"details": [{"ccy": "USDT", "cashBal": "100", "availBal": "90"}]}
         ]
         script.answers["/api/v5/account/positions"] = [
             {"instId": "BTC-USDT-SWAP", "pos": "-50", "posSide": "net", "avgPx": "10"}

@@ -107,7 +107,7 @@ def test_each_balance_of_the_vectors_is_read(vector: dict[str, Any]) -> None:
     found = balances_of(read_balances(raw(item) for item in accounts))
     assert [balance.currency for balance in found] == [coin["ccy"] for coin in coins]
     assert [balance.total for balance in found] == [Decimal(coin["cashBal"]) for coin in coins]
-    assert [balance.locked for balance in found] == [Decimal(coin["frozenBal"]) for coin in coins]
+    assert [balance.free for balance in found] == [Decimal(coin["availBal"]) for coin in coins]
 
 
 @pytest.mark.parametrize(
