@@ -357,7 +357,7 @@ class BinanceUsdm(_Binance[BinanceUsdmParams]):
             raise ExchangeError(f"{self.product.name}: the account cannot be made ready: {error}") from error
 
     async def _open_private(self) -> None:
-        events = UserEvents(
+        self._events = UserEvents(
             self.ctx,
             self._table,
             self._ids,
@@ -371,7 +371,7 @@ class BinanceUsdm(_Binance[BinanceUsdmParams]):
             self._place.stream,
             self.ctx,
             self._calls,
-            events,
+            self._events,
             self._heartbeat,
             self._renew_after_s,
             lambda text: self._report(("private",), True, text),
@@ -395,8 +395,8 @@ class BinanceUsdm(_Binance[BinanceUsdmParams]):
         """Each request is signed; the connection itself needs no login."""
 
     def _on_user_event(self, event: msgspec.Raw) -> None:
-        """No events come here, but the venue's notice that it will close the connection."""
-        self._on_shutdown()
+        """Take what comes beside answers: the venue's notice that it will close the connection."""
+        self._events.take(event)
 
     def _on_end(self, text: str) -> None:
         if self._private is not None:

@@ -48,8 +48,8 @@ __all__ = ["OrderIds", "Queries", "Query"]
 _log = logging.getLogger("tandem.exchange")
 _MS: Final = 1_000_000
 _PAGE: Final = 1000
-_MOST_WINDOWS: Final = 30
-"""How many spans of history one question for fills goes back at most."""
+_MOST_WINDOWS: Final = 25
+"""How many spans of history one question for fills goes back at most: USDⓈ-M keeps half a year."""
 _IDS_KEPT: Final = 100_000
 POSITIONS: Final = Endpoint("GET", "/fapi/v3/positionRisk", 5)
 
@@ -176,14 +176,23 @@ class Queries:
             for view in await self.fills_of(symbol, since_ns, asked_ns):
                 client_id = self._ids.find(view.orderId)
                 if client_id is None:
-                    body = await self._for_symbol(
-                        self._product.order, symbol, {"orderId": view.orderId}, asked_ns
-                    )
-                    client_id = decode_order(body).clientOrderId
-                    self._ids.learn(view.orderId, client_id)
+                    client_id = await self._client_id_of(view.orderId, symbol, asked_ns)
                 fills.append(fill(view, client_id, symbol))
         fills.sort(key=lambda item: item.ts_ns)
         return FillsSnapshot(tuple(fills), asked_ns)
+
+    async def _client_id_of(self, order_id: int, symbol: str, asked_ns: int) -> str:
+        """Return the client id of an order that we have not seen; empty where the venue has forgotten it."""
+        try:
+            view = decode_order(
+                await self._for_symbol(self._product.order, symbol, {"orderId": order_id}, asked_ns)
+            )
+        except VenueRefused as refused:
+            if refused.verdict.reason is not RejectReason.UNKNOWN_ORDER:
+                raise
+            return ""
+        self._ids.learn(order_id, view.clientOrderId)
+        return view.clientOrderId
 
     async def _for_symbol(self, endpoint: Endpoint, symbol: str, params: Params, asked_ns: int) -> bytes:
         return await self._calls.signed(

@@ -16,6 +16,7 @@ from host.api import AdapterContext, ExchangeError
 from .._shared.bad_frames import BadFrames
 from .._shared.channel import Channel, Heartbeat
 from .._shared.symbols import SymbolTable
+from .._shared.verdicts import Action
 from .._shared.websocket import NotConnected, WebSocket
 from .answers import decode_listen_key
 from .products import Endpoint
@@ -144,9 +145,9 @@ class ListenKeyStream:
     async def _url(self) -> str:
         try:
             key = decode_listen_key(await self._calls.keyed(_NEW_KEY, self._ctx.now_ns()))
-        except VenueRefused:
-            raise
         except (ExchangeError, msgspec.MsgspecError) as error:
+            if isinstance(error, VenueRefused) and error.verdict.action is Action.FATAL:
+                raise ExchangeError(f"{error}; check the key and what it may do") from error
             raise NotConnected(f"no listen key: {error}") from error
         return f"{self._base_url}{_PRIVATE_PATH}?listenKey={key}"
 

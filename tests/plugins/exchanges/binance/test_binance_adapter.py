@@ -520,6 +520,20 @@ async def test_fills_are_found_over_days_and_pages_and_named_by_client_id() -> N
 
 
 @story
+async def test_a_trade_whose_order_the_venue_has_forgotten_is_listed_without_a_client_id() -> None:
+    async with trading() as (script, trader):
+        now_ms = script.now_ms()
+        script.rest["GET /api/v3/myTrades"] = lambda params: (200, [trade(1, 500, now_ms)])
+        script.rest["GET /api/v3/order"] = lambda params: (
+            400,
+            {"code": -2013, "msg": "Order does not exist."},
+        )
+        trader.adapter.send(QueryFills((now_ms - 1000) * 1_000_000), trader.deadline_ns())
+        (fill,) = (await trader.host.heard(FillsSnapshot)).fills
+        assert (fill.client_id, fill.trade_id) == ("", "1")
+
+
+@story
 async def test_an_answer_that_cannot_be_read_answers_nothing() -> None:
     async with trading() as (script, trader):
         script.rest["GET /api/v3/openOrders"] = lambda params: (200, {"what": "is this"})
@@ -560,6 +574,42 @@ async def test_an_expired_listen_key_is_replaced() -> None:
             json.dumps({"e": "ORDER_TRADE_UPDATE", "o": execution("NEW", "NEW")})
         )
         await trader.host.heard(OrderAccepted)
+
+
+@story
+async def test_a_listen_key_that_is_refused_for_now_is_asked_for_again_and_one_refused_for_good_is_not() -> (
+    None
+):
+    async with trading(usdm=True) as (script, trader):
+        asked = 0
+
+        def refuse(params: dict[str, str]) -> tuple[int, Any]:
+            nonlocal asked
+            asked += 1
+            if asked < 3:
+                return 400, {"code": -1008, "msg": "Server is currently overloaded."}
+            return 401, {"code": -2015, "msg": "Invalid API-key, IP, or permissions for action."}
+
+        script.rest["POST /fapi/v1/listenKey"] = refuse
+        (private,) = script.venue.live_at("listenKey=LK1")
+        await private.close()
+        running = next(task for task in trader.host.tasks if task.get_name() == "binance_usdm private")
+        with pytest.raises(ExchangeError, match="check the key"):
+            await running
+        assert asked == 3
+        trader.host.tasks.remove(running)
+
+
+@story
+async def test_a_shutdown_notice_beside_answers_renews_the_connection() -> None:
+    async with trading(usdm=True) as (script, trader):
+        trader.place()
+        await trader.host.heard(OrderAccepted)
+        await trader_api(script).send_str('{"event":{"e":"serverShutdown","E":1}}')
+        await eventually(
+            lambda: len([path for path in script.venue.paths if path.startswith("/ws-fapi")]) == 2
+        )
+        assert trader.channel_news("orders") == [True]
 
 
 # -- perpetuals ----------------------------------------------------------------------------------
