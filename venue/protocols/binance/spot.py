@@ -8,8 +8,11 @@ from venue.protocols.accounts import KeyedAccount
 from venue.protocols.binance.limits import Limits, OrderLimit
 from venue.protocols.binance.product import Product
 from venue.protocols.binance.spot_account import SpotAccount
+from venue.protocols.binance.spot_changing import SpotChanging
+from venue.protocols.binance.spot_lookup import SpotLookup
 from venue.protocols.binance.spot_market import SpotMarket
-from venue.protocols.binance.spot_orders import SpotOrders
+from venue.protocols.binance.spot_placing import SpotPlacing
+from venue.protocols.binance.spot_queries import SpotQueries
 from venue.protocols.binance.spot_shapes import account_position, execution_report
 from venue.protocols.binance.symbols import Listing
 from venue.protocols.front import Desk
@@ -28,11 +31,15 @@ class Spot(Product):
     def __init__(self, desk: Desk) -> None:
         self.listing: Final = Listing(desk.exchange.instruments, InstrumentKind.SPOT)
         limits = Limits(WEIGHT, LIMITS, is_on=desk.has_rate_limits)
-        self._orders = SpotOrders(desk, self.listing)
+        lookup = SpotLookup(desk, self.listing)
+        placing = SpotPlacing(desk, self.listing, lookup)
+        self._changing = SpotChanging(desk, self.listing, lookup, placing)
         endpoints = (
             *SpotMarket(desk, self.listing, limits).endpoints(),
             *SpotAccount(desk, self.listing, limits).endpoints(),
-            *self._orders.endpoints(),
+            *placing.endpoints(),
+            *self._changing.endpoints(),
+            *SpotQueries(desk, self.listing, lookup).endpoints(),
         )
         super().__init__(desk, limits, endpoints)
         self._execution_number = 0
@@ -59,7 +66,7 @@ class Spot(Product):
             time_ms=time_ms,
             created_ms=shown(order.created_ns) // 1_000_000,
             number=self._execution_number,
-            cancel_id=self._orders.cancel_ids.get(order.order_id, ""),
+            cancel_id=self._changing.cancel_ids.get(order.order_id, ""),
         )
         if report.fill is not None and report.filled == report.fill.qty:
             self.limits.give_back_order(account, self.desk.now_ns())  # only unfilled orders count

@@ -108,6 +108,24 @@ def order_row(record: OrderRecord, name: str, time_ms: int, updated_ms: int) -> 
     }
 
 
+def amended(row: dict[str, Any], old_id: str) -> dict[str, Any]:
+    """Return an order that was amended, out of its row; `old_id` is what it was called before."""
+    same = ("price", "executedQty", "status", "timeInForce", "type", "side", "workingTime")
+    return {
+        "symbol": row["symbol"],
+        "orderId": row["orderId"],
+        "orderListId": -1,
+        "origClientOrderId": old_id,
+        "clientOrderId": row["clientOrderId"],
+        "qty": row["origQty"],
+        "preventedQty": fixed(_ZERO),
+        "quoteOrderQty": row["origQuoteOrderQty"],
+        "cumulativeQuoteQty": row["cummulativeQuoteQty"],
+        **{key: row[key] for key in same},
+        "selfTradePreventionMode": row["selfTradePreventionMode"],
+    }
+
+
 def fill_row(fill: OrderFilled) -> dict[str, Any]:
     """Return one of the `fills` of a FULL answer."""
     return {

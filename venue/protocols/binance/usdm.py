@@ -7,13 +7,17 @@ from host.api import InstrumentKind
 from venue.execution import ExecutionReport
 from venue.perpetuals import FundingPayment
 from venue.protocols.accounts import KeyedAccount
+from venue.protocols.binance.countdown import Countdown
 from venue.protocols.binance.limits import Limits, OrderLimit
 from venue.protocols.binance.listen_keys import ListenKeys
 from venue.protocols.binance.product import Product
 from venue.protocols.binance.symbols import Listing, fixed
 from venue.protocols.binance.usdm_account import UsdmAccount
+from venue.protocols.binance.usdm_batches import UsdmBatches
+from venue.protocols.binance.usdm_lookup import UsdmLookup
 from venue.protocols.binance.usdm_market import UsdmMarket
 from venue.protocols.binance.usdm_orders import UsdmOrders
+from venue.protocols.binance.usdm_queries import UsdmQueries
 from venue.protocols.binance.usdm_shapes import order_update, trade_lite
 from venue.protocols.front import Desk
 
@@ -33,12 +37,17 @@ class Usdm(Product):
         self.listing: Final = Listing(desk.exchange.instruments, InstrumentKind.LINEAR)
         limits = Limits(WEIGHT, LIMITS, is_on=desk.has_rate_limits)
         self.listen_keys: Final = ListenKeys(desk)
-        self._orders = UsdmOrders(desk, self.listing)
+        lookup = UsdmLookup(desk, self.listing)
+        orders = UsdmOrders(desk, self.listing, lookup)
+        self._countdown = Countdown(desk, self.listing)
         self._account = UsdmAccount(desk, self.listing, limits, self._tell_leverage)
         endpoints = (
             *UsdmMarket(desk, self.listing, limits).endpoints(),
             *self._account.endpoints(),
-            *self._orders.endpoints(),
+            *orders.endpoints(),
+            *UsdmBatches(self.listing, orders).endpoints(),
+            *UsdmQueries(desk, self.listing, lookup).endpoints(),
+            *self._countdown.endpoints(),
             *self.listen_keys.endpoints(),
         )
         super().__init__(desk, limits, endpoints)
@@ -80,8 +89,8 @@ class Usdm(Product):
         self.listen_keys.tell(account, update, name)
 
     def close(self) -> None:
-        """Stop the dead man's switches."""
-        self._orders.close()
+        """Stop the countdowns."""
+        self._countdown.close()
 
     def _account_update(
         self,

@@ -12,7 +12,7 @@ from venue.protocols.binance.errors import BinanceRefusal, missing
 from venue.protocols.binance.limits import Limits
 from venue.protocols.binance.product import Call, Endpoint, Security
 from venue.protocols.binance.symbols import Listing, fixed
-from venue.protocols.binance.usdm_shapes import PositionView
+from venue.protocols.binance.usdm_positions import PositionView
 from venue.protocols.front import Desk
 from venue.protocols.requests import Kind
 
