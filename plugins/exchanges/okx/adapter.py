@@ -38,6 +38,8 @@ from .signing import Signer
 __all__ = ["Okx"]
 
 _TRADING = (PlaceOrder, AmendOrder, CancelOrder)
+_QUESTION_TIMEOUT_S: Final = 10.0
+"""Lists may be long; an order's answer is not waited for so long."""
 _MEASUREMENTS: Final = 3
 """Of the first few looks at the venue's clock the quickest counts: the first one also dials."""
 
@@ -71,8 +73,16 @@ class Okx(ExchangeAdapter[OkxParams]):
         )
         self._clock = VenueClock(EXCHANGE, ctx.now_ns, round(params.max_clock_error_ms * MS))
         self._limits = OkxLimits(ctx.shared)
-        pool = self._pool = RestPool(EXCHANGE, rest_url(params), params.answer_timeout_ms / 1e3)
-        self._rest = RestClient(pool, self._signer, self._clock, self._limits, ctx.now_ns, is_demo=is_demo)
+        pool = self._pool = RestPool(EXCHANGE, rest_url(params), _QUESTION_TIMEOUT_S)
+        self._rest = RestClient(
+            pool,
+            self._signer,
+            self._clock,
+            self._limits,
+            ctx.now_ns,
+            is_demo=is_demo,
+            order_timeout_s=params.answer_timeout_ms / 1e3,
+        )
         self._loader = ListingLoader(self._rest, self._listings)
         self._settings = AccountSettings(self._rest, params)
         self._queries = AccountQueries(

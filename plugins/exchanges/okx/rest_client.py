@@ -57,12 +57,14 @@ class RestClient:
         now_ns: Callable[[], int],
         *,
         is_demo: bool,
+        order_timeout_s: float,
     ) -> None:
         self._pool: Final = pool
         self._signer: Final = signer
         self._clock: Final = clock
         self._limits: Final = limits
         self._now_ns: Final = now_ns
+        self._order_timeout_s: Final = order_timeout_s
         self._public_headers: Final = {"x-simulated-trading": "1"} if is_demo else {}
 
     async def time_ns(self) -> int:
@@ -97,16 +99,19 @@ class RestClient:
         The answer may say that some or all of it failed. Raises `VenueRefused` where it was refused
         as a whole; `RestUnanswered`, which knows whether it was sent; and `Unknown`.
         """
-        return self._answer(path, await self._post(path, fields, last_ms), (OK, _FAILED, _PARTLY))
+        answer = await self._post(path, fields, last_ms, self._order_timeout_s)
+        return self._answer(path, answer, (OK, _FAILED, _PARTLY))
 
     # -- inside ----------------------------------------------------------------------------------
 
-    async def _post(self, path: str, fields: Any, last_ms: int | None) -> RestAnswer:
+    async def _post(
+        self, path: str, fields: Any, last_ms: int | None, timeout_s: float | None = None
+    ) -> RestAnswer:
         body = orjson.dumps(fields)
         headers = self._signer.headers(self._venue_ms(), "POST", path, body)
         if last_ms is not None:
             headers["expTime"] = str(last_ms)
-        return await self._pool.request("POST", path, headers=headers, body=body)
+        return await self._pool.request("POST", path, headers=headers, body=body, timeout_s=timeout_s)
 
     def _venue_ms(self) -> int:
         return self._clock.time_ns(self._now_ns()) // MS
