@@ -13,6 +13,7 @@ from host.api import (
     AmendRejected,
     CancelOrder,
     CancelRejected,
+    ExchangeError,
     OrderAccepted,
     OrderAmended,
     OrderCancelled,
@@ -133,6 +134,11 @@ class OrderEntry:
             method, endpoint = "order.place", self._product.place
             params = place_params(command, wire, window, is_spot=self._product.is_spot)
         elif isinstance(command, AmendOrder):
+            if self._product.amend is None:
+                raise ExchangeError(
+                    f"{self._product.name}: the venue changes no order in place, nothing was sent; "
+                    "cancel it and place another"
+                )
             method, endpoint = self._product.amend_method, self._product.amend
             params = amend_params(command, wire, window)
         else:

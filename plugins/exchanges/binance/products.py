@@ -46,7 +46,8 @@ class Product(Struct, frozen=True):
     exchange_info: Endpoint
     depth: Endpoint
     place: Endpoint
-    amend: Endpoint
+    amend: Endpoint | None
+    """None: orders are not amended there."""
     cancel: Endpoint
     order: Endpoint
     open_orders: Endpoint
@@ -84,14 +85,14 @@ SPOT: Final = Product(
     api_path="/ws-api/v3",
     market_path="/stream",
     ticker_path="/stream",
-    amend_method="",
+    amend_method="",  # see `BinanceSpot`
     depth_limit=1000,
     default_weight=6000,
     time=Endpoint("GET", "/api/v3/time"),
     exchange_info=Endpoint("GET", "/api/v3/exchangeInfo", 20),
     depth=Endpoint("GET", "/api/v3/depth", 50),
     place=Endpoint("POST", "/api/v3/order"),
-    amend=Endpoint("PUT", "/api/v3/order/amend/keepPriority", 4),
+    amend=None,
     cancel=Endpoint("DELETE", "/api/v3/order"),
     order=Endpoint("GET", "/api/v3/order", 4),
     open_orders=Endpoint("GET", "/api/v3/openOrders", 80),

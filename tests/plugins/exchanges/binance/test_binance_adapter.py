@@ -381,6 +381,14 @@ def trader_api(script: BinanceScript) -> Any:
 
 
 @story
+async def test_spot_amends_nothing_and_says_what_to_do() -> None:
+    async with trading() as (script, trader):
+        with pytest.raises(ExchangeError, match="nothing was sent; cancel it and place another"):
+            trader.amend()
+        assert [method for method, _ in script.api_calls] == ["userDataStream.subscribe.signature"]
+
+
+@story
 async def test_refused_amends_and_cancels_say_so() -> None:
     async with trading(usdm=True) as (script, trader):
         script.api["order.modify"] = lambda params: (400, {"code": -2013, "msg": "Order does not exist."})

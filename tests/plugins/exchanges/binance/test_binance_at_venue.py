@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from binance_venue import DEMO, MID, PERPETUAL, SPOT, BinanceVenue, binance_venue
 from exchange_tools import FakeHost, eventually, story
 
 from host.api import (
@@ -46,36 +47,24 @@ from host.api import (
 from host.core.books import Book, DepthResult
 from plugins.exchanges.binance.adapter import BinanceSpot, BinanceUsdm
 from plugins.exchanges.binance.params import BinanceParams, BinanceUsdmParams
-from venue.catalog import INSTRUMENTS, calm_market
-from venue.clock import VenueClock
-from venue.exchange import Exchange
-from venue.opening import OpenVenue
-from venue.protocols.faults import Fault, FaultKind
-from venue.protocols.request_log import RequestLine
-from venue.protocols.server import ProtocolServer
-from venue.protocols.settings import Settings
-from venue.running import RunningExchange
+from venue.catalog import INSTRUMENTS
 
 S = 1_000_000_000
-SPOT, PERPETUAL = "BTC-USDT", "BTC-USDT-PERP"
 both = pytest.mark.parametrize("usdm", [False, True], ids=["spot", "usdm"])
 QTY = Decimal("0.010")
-MID = Decimal(60_000)
-"""About where the market is."""
 
 
 class AtVenue:
     """An adapter at a venue in this process, with a calm market around 60,000."""
 
-    def __init__(self, server: ProtocolServer, exchange: Exchange, *, usdm: bool, **params: Any) -> None:
+    def __init__(self, venue: BinanceVenue, *, usdm: bool, **params: Any) -> None:
         self.symbol = PERPETUAL if usdm else SPOT
-        self.server = server
-        self.exchange = exchange
+        self.venue = venue
         self.host = FakeHost()
         settings: dict[str, Any] = {
-            "api_key": Secret("demo-key"),
-            "api_secret": Secret("demo-secret"),
-            "url": f"http://{server.addresses['binance']}",
+            "api_key": Secret(DEMO.api_key),
+            "api_secret": Secret(DEMO.secret),
+            "url": venue.url,
             "clock_error_ms": 5000.0,  # this machine may be busy
             **params,
         }
@@ -83,12 +72,6 @@ class AtVenue:
             BinanceUsdm(BinanceUsdmParams(**settings)) if usdm else BinanceSpot(BinanceParams(**settings))
         )
         self.adapter.ctx = self.host
-
-    def fault(self, *, kind: str, **fields: Any) -> int:
-        return self.server.faults.add(Fault(protocol="binance", kind=FaultKind(kind), **fields))
-
-    def lines(self, kind: str, verdict: str = "accepted") -> list[RequestLine]:
-        return [line for line in self.server.requests.lines if (line.kind, line.verdict) == (kind, verdict)]
 
     def price(self, side: Side, distance: str) -> Decimal:
         """Return a price so far away from the market that it rests, or across it (negative)."""
@@ -149,23 +132,10 @@ class AtVenue:
 
 
 @asynccontextmanager
-async def at_venue(
-    *, usdm: bool = False, has_rate_limits: bool = False, **params: Any
-) -> AsyncIterator[AtVenue]:
+async def at_venue(*, usdm: bool = False, **params: Any) -> AsyncIterator[AtVenue]:
     """Serve the venue and connect an adapter to it, until the block ends."""
-    clock = VenueClock()
-    exchange = Exchange(seed=1)
-    for symbol in (SPOT, PERPETUAL):
-        exchange.list_instrument(INSTRUMENTS[symbol])
-        exchange.add_market(calm_market(INSTRUMENTS[symbol], 1, clock.now_ns(), MID))
-    running = RunningExchange(exchange, clock)
-    settings = Settings(listen={"binance": "127.0.0.1:0"}, has_rate_limits=has_rate_limits)
-    server = ProtocolServer(OpenVenue(running, None, False), settings, seed=1)
-    await server.start()
-    task = asyncio.create_task(running.run())
-    running.step()
-    at = AtVenue(server, exchange, usdm=usdm, **params)
-    try:
+    async with binance_venue() as venue:
+        at = AtVenue(venue, usdm=usdm, **params)
         instruments = {item.symbol: item for item in await at.adapter.connect()}
         listed, expected = instruments[at.symbol], INSTRUMENTS[at.symbol]
         assert (listed.tick_size, listed.lot_size) == (expected.tick_size, expected.lot_size)
@@ -174,10 +144,6 @@ async def at_venue(
         yield at
         await at.adapter.close()
         await at.host.stop()
-    finally:
-        await server.close()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 @both
@@ -287,7 +253,7 @@ async def test_an_outcome_that_is_not_known_is_found_out_by_client_id(
     else:
         fault = {"kind": kind, "request": "place", "count": 1, "is_executed": is_executed}
     async with at_venue(usdm=usdm, answer_timeout_ms=300.0) as at:
-        at.fault(**fault)
+        at.venue.fault(**fault)
         at.place("c1", at.price(Side.BUY, "500"))
         await at.about("c1", RequestUnanswered)
         assert not at.host.of(OrderRejected)
@@ -298,27 +264,29 @@ async def test_an_outcome_that_is_not_known_is_found_out_by_client_id(
             assert isinstance(seen, OrderSnapshot) and seen.status is OrderStatus.OPEN
         else:
             await at.about("c1", OrderNotFound)
-        assert len(at.lines("place")) + len(at.lines("place", "lost")) == 1  # nothing was sent twice
+        assert (
+            len(at.venue.lines("place")) + len(at.venue.lines("place", "lost")) == 1
+        )  # nothing was sent twice
 
 
 @both
 @story
 async def test_an_order_that_arrives_after_its_deadline_is_refused_by_the_venue(usdm: bool) -> None:
     async with at_venue(usdm=usdm) as at:
-        at.fault(kind="latency", request="place", delay_ms=400.0, count=1)
+        at.venue.fault(kind="latency", request="place", delay_ms=400.0, count=1)
         at.place("c1", at.price(Side.BUY, "500"), deadline_s=0.3)
         rejected = await at.about("c1", OrderRejected)
         assert isinstance(rejected, OrderRejected) and rejected.reason is RejectReason.EXPIRED_REQUEST
         at.ask(QueryOrder("c1", at.symbol))
         await at.about("c1", OrderNotFound)
-        assert not at.lines("place")
+        assert not at.venue.lines("place")
 
 
 @both
 @story
 async def test_a_venue_whose_clock_is_wrong_is_traded_at_on_its_own_time(usdm: bool) -> None:
     async with at_venue(usdm=usdm) as at:
-        at.fault(kind="clock_skew", skew_ms=-20_000.0)
+        at.venue.fault(kind="clock_skew", skew_ms=-20_000.0)
         at.place("c1", at.price(Side.BUY, "500"))  # our timestamp is 20 s ahead of the venue's clock by now
         rejected = await at.about("c1", OrderRejected)
         assert isinstance(rejected, OrderRejected) and rejected.reason is RejectReason.EXPIRED_REQUEST
@@ -334,8 +302,7 @@ async def test_lost_connections_come_back_and_lost_changes_are_seen(usdm: bool) 
         book = Book(at.symbol)
         gaps = 0
         taken = 0
-        for connection in list(at.server.courses["binance"].connections):
-            connection.abort()
+        at.venue.cut()
         await eventually(
             lambda: (
                 {change.channel for change in at.host.of(ConnectionChanged) if not change.is_up}
@@ -345,7 +312,7 @@ async def test_lost_connections_come_back_and_lost_changes_are_seen(usdm: bool) 
         await eventually(lambda: set(at.channels().values()) == {True})
         at.host.events.clear()
         at.adapter.resync(at.symbol)
-        at.fault(kind="sequence_gap", request="depth", count=1, skip=3)
+        at.venue.fault(kind="sequence_gap", request="depth", count=1, skip=3)
         async with asyncio.timeout(30):
             while gaps < 1 or book.depth_fault:
                 await asyncio.sleep(0.001)
@@ -383,7 +350,7 @@ async def test_after_random_orders_what_the_venue_tells_is_what_the_venue_has(
     draw = random.Random(fault["kind"] + fault["request"])
     async with at_venue(usdm=usdm, answer_timeout_ms=200.0) as at:
         began_ns = at.host.now_ns() - S
-        number = at.fault(**fault)
+        number = at.venue.fault(**fault)
         sent = []
         for count in range(60):
             client_id = f"r{count}"
@@ -398,7 +365,7 @@ async def test_after_random_orders_what_the_venue_tells_is_what_the_venue_has(
             except ExchangeError as error:  # a connection that is down for a moment
                 assert "nothing was sent" in str(error), error
             await asyncio.sleep(0)
-        at.server.faults.remove(number)
+        at.venue.server.faults.remove(number)
         await eventually(lambda: at.adapter._orders is not None and len(at.adapter._orders._pending) == 0)
         await eventually(lambda: set(at.channels().values()) == {True})
         await at.cancel_all()
@@ -412,13 +379,13 @@ async def test_after_random_orders_what_the_venue_tells_is_what_the_venue_has(
         told = {(fill.client_id, fill.trade_id, fill.qty) for fill in at.host.of(OrderFilled)}
         assert told <= listed
         if fault["request"] != "private":
-            assert told == listed or at.lines("place", "lost") or fault["kind"] == "disconnect"
+            assert told == listed or at.venue.lines("place", "lost") or fault["kind"] == "disconnect"
         filled = {order.client_id: order.filled for order in at.host.of(OrderSnapshot)}
         for client_id, total in filled.items():
             assert sum((qty for owner, _, qty in listed if owner == client_id), Decimal(0)) == total
         refused = {report.client_id for report in at.host.of(OrderRejected)}
-        assert not refused & {line.client_id for line in at.lines("place")}  # a no was a no
+        assert not refused & {line.client_id for line in at.venue.lines("place")}  # a no was a no
         missing = {report.client_id for report in at.host.of(OrderNotFound)}
-        assert not missing & {line.client_id for line in at.lines("place")}
-        ids = [line.client_id for line in at.lines("place")]
+        assert not missing & {line.client_id for line in at.venue.lines("place")}
+        ids = [line.client_id for line in at.venue.lines("place")]
         assert len(ids) == len(set(ids))

@@ -80,6 +80,7 @@ def our_request(vector: Vector) -> tuple[str, str, dict[str, str]] | None:
         amend = AmendOrder(str(order_id), symbol, Side(side), Decimal(str(price)), Decimal(str(qty)))
         params = amend_params(amend, wire_of(symbol), WINDOW)
         params["orderId"] = params.pop("origClientOrderId")  # the case names the order by the venue's id
+        assert product.amend is not None
         return product.amend.method, product.amend.path, _text(params)
     if method == "fetchOrderWithClientOrderId":
         params = {"origClientOrderId": given[0], "symbol": wire_of(given[1]), **window_params(WINDOW)}
