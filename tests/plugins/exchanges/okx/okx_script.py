@@ -68,7 +68,7 @@ class OkxScript:
         self.operations: list[dict[str, Any]] = []
         self.reply_to: Callable[[dict[str, Any]], dict[str, Any] | None] = self.taken_in
         self.login = {"event": "login", "code": "0", "msg": "", "connId": "c"}
-        self.is_silent = False
+        self.refused_channel = ""
         venue.on_request, venue.on_message = self._on_request, self._on_message
 
     @staticmethod
@@ -127,12 +127,14 @@ class OkxScript:
             return
         request = json.loads(text)
         op = request["op"]
-        if self.is_silent:
-            self.operations.append(request)
-        elif op == "login":
+        if op == "login":
             await socket.send_str(json.dumps(self.login))
         elif op in ("subscribe", "unsubscribe"):
             for arg in request["args"]:
+                if arg["channel"] == self.refused_channel:
+                    error = {"event": "error", "code": "60018", "msg": f"{arg} doesn't exist", "connId": "c"}
+                    await socket.send_str(json.dumps(error))
+                    continue
                 await socket.send_str(json.dumps({"event": op, "arg": arg, "connId": "c"}))
         else:
             self.operations.append(request)

@@ -45,6 +45,7 @@ from host.api import (
 )
 from plugins.exchanges._shared.rate_limit import OverLimit
 from plugins.exchanges._shared.venue_clock import ClockUnsure
+from plugins.exchanges._shared.websocket import NotConnected
 
 MS = 1_000_000
 
@@ -367,6 +368,31 @@ def test_a_key_that_the_venue_refuses_says_what_to_correct() -> None:
                 pass
 
     run()
+
+
+@pytest.mark.parametrize("channel", ["orders", "books"])
+def test_a_subscription_that_is_refused_is_no_connection(channel: str) -> None:
+    @story
+    async def run() -> None:
+        def refuse(script: OkxScript) -> None:
+            script.refused_channel = channel
+
+        with pytest.raises(NotConnected, match=f"refused: 60018.*{channel}"):
+            async with connected(change=refuse):
+                pass
+
+    run()
+
+
+@story
+async def test_a_login_that_comes_too_often_is_tried_again() -> None:
+    async with connected() as (script, _, host):
+        good, script.login = script.login, {"event": "error", "code": "60014", "msg": "too frequent"}
+        logins = sum('"login"' in text for text in script.venue.messages)
+        await script.private().close()
+        await eventually(lambda: sum('"login"' in text for text in script.venue.messages) > logins)
+        script.login = good
+        await eventually(lambda: host.of(ConnectionChanged)[-1].is_up)
 
 
 def test_an_account_in_long_short_mode_is_refused_for_swaps_alone() -> None:
