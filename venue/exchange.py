@@ -37,19 +37,19 @@ from host.api import (
     Report,
     TimeInForce,
 )
-from venue.accounts import MONEY_QUANTUM, Account
+from venue.accounts import Account
 from venue.admission import new_order, refuse_amend, refuse_place
 from venue.booking import Booking
 from venue.client import Client
 from venue.dead_man import REASON, DeadManSwitches
 from venue.delivery import NO_FAULTS, Delivery, Faults, Latency
 from venue.execution import HOUSE_RULES, Answer, EntryRules, ExecType, ExecutionReport, report_of
-from venue.ledger import AccountOpened, Funded, Ledger, RequestSeen
+from venue.funding import Funding
+from venue.ledger import AccountOpened, Ledger, RequestSeen
 from venue.market import Ended, Market, MarketOutput, VenueOrder
-from venue.perpetuals import FundingPayment, position_value
 from venue.records import OrderRecord, Records
 from venue.restore import restore
-from venue.validation import Refusal, mid_price
+from venue.validation import Refusal
 
 __all__ = ["Exchange", "Output"]
 
@@ -92,7 +92,8 @@ class Exchange:
         self._clients: dict[str, Client] = {}
         self._booking = Booking(self._clients, self.delivery, ledger)
         self._last_prices: dict[str, Decimal] = {}
-        self._funding: list[FundingPayment] = []
+        self.funding = Funding(self._at, self._clients, self._markets, ledger)
+        """Nothing is paid until it is scheduled."""
         self._requests: list[tuple[int, int, _Request | Callable[[int], None]]] = []
         self._request_number = 0
         self._switches = DeadManSwitches(self._at, self._run_out)
@@ -242,36 +243,6 @@ class Exchange:
         if taken:
             self._booking.executions = []
         return taken
-
-    def schedule_funding(self, every_ns: int, rate: Decimal, now_ns: int) -> None:
-        """Have longs pay shorts `rate` of their positions' value at every multiple of `every_ns`.
-
-        The value is taken at the middle of the book. A symbol with an empty book pays nothing.
-        """
-
-        def pay(at_ns: int) -> None:
-            self._pay_funding(rate, at_ns)
-            self._at(at_ns + every_ns - at_ns % every_ns, pay)
-
-        self._at(now_ns + every_ns - now_ns % every_ns, pay)
-
-    def take_funding(self) -> list[FundingPayment]:
-        """Return what was paid since the last call."""
-        taken, self._funding = self._funding, []
-        return taken
-
-    def _pay_funding(self, rate: Decimal, now_ns: int) -> None:
-        for name, client in self._clients.items():
-            for symbol, market in self._markets.items():
-                qty, mark = client.account.position(symbol), mid_price(*market.best())
-                if not qty or mark is None:
-                    continue
-                instrument = market.instrument
-                amount = (-position_value(instrument, qty, mark) * rate).quantize(MONEY_QUANTUM)
-                client.account.pay(instrument.settle, amount)
-                self._funding.append(FundingPayment(name, symbol, instrument.settle, amount, rate, now_ns))
-                if self._ledger is not None:
-                    self._ledger.write(Funded(now_ns, name, symbol, instrument.settle, amount))
 
     def find_order(
         self, account: str, *, client_id: str = "", order_id: int | None = None

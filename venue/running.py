@@ -115,7 +115,7 @@ class RunningExchange:
         for report in self.exchange.take_executions():
             for listener in self._listeners:
                 listener.on_execution(report)
-        for payment in self.exchange.take_funding():
+        for payment in self.exchange.funding.take():
             for listener in self._listeners:
                 listener.on_funding(payment)
         for account, output in outputs:

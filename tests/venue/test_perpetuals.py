@@ -55,12 +55,12 @@ def test_funding_moves_money_between_the_sides_and_survives_a_restart(tmp_path: 
     running.send("b", place("taker", Side.BUY, "100", "1", symbol=symbol))
     running.send("b", place("bid", Side.BUY, "80", "1", symbol=symbol))
     before = {name: running.exchange.account(name).balances["USDT"] for name in "ab"}
-    running.exchange.schedule_funding(1_000, D("0.01"), running.now_ns)
+    running.exchange.funding.schedule(1_000, D("0.01"), running.now_ns)
     running.exchange.step(running.now_ns + 1_000)
     after = {name: running.exchange.account(name).balances["USDT"] for name in "ab"}
 
     assert {name: after[name] - before[name] for name in "ab"} == {"a": D("0.9"), "b": D("-0.9")}
-    assert [each.amount for each in running.exchange.take_funding()] == [D("0.9"), D("-0.9")]
+    assert [each.amount for each in running.exchange.funding.take()] == [D("0.9"), D("-0.9")]
     assert sum(isinstance(line, Funded) for line in Ledger(tmp_path / "log").history()) == 2
     again = venue()
     assert {name: again.exchange.account(name).balances["USDT"] for name in "ab"} == after

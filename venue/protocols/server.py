@@ -73,7 +73,7 @@ class ProtocolServer:
             exchange.report_executions()
             every_ns = int(self._settings.funding_hours * HOUR_NS)
             if every_ns:
-                exchange.schedule_funding(every_ns, self._settings.funding_rate, self._running.clock.now_ns())
+                exchange.funding.schedule(every_ns, self._settings.funding_rate, self._running.clock.now_ns())
             self._running.watch(self)
         for name, course in self.courses.items():
             app = web.Application(client_max_size=MAX_BODY_BYTES)

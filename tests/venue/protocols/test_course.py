@@ -1,12 +1,14 @@
 """Faults on command against a real server: what the client sees, what the exchange did, what the log says."""
 
 import asyncio
+from random import Random
 
 import aiohttp
 import orjson
 import pytest
 from protocol_tools import Binance, Venue, connected, open_protocols, until
 
+from host.api import OrderStatus
 from venue.protocols.faults import FaultKind
 
 
@@ -207,3 +209,61 @@ async def test_log_has_a_line_for_what_asked_for_nothing_that_exists() -> None:
 
         assert [line.method for line in venue.lines()] == ["GET /api/v3/nowhere", ""]
         assert [line.verdict for line in venue.lines()] == ["refused", "refused"]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_log_judges_truly_whatever_goes_wrong(seed: int) -> None:
+    """Under every fault at once: an order is at the engine exactly where a line says `accepted`."""
+    random = Random(seed)
+    kinds = [kind for kind in FaultKind if kind not in (FaultKind.CLOCK_SKEW, FaultKind.MAINTENANCE)]
+    async with open_protocols() as venue:
+        client = Binance(venue)
+        for kind in kinds:
+            venue.fault(
+                kind=kind,
+                request=random.choice(("place", "cancel", "")),
+                probability=0.1,
+                delay_ms=20,
+                jitter_ms=50,
+                is_executed=random.random() < 0.5,
+            )
+
+        async def trade(number: int) -> None:
+            try:
+                async with asyncio.timeout(0.3):
+                    if number % 3:
+                        price = str(random.choice((99, 100, 101)))
+                        side = random.choice(("BUY", "SELL"))
+                        await client.place(side, price, "0.1", newClientOrderId=f"o{number}", recvWindow=40)
+                    else:
+                        known = f"o{random.randrange(1 + number)}"
+                        await client.signed(
+                            "DELETE", "/api/v3/order", symbol="BTCUSDT", origClientOrderId=known
+                        )
+            except (aiohttp.ClientError, TimeoutError):
+                return  # the client does not know what became of it: that is what the log is for
+
+        async def pass_time() -> None:
+            while True:
+                venue.pass_time(0.001)
+                await asyncio.sleep(0)
+
+        clock = asyncio.create_task(pass_time())
+        for first in range(0, 150, 15):
+            await asyncio.gather(*(trade(number) for number in range(first, first + 15)))
+        venue.server.faults.clear()
+        await until(lambda: venue.clock.sleepers == 0)
+        clock.cancel()
+
+        lines = venue.lines(kind="place")
+        accepted = {line.order_id: line for line in lines if line.verdict == "accepted"}
+        records = venue.running.exchange.records("demo/spot").all()
+        assert {str(record.order.order_id) for record in records} == set(accepted)
+        assert all(accepted[str(each.order.order_id)].client_id == each.order.client_id for each in records)
+        assert 0 < len(accepted) < len(lines)
+        for line in accepted.values():
+            assert line.timestamp_ns is not None and line.valid_ns is not None
+            assert line.decided_ns <= line.timestamp_ns + line.valid_ns, "accepted beyond its window"
+        cancelled = {line.order_id for line in venue.lines(kind="cancel", verdict="accepted")}
+        ended = {str(record.order.order_id) for record in records if record.end is OrderStatus.CANCELLED}
+        assert ended == cancelled
