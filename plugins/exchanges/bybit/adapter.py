@@ -99,6 +99,7 @@ class Bybit(ExchangeAdapter[BybitParams]):
     async def subscribe(self, symbols: Sequence[str]) -> None:
         """Start the market data of `symbols`, the private stream and order entry; raise `ExchangeError`."""
         listings = [self._listings.listed(symbol) for symbol in symbols]
+        await self._settings.check_one_way(listings)
         await self._settings.set_leverage(listings)
         if self._private is None:
             await self._open_private()
@@ -142,7 +143,7 @@ class Bybit(ExchangeAdapter[BybitParams]):
             self._orders.close()
             channels.append(self._orders.channel)
         if self._private is not None:
-            channels.append(self._private.channel)
+            self._private.close()
         for channel in channels:
             channel.close()
         if self._pool is not None:

@@ -30,7 +30,7 @@ from .._shared.bad_frames import BadFrames
 from .._shared.channel import Channel
 from .._shared.pending import PendingRequests
 from .._shared.rest import RestUnanswered
-from .._shared.venue_clock import VenueClock, Window
+from .._shared.venue_clock import ClockUnsure, VenueClock, Window
 from .._shared.websocket import WebSocket
 from .answers import OrderReply, order_reply
 from .conversation import Conversation
@@ -47,6 +47,7 @@ from .signing import Signer
 __all__ = ["OrderCommand", "OrderEntry"]
 
 _log = logging.getLogger("tandem.bybit")
+_CANCEL_WINDOW_MS: Final = 5_000
 _ENCODER: Final = msgspec.json.Encoder()
 
 OrderCommand = PlaceOrder | AmendOrder | CancelOrder
@@ -119,7 +120,7 @@ class OrderEntry:
         else:
             listing = self._listings.known(command.symbol)
             kind, fields = CANCEL, cancel_fields(listing, command)
-        window = self._clock.window(deadline_ns)
+        window = self._window(kind, deadline_ns)
         sent = _Sent(kind, listing.product, command.client_id)
         is_http = self._params.order_entry == "rest" or not self.channel.is_up
         self._limits.take_order(listing.product, kind, self._now_ns(), is_http=is_http)
@@ -133,6 +134,15 @@ class OrderEntry:
     def close(self) -> None:
         """Tell of nothing more."""
         self._pending.close()
+
+    def _window(self, kind: str, deadline_ns: int) -> Window:
+        try:
+            return self._clock.window(deadline_ns)
+        except ClockUnsure:
+            if kind != CANCEL:
+                raise
+            # A cancel does no harm late: it goes out by the best guess of the venue's time.
+            return self._clock.loose_window(_CANCEL_WINDOW_MS)
 
     # -- over the WebSocket ----------------------------------------------------------------------
 

@@ -14,8 +14,9 @@ from .._shared.channel import Channel
 from .._shared.venue_clock import VenueClock
 from .._shared.websocket import WebSocket
 from .conversation import Conversation
+from .fill_watch import FillWatch
 from .frames import BadFrame, ExecutionRow, Frame, Head, OrderRow, decode
-from .order_codec import MS, fill_of, is_trade
+from .order_codec import MS, fill_of, is_trade, snapshot_of
 from .order_tracker import OrderTracker
 from .params import BybitParams
 from .products import EXCHANGE, Listing, Listings, Product
@@ -25,6 +26,8 @@ __all__ = ["PrivateStream"]
 
 _log = logging.getLogger("tandem.bybit")
 _TOPICS: Final = ("order", "execution")
+_BY_THE_VENUE: Final = ("AdlTrade", "BustTrade")
+"""Deleveraging and liquidation."""
 
 
 class _OrderFrame(Struct):
@@ -61,6 +64,7 @@ class PrivateStream:
         self._tracker: Final = tracker
         self._host_ns: Final = host_ns
         self._report: Final = report
+        self._fills: Final = FillWatch(report)
         self._watched: Final = _watched_topics(params.products)
         self._is_watched = False
         self._conversation: Final = Conversation(f"{EXCHANGE} private stream")
@@ -86,6 +90,11 @@ class PrivateStream:
             self.channel.send(
                 self._conversation.request("subscribe" if is_watched else "unsubscribe", self._watched)
             )
+
+    def close(self) -> None:
+        """Close the connection; nothing is told of after that."""
+        self._fills.close()
+        self.channel.close()
 
     @property
     def bad_frames(self) -> dict[str, int]:
@@ -117,16 +126,28 @@ class PrivateStream:
 
     def _on_orders(self, frame: Frame) -> None:
         for row in decode(_ORDERS, frame, "order frame").data:
-            if self._listing_of(row.category, row.symbol) is None:
+            listing = self._listing_of(row.category, row.symbol)
+            if listing is None:
                 continue
-            for report in self._tracker.reports(row, self._host_ns(row.updated_time * MS)):
+            ts_ns = self._host_ns(row.updated_time * MS)
+            for report in self._tracker.reports(row, ts_ns):
                 self._report(report)
+            if row.order_link_id:
+                self._fills.order(snapshot_of(listing, row, ts_ns))
 
     def _on_executions(self, frame: Frame) -> None:
         for row in decode(_EXECUTIONS, frame, "execution frame").data:
             listing = self._listing_of(row.category, row.symbol)
-            if listing is not None and row.order_link_id and is_trade(row):
-                self._report(fill_of(listing, row, self._host_ns(row.exec_time * MS)))
+            if listing is None or not is_trade(row):
+                continue
+            if row.exec_type in _BY_THE_VENUE:
+                _log.error(
+                    "%s: the venue itself traded %s %s: %s", EXCHANGE, row.exec_qty, row.symbol, row.exec_type
+                )
+            if row.order_link_id:
+                fill = fill_of(listing, row, self._host_ns(row.exec_time * MS))
+                self._fills.fill(fill.client_id, fill.trade_id, fill.qty)
+                self._report(fill)
 
     def _listing_of(self, category: str, symbol: str) -> Listing | None:
         """Return what a row is about; None for a product or symbol that is not traded here."""

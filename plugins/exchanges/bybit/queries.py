@@ -19,6 +19,7 @@ __all__ = [
     "instruments",
     "open_orders",
     "order_by_link_id",
+    "position_of",
     "positions",
     "server_time",
     "target_of",
@@ -104,6 +105,11 @@ def positions(product: Product, settle_coin: str = "", cursor: str = "") -> Quer
     parameters = {"settleCoin": settle_coin} if settle_coin else {}
     parameters |= {"category": product.value, "limit": _POSITIONS_PAGE}
     return "/v5/position/list", _paged(parameters, cursor)
+
+
+def position_of(listing: Listing) -> Query:
+    """Ask for the position in one perpetual, or for both where each side has one."""
+    return "/v5/position/list", {"category": listing.product.value, "symbol": listing.venue_symbol}
 
 
 def wallet() -> Query:

@@ -3,9 +3,14 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
+from host.api import ExchangeError
+
+from .answers import read_positions
 from .errors import is_already_so
+from .frames import BadFrame
 from .params import BybitParams
-from .products import Listing, Product
+from .products import EXCHANGE, Listing, Product
+from .queries import position_of
 from .requests import leverage_fields, margin_mode_fields
 from .rest_client import RestClient, VenueRefused
 
@@ -30,6 +35,22 @@ class AccountSettings:
         if self._params.margin_mode:
             fields = margin_mode_fields(is_isolated=self._params.margin_mode == "isolated")
             await self._set("/v5/account/set-margin-mode", fields)
+
+    async def check_one_way(self, listings: Sequence[Listing]) -> None:
+        """Raise `ExchangeError` where a perpetual has a position for each side (hedge mode)."""
+        for listing in listings:
+            if listing.product is Product.SPOT:
+                continue
+            answer = await self._rest.ask(position_of(listing))
+            try:
+                page = read_positions(answer.result)
+            except BadFrame as error:
+                raise ExchangeError(f"{EXCHANGE}: {error}") from error
+            if any(row.position_idx for row in page.list):
+                raise ExchangeError(
+                    f"{EXCHANGE}: {listing.symbol} is in hedge mode, expected one-way; "
+                    "change the position mode at the venue while nothing is open"
+                )
 
     async def set_leverage(self, listings: Sequence[Listing]) -> None:
         """Set the leverage of those perpetuals that `params.leverage` names."""

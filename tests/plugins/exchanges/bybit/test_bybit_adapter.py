@@ -3,8 +3,9 @@
 import logging
 from decimal import Decimal
 
+import msgspec
 import pytest
-from bybit_adapter import QTY, SYMBOLS, desk, new_adapter
+from bybit_adapter import QTY, SYMBOLS, Desk, desk, new_adapter
 from bybit_venue import DEMO, bybit_venue
 from exchange_tools import FakeHost, eventually, story
 
@@ -42,6 +43,8 @@ from host.api import (
     Trade,
 )
 from host.core.books import Book, DepthResult
+from plugins.exchanges.bybit import queries
+from plugins.exchanges.bybit.answers import Answer
 from venue.protocols.faults import FaultKind
 
 ALL = pytest.mark.parametrize("symbol", SYMBOLS)
@@ -371,6 +374,63 @@ async def test_duplicate_and_late_events_are_told_once() -> None:
         await eventually(lambda: at.host.of(OrderAccepted)[-1].client_id == "c2", "the next order")
         assert [report.client_id for report in at.host.of(OrderAccepted)] == ["c1", "c2"]
         assert len(at.host.of(OrderCancelled)) == 1
+
+
+def fills_of(at: Desk, client_id: str) -> list[Decimal]:
+    """Return the quantities that an order was told to have traded."""
+    return [fill.qty for fill in at.host.of(OrderFilled) if fill.client_id == client_id]
+
+
+@story
+async def test_an_execution_that_was_lost_shows_in_the_order_itself() -> None:
+    async with desk(("BTC-USDT",)) as at:
+        _, ask = at.venue.best("BTC-USDT")
+        # The order is pushed as new, then its first execution: that one is lost.
+        at.venue.fault(FaultKind.DROP, request="private", skip=1, count=1)
+        place = at.place("c1", price=ask + 1, time_in_force=TimeInForce.IOC)
+        seen = await at.host.heard(OrderSnapshot)
+        assert (seen.client_id, seen.status, seen.filled) == ("c1", OrderStatus.FILLED, place.qty)
+        assert sum(fill.qty for fill in at.host.of(OrderFilled)) < place.qty
+        at.place("c2", price=ask + 1, time_in_force=TimeInForce.IOC)
+        await eventually(
+            lambda: sum(f.qty for f in at.host.of(OrderFilled) if f.client_id == "c2") == place.qty, "fill"
+        )
+        at.adapter.send(QueryOrder("c2", "BTC-USDT"), 0)
+        assert (
+            await at.host.heard(OrderSnapshot, 2)
+        ).client_id == "c2"  # the answer, and nothing unasked for
+
+
+@story
+async def test_hedge_mode_is_refused() -> None:
+    async with bybit_venue() as venue:
+        adapter = new_adapter(venue, FakeHost())
+        await adapter.connect()
+        ask = adapter._rest.ask
+
+        async def answers_as_in_hedge_mode(query: queries.Query) -> Answer:
+            answer = await ask(query)
+            return msgspec.structs.replace(
+                answer,
+                result=msgspec.Raw(bytes(answer.result).replace(b'"positionIdx":0', b'"positionIdx":1')),
+            )
+
+        adapter._rest.ask = answers_as_in_hedge_mode  # type: ignore[method-assign]  # this venue has no such mode
+        with pytest.raises(ExchangeError, match="hedge mode"):
+            await adapter.subscribe(["BTC-USDT-PERP"])
+        await adapter.close()
+
+
+@story
+async def test_a_cancel_goes_out_although_the_venues_time_is_not_known() -> None:
+    async with desk(("BTC-USDT",)) as at:
+        place = at.place("c1")
+        await at.host.heard(OrderAccepted)
+        at.adapter._clock._error_ns = -1
+        with pytest.raises(ExchangeError, match="clock"):
+            at.place("c2")
+        at.cancel(place)
+        assert (await at.host.heard(OrderCancelled)).client_id == "c1"
 
 
 @story

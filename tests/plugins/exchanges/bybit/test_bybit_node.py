@@ -29,6 +29,8 @@ ORDERS = int(os.environ.get("TANDEM_ORDERS", "12"))
 """Requests under each fault. With TANDEM_ORDERS set, each fault also has a node of its own; 1,000 is the proof."""
 P = ParamSpec("P")
 AFTERWARDS = 4
+TOGETHER = 5
+"""Faults that one node meets, one after the other."""
 SYMBOLS = {"BTC-USDT": "0.01", "BTC-USDT-PERP": "0.01", "BTC-USD-PERP": "100"}
 WALLET = "demo/unified"
 ROUNDING = Decimal("1E-8")
@@ -146,16 +148,19 @@ def filled(venue: BybitVenue) -> set[str]:
     return {fill.symbol for fill in venue.exchange.records(WALLET).fills_since(0)}
 
 
-async def traded_on(venue: BybitVenue, count: int) -> None:
+async def traded_on(venue: BybitVenue, folder: Path, count: int, when: str = "") -> None:
     """Wait for so many more order requests, and for an order that was accepted meanwhile."""
     seen = requests(venue)
-    for number in range(seen, seen + count):
-        await eventually(lambda: requests(venue) > number, "a request")  # noqa: B023 - it is awaited here
-    last = venue.lines()[-1].number
-    await eventually(
-        lambda: any(line.number > last and line.verdict == "accepted" for line in venue.lines("place")),
-        "an order",
-    )
+    try:
+        for number in range(seen, seen + count):
+            await eventually(lambda: requests(venue) > number)  # noqa: B023 - it is awaited here
+        last = venue.lines()[-1].number
+        await eventually(
+            lambda: any(line.number > last and line.verdict == "accepted" for line in venue.lines("place"))
+        )
+    except TimeoutError:
+        log, lines = (folder / "node.log").read_text()[-3_000:], venue.lines()[-10:]
+        raise AssertionError(f"no more trading, {when}:\n{log}\n{lines}") from None
 
 
 def folded(folder: Path) -> tuple[TradingState, set[tuple[str, str]]]:
@@ -198,7 +203,7 @@ def assert_agreed(venue: BybitVenue, folder: Path, *, may_repeat: bool = False) 
 async def test_a_node_quotes_amends_cancels_and_fills_and_leaves_nothing_behind(tmp_path: Path) -> None:
     async with bybit_venue() as venue:
         async with node_at(venue, tmp_path):
-            await traded_on(venue, ORDERS)
+            await traded_on(venue, tmp_path, ORDERS)
             for symbol in SYMBOLS:
                 await eventually(lambda: symbol in filled(venue), f"a fill of {symbol}")  # noqa: B023 - awaited here
         kinds = {(line.kind, line.verdict) for line in venue.lines()}
@@ -240,24 +245,25 @@ FAULTS: dict[str, Misbehave] = {
 }
 
 
-async def misbehave(venue: BybitVenue, name: str) -> None:
+async def misbehave(venue: BybitVenue, folder: Path, name: str) -> None:
     """Trade under one fault, then without it."""
     FAULTS[name](venue)
-    await traded_on(venue, ORDERS)
+    await traded_on(venue, folder, ORDERS, f"with {name}")
     venue.server.faults.clear()
-    await traded_on(venue, AFTERWARDS)
+    await traded_on(venue, folder, AFTERWARDS, f"after {name}")
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("first", range(0, len(FAULTS), TOGETHER))
 @story
 async def test_whatever_goes_wrong_one_after_the_other_node_and_venue_agree_afterwards(
-    tmp_path: Path,
+    first: int, tmp_path: Path
 ) -> None:
     async with bybit_venue() as venue:
         async with node_at(venue, tmp_path):
-            await traded_on(venue, AFTERWARDS)
-            for name in FAULTS:
-                await misbehave(venue, name)
+            await traded_on(venue, tmp_path, AFTERWARDS)
+            for name in list(FAULTS)[first : first + TOGETHER]:
+                await misbehave(venue, tmp_path, name)
         assert_agreed(venue, tmp_path)
 
 
@@ -270,7 +276,7 @@ async def test_whatever_goes_wrong_one_after_the_other_node_and_venue_agree_afte
 async def test_whatever_goes_wrong_node_and_venue_agree_afterwards(name: str, tmp_path: Path) -> None:
     async with bybit_venue() as venue:
         async with node_at(venue, tmp_path):
-            await misbehave(venue, name)
+            await misbehave(venue, tmp_path, name)
         assert_agreed(venue, tmp_path)
 
 
@@ -278,9 +284,9 @@ async def test_whatever_goes_wrong_node_and_venue_agree_afterwards(name: str, tm
 async def test_every_line_cut_at_once_again_and_again(tmp_path: Path) -> None:
     async with bybit_venue() as venue, node_at(venue, tmp_path):
         for _ in range(3):
-            await traded_on(venue, AFTERWARDS)
+            await traded_on(venue, tmp_path, AFTERWARDS)
             venue.cut()
-        await traded_on(venue, AFTERWARDS)
+        await traded_on(venue, tmp_path, AFTERWARDS)
     assert_agreed(venue, tmp_path)
 
 
@@ -288,12 +294,12 @@ async def test_every_line_cut_at_once_again_and_again(tmp_path: Path) -> None:
 async def test_no_order_is_accepted_after_its_window(tmp_path: Path) -> None:
     async with bybit_venue() as venue:
         async with node_at(venue, tmp_path):
-            await traded_on(venue, AFTERWARDS)
+            await traded_on(venue, tmp_path, AFTERWARDS)
             venue.fault(FaultKind.LATENCY, request="place", delay_ms=900.0, count=5)
             await eventually(
                 lambda: sum("latency" in line.faults for line in venue.lines("place")) == 5, "late ones"
             )
-            await traded_on(venue, AFTERWARDS)
+            await traded_on(venue, tmp_path, AFTERWARDS)
         late = [line for line in venue.lines("place") if "latency" in line.faults]
         assert {line.verdict for line in late} == {"refused"}
         assert all(line.valid_ns is not None and line.valid_ns <= 400_000_000 for line in late)
