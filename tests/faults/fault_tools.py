@@ -34,12 +34,12 @@ params = { half_spread_bps = 0.01, size = "0.1", skew_bps = 0.0 }
 """
 
 
-def wait_until(is_true: Callable[[], bool], what: str) -> None:
+def wait_until(is_true: Callable[[], bool], what: str, every_s: float = 0.002) -> None:
     """Look again and again until it is so; fail, naming `what`, after the deadline."""
     end = time.monotonic() + DEADLINE_S
     while not is_true():
         assert time.monotonic() < end, f"waited {DEADLINE_S:g} s in vain for {what}"
-        time.sleep(0.002)
+        time.sleep(every_s)
 
 
 class TandemProcess:

@@ -35,6 +35,8 @@ ACCOUNT = "acc"
 TTL_MS = 600
 _STORE_CALL_S = 5.0
 _CALL_S = 10.0
+_LOOK_S = 0.02
+"""Seldom enough that looking is no load for those who are looked at; times are the venue's anyway."""
 T = TypeVar("T")
 
 # Segments that hold all of a test, so that every journal can be read from its first entry.
@@ -347,7 +349,7 @@ class Cell:
     def until(self, is_true: Callable[[], bool], what: str) -> None:
         """Wait until it is so; fail with what the machines said."""
         try:
-            wait_until(is_true, what)
+            wait_until(is_true, what, _LOOK_S)
         except AssertionError as error:
             said = "\n".join(f"-- {one.name}:\n{one.said()[-3000:]}" for one in self.machines.values())
             raise AssertionError(f"{error}; the lease is {self.record()}\n{said}") from None

@@ -18,6 +18,8 @@ from tests.faults.pair_judge import Verdict
 from tests.faults.pair_tools import TTL_MS, Cell
 from tests.faults.wall_clock import WallClock
 
+# Seconds on a machine that has nothing else to do; several processes of one core each where it has.
+pytestmark = pytest.mark.timeout(300)
 MIB = 1 << 20
 STALLING = Path(__file__).parent / "plugins"
 SWITCHES = int(os.environ.get("TANDEM_SWITCHES", "30"))
@@ -169,14 +171,14 @@ def test_an_order_that_was_frozen_between_gate_and_socket_is_refused_for_its_age
         cell.until(stall.with_suffix(".done").exists, "an order to be in hand")
         after = cell.until_epoch_after(epoch)
         cell["a"].thaw()
-        cell.until(lambda: bool(cell.judge().late), "the order to reach the venue")
+        cell.until(lambda: bool((seen := cell.judge()).late or seen.stale), "the order to reach the venue")
         cell.until_ready()
         verdict = conclude(cell)
         took_over(verdict, "a", "b")
         assert {traded for _, traded in verdict.late} == {after}
 
 
-@pytest.mark.timeout(120 + 10 * SWITCHES)
+@pytest.mark.timeout(300 + 10 * SWITCHES)
 def test_many_switches_in_a_row(tmp_path: Path, conclude: Conclude) -> None:
     """`TANDEM_SWITCHES=N` for more or fewer."""
     with trading(tmp_path, failover="switch_limit = 1000") as cell:

@@ -9,11 +9,15 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from tests.etcd import running_cluster
 from tests.faults.network import Network, running_network
 from tests.faults.pair_tools import TTL_MS, Cell
 from tests.faults.relay import Relay, Streams, running_relay
 from tests.faults.test_pair_faults import Conclude, took_over
+
+pytestmark = pytest.mark.timeout(300)
 
 
 class Site:

@@ -23,6 +23,8 @@ from tests.faults.relay import Streams, running_relay
 from tests.faults.tamper import Alter, damage_a_batch, drop_a_batch, running_tamperer
 from tests.postgres import running_server
 
+pytestmark = pytest.mark.timeout(300)
+
 
 @contextmanager
 def led(folder: Path, *names: str, lease: str = "") -> Iterator[Cell]:
