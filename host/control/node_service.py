@@ -72,6 +72,7 @@ class NodeService(EventMethods, FailoverMethods):
     def _status(self) -> pb.NodeStatus:
         engine, subject = self._subject.engine, self._subject
         state, journal, primary = engine.state, engine.journal, subject.standby_of()
+        pair = None if subject.leadership is None else subject.leadership.status()
         now_s = time.monotonic()
         if self._rate_engine is not engine:
             self._rate, self._rate_s, self._rate_engine, self._rate_events = 0.0, now_s, engine, engine.events
@@ -79,8 +80,9 @@ class NodeService(EventMethods, FailoverMethods):
             self._rate = (engine.events - self._rate_events) / (now_s - self._rate_s)
             self._rate_s, self._rate_events = now_s, engine.events
         status = pb.NodeStatus(
-            node=state.node,
-            cell=state.cell,
+            # Not as the journal has them: a standby's is its primary's.
+            node=subject.config().node.name,
+            cell=state.cell if pair is None else pair.cell,
             role=pb.NODE_ROLE_STANDBY if subject.is_standby else pb.NODE_ROLE_PRIMARY,
             primary_address=primary or "",
             phase=pb.NODE_PHASE_HALTED if engine.halted else _PHASES[subject.phase],
@@ -113,8 +115,8 @@ class NodeService(EventMethods, FailoverMethods):
         lag = subject.store_lag()
         if lag is not None:
             status.store_lag = lag
-        if subject.leadership is not None:
-            status.failover.CopyFrom(failover_message(subject.leadership.status()))
+        if pair is not None:
+            status.failover.CopyFrom(failover_message(pair))
         return status
 
     def _instance_states(self) -> Iterable[InstanceState]:

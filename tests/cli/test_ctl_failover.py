@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import msgspec
 import pytest
 from control_tools import ControlDesk
 from ctl_tools import LiveDesk
@@ -89,31 +88,16 @@ def test_a_plugin_is_promoted_without_a_reason(live: LiveDesk) -> None:
     assert (result.exit_code, "--reason has no place here" in result.stderr) == (2, True)
 
 
-def test_maintenance_is_told_to_every_node_of_the_pair(tmp_path: Path) -> None:
-    first, second = (LiveDesk(desk_in(tmp_path / name)) for name in ("a", "b"))
-    first.desk.pair.say(standbys=(msgspec.structs.replace(B, control_address=second.address),))
-    with ExitStack() as stack:
-        stack.enter_context(first.serving())
-        stack.enter_context(second.serving())
-        said = first.ok("maintenance", "on", "--reason", "moving the store")
-        assert said == "desk: maintenance on\nb: maintenance on\n"
-        for live in (first, second):
-            assert live.desk.pair.status().is_maintained
-            [(_, _, by)] = live.desk.pair.asked
-            assert by.endswith(": moving the store")
-        # The standby says where its primary is, and that one is told too.
-        second.do(second.desk.pair.step_down)
-        second.do(lambda: setattr(second.desk.subject, "standby_of", lambda: first.address))
-        assert second.ok("maintenance", "off") == "desk: maintenance off\nb: maintenance off\n"
-        assert not first.desk.pair.status().is_maintained
-
-
-def test_a_node_that_could_not_be_told_of_maintenance_is_named(live: LiveDesk) -> None:
-    live.do(lambda: live.desk.pair.say(standbys=(msgspec.structs.replace(B, control_address=""),)))
-    result = live.ctl("maintenance", "on")
-    assert result.exit_code == 1
-    assert "b: not told" in result.stderr
+def test_maintenance_is_switched_on_and_off(live: LiveDesk) -> None:
+    said = live.ok("maintenance", "on", "--reason", "moving the store")
+    assert said == "maintenance on for desk and all that follow it\n"
     assert live.desk.pair.status().is_maintained
+    [(_, _, by)] = live.desk.pair.asked
+    assert by.endswith(": moving the store")
+    assert "would be off" in live.ok("maintenance", "off", "--dry-run")
+    live.do(live.desk.pair.step_down)
+    assert live.ok("maintenance", "off") == "maintenance off for desk alone, which is a standby\n"
+    assert not live.desk.pair.status().is_maintained
 
 
 def test_a_node_that_runs_alone_says_so(live: LiveDesk) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import msgspec
 import pytest
 from control_tools import ControlDesk, Status, refusal_in, refused
 from google.protobuf.descriptor import MethodDescriptor
@@ -140,6 +141,20 @@ def test_a_standby_answers_every_question_from_what_the_journal_says(desk: Contr
             assert (await refused(client.plugin.GetInstance(none))).reason == "INSTANCE_NOT_FOUND"
             assert (await client.trading.ListOrders(trading_pb2.ListOrdersRequest())).orders == orders
             assert (await client.trading.ListBalances(trading_pb2.ListBalancesRequest())).balances == balances
+
+    run(story)
+
+
+def test_a_standby_goes_by_its_own_name_not_by_that_in_its_primarys_journal(desk: ControlDesk) -> None:
+    desk.config = msgspec.structs.replace(
+        desk.config, node=msgspec.structs.replace(desk.config.node, name="other")
+    )
+
+    async def story() -> None:
+        async with desk.serving() as client:
+            desk.pair.step_down()
+            status = (await client.node.GetStatus(node_pb2.GetStatusRequest())).status
+            assert (desk.subject.engine.state.node, status.node) == ("desk", "other")
 
     run(story)
 

@@ -5,13 +5,12 @@ from typing import Final
 
 import click
 
-from host.cli._output import EXIT_FAILED, print_json
+from host.cli._output import print_json
 from host.cli.ctl._group import ctl
 from host.cli.ctl._session import Session
 from host.cli.ctl._tables import Listing, text_of, watch_text
 from host.cli.ctl._verb import verb
 from host.cli.ctl._words import as_json, moment, span, word
-from host.client import AddressInvalid, ControlError
 from tandem.v1 import failover_pb2 as f
 from tandem.v1 import node_pb2 as n
 
@@ -105,34 +104,18 @@ async def promote_node(session: Session) -> None:
 )
 @click.argument("switch", type=click.Choice(["on", "off"]))
 async def maintenance(session: Session, switch: str) -> None:
-    """Have no node take over by itself, or let them again: this node, and those of its pair that it knows.
+    """Have no node take over by itself, or let them again; `switchover` and `promote --force` still work.
 
-    `switchover` and `promote --force` still work. It ends with the process. Exits with 1 where a node
-    could not be told.
+    The primary's word holds for every node that follows it. A standby is asked where there is no primary:
+    then it holds for that one alone.
     """
     wanted = switch == "on"
     request = n.SetMaintenanceRequest(enabled=wanted)
     answer = await session.change(session.control.node.set_maintenance, request)
     found = await session.control.node.get_failover(n.GetFailoverRequest())
-    session.say(answer, f"{found.node}: maintenance {'would be ' if session.is_dry_run else ''}{switch}")
-    others = {one.name: one.control_address for one in found.failover.standbys}
-    if found.role == n.NODE_ROLE_STANDBY:
-        others = {found.failover.holder or "the primary": found.primary_address}
-    missed = False
-    for name, address in others.items():
-        if session.is_dry_run:
-            continue
-        try:
-            if not address:
-                raise AddressInvalid(address, f"{name} to say where it takes calls")
-            async with session.at(address) as other:
-                await session.change(other.node.set_maintenance, n.SetMaintenanceRequest(enabled=wanted))
-            click.echo(f"{name}: maintenance {switch}", err=session.is_json)
-        except (ControlError, AddressInvalid) as error:
-            missed = True
-            click.echo(f"{name}: not told, say it there: {error}", err=True)
-    if missed:
-        raise click.exceptions.Exit(EXIT_FAILED)
+    is_alone = found.role == n.NODE_ROLE_STANDBY
+    whom = f"{found.node} alone, which is a standby" if is_alone else f"{found.node} and all that follow it"
+    session.say(answer, f"maintenance {'would be ' if session.is_dry_run else ''}{switch} for {whom}")
 
 
 def summary(found: f.Failover) -> list[tuple[str, str]]:
@@ -141,7 +124,7 @@ def summary(found: f.Failover) -> list[tuple[str, str]]:
         f"{one.name} {f'{one.lag_entries} entries behind' if one.eligible else f'NOT ELIGIBLE: {one.why_not}'}"
         for one in found.standbys
     ]
-    rows = [("leader", f"{found.holder or 'none'}, epoch {found.epoch}{_because(found)}")]
+    rows = [("leader", f"{found.holder or 'none'}, epoch {found.epoch}")]
     if found.state == f.ELECTOR_STATE_WATCHING:
         rows += [("stands by", found.why_not or "about to take over")]
     else:
@@ -149,10 +132,6 @@ def summary(found: f.Failover) -> list[tuple[str, str]]:
     if stopped := _stopped(found):
         rows += [("automatic", f"NO: {stopped}")]
     return rows
-
-
-def _because(found: f.Failover) -> str:
-    return f", {found.last_change}" if found.last_change else ""
 
 
 def _stopped(found: f.Failover) -> str:

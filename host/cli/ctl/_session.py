@@ -9,7 +9,6 @@ import click
 from google.protobuf.message import Message
 
 from host.cli._output import Refused, print_json
-from host.cli.ctl._node_options import control_of
 from host.cli.ctl._tables import Listing, print_rows
 from host.cli.ctl._words import as_json
 from host.client import Control
@@ -31,7 +30,6 @@ class Session:
 
     def __init__(self, control: Control, options: dict[str, Any]) -> None:
         self.control = control
-        self._options = options
         self.is_json = bool(options.get("as_json"))
         self.is_watch = bool(options.get("watch"))
         self.is_dry_run = bool(options.get("dry_run"))
@@ -75,10 +73,6 @@ class Session:
         """Raise `click.UsageError` where an option was given that does not apply here."""
         if option in self._change:
             raise click.UsageError(f"--{option} has no place here")
-
-    def at(self, address: str) -> Control:
-        """Return a client of another node, with the same credentials; raise `AddressInvalid`."""
-        return control_of({**self._options, "address": (address,)})
 
     def say(self, message: Message, text: str) -> None:
         """Print an answer: `text` for people, or the message for scripts."""

@@ -201,7 +201,8 @@ class NodeServiceServicer:
 
     def SetMaintenance(self, request, context):
         """Has no node take over by itself, or lets them again; a switchover and a promotion still work.
-        Role: admin. Standby: answers.
+        On the primary it holds for every node that follows it; on a standby for itself. Role: admin.
+        Standby: answers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -74,7 +74,8 @@ class NodeServiceStub:
     """
     SetMaintenance: _grpc.UnaryUnaryMultiCallable[_node_pb2.SetMaintenanceRequest, _node_pb2.SetMaintenanceResponse]
     """Has no node take over by itself, or lets them again; a switchover and a promotion still work.
-    Role: admin. Standby: answers.
+    On the primary it holds for every node that follows it; on a standby for itself. Role: admin.
+    Standby: answers.
     """
 
 @_typing.type_check_only
@@ -123,7 +124,8 @@ class NodeServiceAsyncStub(NodeServiceStub):
     """
     SetMaintenance: _aio.UnaryUnaryMultiCallable[_node_pb2.SetMaintenanceRequest, _node_pb2.SetMaintenanceResponse]  # type: ignore[assignment]
     """Has no node take over by itself, or lets them again; a switchover and a promotion still work.
-    Role: admin. Standby: answers.
+    On the primary it holds for every node that follows it; on a standby for itself. Role: admin.
+    Standby: answers.
     """
 
 class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -247,7 +249,8 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.SetMaintenanceResponse, _abc.Awaitable[_node_pb2.SetMaintenanceResponse]]:
         """Has no node take over by itself, or lets them again; a switchover and a promotion still work.
-        Role: admin. Standby: answers.
+        On the primary it holds for every node that follows it; on a standby for itself. Role: admin.
+        Standby: answers.
         """
 
 def add_NodeServiceServicer_to_server(servicer: NodeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
