@@ -13,16 +13,14 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib.metadata import version
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from failover.clock import boottime_ns
-from failover.replication import PeerTls, Replica, StandbyView
+from failover.replication import PeerTlsFiles, Replica, StandbyView
 from failover.replication.events import VersionCame, VersionTaken
 from failover.states import State
-from host.assembly import NodeNotStarted
 from host.config import ConfigSource, FailoverSection, NodeConfig, RunOptions
 from host.control.subject import Subject
 from host.control.tail import JournalTail
@@ -76,7 +74,7 @@ class Member:
         self.stop_reason = ""
         """Why the node should stop; empty while it should not."""
         self.trading: Trading | None = None
-        self.membership: Final = Membership(config, section, self._alert, _peer_tls(section))
+        self.membership: Final = Membership(config, section, self._alert, _peer_tls(config))
         self.sharing: Final = VersionSharing(self.membership, archive_of(config))
         self.replica: Replica
         self.engine: Engine
@@ -310,15 +308,6 @@ class Member:
             await asyncio.sleep(VIEW_EVERY_S)
 
 
-def _peer_tls(section: FailoverSection) -> PeerTls | None:
-    tls = section.tls
-    if tls is None:
-        return None
-    return PeerTls(_read(tls.certificate), _read(tls.key), _read(tls.ca))
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise NodeNotStarted(f"failover.tls: cannot read {path}: {error.strerror}") from error
+def _peer_tls(config: NodeConfig) -> PeerTlsFiles | None:
+    tls = None if config.failover is None else config.failover.tls
+    return None if tls is None else PeerTlsFiles(config.node.name, tls.certificate, tls.key, tls.ca)

@@ -15,13 +15,13 @@ from msgspec import Struct
 
 from failover.clock import boottime_ns, on_clock
 from failover.elector import Elector, ElectorSettings
-from failover.guardian import SESSION_VARIABLE
+from failover.guardian import guarded_session
 from failover.lease import LeaseStore, check_cell, check_ttl, open_store
 from failover.replication import (
     DurabilitySettings,
     EligibilityLimits,
     ModeChange,
-    PeerTls,
+    PeerCredentials,
     Replica,
     ReplicaDurability,
     ReplicationClient,
@@ -112,11 +112,11 @@ class Membership:
         config: NodeConfig,
         section: FailoverSection,
         on_alert: Callable[[str, str], None],
-        tls: PeerTls | None = None,
+        tls: PeerCredentials | None = None,
     ) -> None:
         self.node: Final = config.node.name
         self.section: Final = section
-        self.session: Final = os.environ.get(SESSION_VARIABLE) or secrets.token_hex(8)
+        self.session: Final = guarded_session(os.environ) or secrets.token_hex(8)
         self.changed: Final = asyncio.Event()
         self.term: Term | None = None
         self.retired = ""
