@@ -34,11 +34,21 @@ def exit_code(error: TandemError) -> int:
     from host.control.tls import TlsError
     from host.journal import JournalLocked
     from host.loader import ParamsInvalid, ScaffoldRefused, UnknownPlugin
+    from host.pair.faults import ScriptInvalid
+    from host.pair.plan import FolderRefused
 
-    usage = (AddressInvalid, ConfigError, CredentialsUnusable, ListenRefused, ParamsInvalid, TlsError)
+    usage = (
+        AddressInvalid,
+        ConfigError,
+        CredentialsUnusable,
+        ListenRefused,
+        ParamsInvalid,
+        ScriptInvalid,
+        TlsError,
+    )
     if isinstance(error, (*usage, UnknownPlugin, LeaseConfigError, ReplicationConfigError)):
         return EXIT_USAGE
-    if isinstance(error, (Refused, NotPrivate, OrderRefused, JournalLocked, ScaffoldRefused)):
+    if isinstance(error, (Refused, FolderRefused, NotPrivate, OrderRefused, JournalLocked, ScaffoldRefused)):
         return EXIT_REFUSED
     return EXIT_FAILED
 

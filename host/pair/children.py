@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,13 +20,13 @@ class Child:
     `output` is where everything goes that it says, of all its lives.
     """
 
-    def __init__(
-        self, name: str, arguments: Sequence[str], output: Path, environment: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, name: str, arguments: Sequence[str], output: Path) -> None:
         self.name: Final = name
         self.output: Final = output
         self._arguments = list(arguments)
-        self._environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
+        # Variables overlay a configuration, and this one is the pair's.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TANDEM_")}
+        self._environment = inherited | {"PYTHONUNBUFFERED": "1"}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

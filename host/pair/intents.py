@@ -60,13 +60,14 @@ class IntentBook:
         self._seen: dict[tuple[int, int], e.Entry] = {}
         self._journals: Final = [_Journal(folder) for folder in folders]
 
-    def catch_up(self) -> None:
-        """Read all that was written since the last time."""
+    def catch_up(self) -> bool:
+        """Read all that was written since the last time; return whether every journal could be read to its end."""
         for journal in self._journals:
             for epoch, record in journal.read_on():
                 self._take(epoch, record, journal.folder)
         if len(self._seen) > 2 * REMEMBERED:
             self._forget()
+        return all(journal.is_read for journal in self._journals)
 
     def close(self) -> None:
         """Let go of the files."""
@@ -115,6 +116,8 @@ class _Journal:
         """The first LSN of each epoch, and the epoch."""
         self._set_aside: set[Path] = set()
         self._inode = 0
+        self.is_read = True
+        """Whether the last look came to the end of it."""
 
     def read_on(self) -> Iterator[tuple[int, e.Record]]:
         """Yield each entry that is an intent or begins an epoch, with the epoch that it belongs to."""
@@ -127,6 +130,9 @@ class _Journal:
         except (JournalError, FileNotFoundError):
             # It is being cut, replaced or pruned under us: begin anew with what is there next time.
             self.close()
+            self.is_read = False
+        else:
+            self.is_read = True
 
     def close(self) -> None:
         follower, self._follower = self._follower, None
@@ -159,7 +165,7 @@ class _Journal:
             self._set_aside.add(place)
             # What comes in the place of these entries has the same numbers.
             self._epochs = [known for known in self._epochs if known[0] < first_lsn]
-            self._open(first_lsn)
+            self._open(max(first_lsn, _first_lsn(self.folder)))
 
     def _intents(self, records: list[e.Record]) -> Iterator[tuple[int, e.Record]]:
         for record in records:

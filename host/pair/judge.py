@@ -24,6 +24,8 @@ __all__ = ["Judge", "Switch", "Verdict"]
 
 _decode = msgspec.json.Decoder(LedgerLine).decode
 _ZERO: Final = Decimal(0)
+PATIENCE: Final = 20
+"""So many looks are waited for a journal that cannot be read, before what it lacks counts as lost."""
 PAUSES: Final = 10_000
 """So many of the latest times between two orders are kept: minutes of quoting."""
 
@@ -96,6 +98,9 @@ class Judge:
         self._account: Final = account
         self._log: Final = log
         self._offset = 0
+        self._unheard: list[LedgerLine] = []
+        self._unread = 0
+        """How often in a row a journal could not be read to its end."""
         self._accepted_ids: set[str] = set()
         self._live: dict[Slot, str] = {}
         self._pauses: deque[tuple[int, int]] = deque(maxlen=PAUSES)
@@ -117,9 +122,14 @@ class Judge:
     def catch_up(self) -> None:
         """Read on, to the last whole line of the log."""
         # The log first: journals are ahead of what was sent.
-        lines = self._read_log()
-        self._book.catch_up()
+        self._unheard += self._read_log()
+        is_read = self._book.catch_up()
         self.verdict.faults = self._book.faults
+        # A journal that is being cut or replaced can be read a moment later; one that is damaged cannot.
+        self._unread = 0 if is_read else self._unread + 1
+        if 0 < self._unread < PATIENCE:
+            return
+        lines, self._unheard = self._unheard, []
         for line in lines:
             if line.account != self._account or isinstance(line, AccountOpened):
                 continue
@@ -129,6 +139,12 @@ class Judge:
                 self._free(line.client_id)
             elif isinstance(line, Traded):
                 self._hear_fill(line.fill)
+
+    def finish(self) -> None:
+        """Read to the end, now that nobody writes any more."""
+        self.catch_up()
+        while self._unheard:
+            self.catch_up()
 
     def close(self) -> None:
         """Let go of the files."""

@@ -93,7 +93,7 @@ class Pair:
                 self.note("bad", text)
         finally:
             await self.cell.close()
-        self.judge.catch_up()
+        self.judge.finish()
         self._tell_wrongs()
         self.judge.close()
 
