@@ -156,6 +156,8 @@ def order_row(view: OrderView, fees: Decimal = Decimal(0)) -> dict[str, Any]:
         "slippageToleranceType": "UNKNOWN",
         "extraFees": "",
         "cumFeeDetail": {},
+        "rpiTakerAccess": False,
+        "rpiMatchedQty": "0",
         "createdTime": str(terms.created_ms),
         "updatedTime": str(order.updated_ms),
     }
@@ -170,8 +172,6 @@ def pushed_order(view: OrderView) -> dict[str, Any]:
         "category": view.listing.product.value,
         "feeCurrency": "",
         "closedPnl": "0",
-        "rpiTakerAccess": False,
-        "rpiMatchedQty": "0",
     }
 
 
