@@ -18,6 +18,8 @@ from host.api import (
     VenuePosition,
 )
 
+from .._shared.numbers import require_finite
+
 __all__ = [
     "STATUSES",
     "AccountView",
@@ -164,10 +166,13 @@ def decode_listen_key(body: bytes) -> str:
 
 
 def order_snapshot(view: OrderView, symbol: str, asked_ns: int) -> OrderSnapshot:
-    """Return the venue's view of an order as of `asked_ns`; raise `ValueError` for an unknown status or side.
+    """Return the venue's view of an order as of `asked_ns`.
+
+    Raises `ValueError` for an unknown status or side, or a number that is none.
 
     The time is that of the question, not of the answer: what happened on the way back is not in it.
     """
+    require_finite(f"order {view.orderId}", price=view.price, qty=view.origQty, filled=view.executedQty)
     try:
         status, side = STATUSES[view.status], SIDES[view.side]
     except KeyError as error:
@@ -188,7 +193,8 @@ def order_snapshot(view: OrderView, symbol: str, asked_ns: int) -> OrderSnapshot
 
 
 def fill(view: TradeView, client_id: str, symbol: str) -> OrderFilled:
-    """Return one of the account's executions as a report."""
+    """Return one of the account's executions as a report; raise `ValueError` for a number that is none."""
+    require_finite(f"trade {view.id}", price=view.price, qty=view.qty, commission=view.commission)
     is_buyer = view.isBuyer if view.isBuyer is not None else bool(view.buyer)
     is_maker = view.isMaker if view.isMaker is not None else bool(view.maker)
     return OrderFilled(
@@ -215,7 +221,15 @@ def account_snapshot(
     """Return balances and positions; what is zero is left out.
 
     Locked on spot is what backs open orders, on USDⓈ-M the initial margin of orders and positions.
+    Raises `ValueError` for a number that is none.
     """
+    positions = list(positions)
+    for held in account.balances or ():
+        require_finite(held.asset, free=held.free, locked=held.locked)
+    for asset in account.assets or ():
+        require_finite(asset.asset, wallet=asset.walletBalance, margin=asset.initialMargin)
+    for position in positions:
+        require_finite(position.symbol, qty=position.positionAmt, entry=position.entryPrice)
     balances = [
         Balance(item.asset, item.free + item.locked, item.locked)
         for item in account.balances or ()

@@ -1,5 +1,6 @@
 """Binance's exchangeInfo: instruments with their filters, and the venue's rate limits."""
 
+import logging
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
@@ -9,10 +10,12 @@ from msgspec import Struct
 
 from host.api import Instrument, InstrumentKind, PriceBand
 
+from .._shared.numbers import require_finite
 from .._shared.symbols import step_of, tandem_symbol
 
 __all__ = ["ExchangeInfo", "RateLimit", "decode_exchange_info", "instruments_of"]
 
+_log = logging.getLogger("tandem.exchange")
 _ZERO: Final = Decimal(0)
 _S: Final = 1_000_000_000
 _INTERVALS: Final = {"SECOND": _S, "MINUTE": 60 * _S, "HOUR": 3600 * _S, "DAY": 86_400 * _S}
@@ -73,7 +76,10 @@ def instruments_of(
             continue
         if kind is not InstrumentKind.SPOT and item.contractType not in ("PERPETUAL", "TRADIFI_PERPETUAL"):
             continue
-        out[item.symbol] = _instrument(item, kind, maker_fee, taker_fee)
+        try:
+            out[item.symbol] = _instrument(item, kind, maker_fee, taker_fee)
+        except (ArithmeticError, ValueError) as error:
+            _log.warning("%s is left out, its filters cannot be read: %s", item.symbol, error)
     return out
 
 
@@ -83,14 +89,18 @@ def _instrument(item: _Symbol, kind: InstrumentKind, maker_fee: Decimal, taker_f
     notional = filters.get("NOTIONAL") or filters.get("MIN_NOTIONAL") or {}
     places = item.pricePrecision if item.pricePrecision is not None else item.quotePrecision
     digits = item.quantityPrecision if item.quantityPrecision is not None else item.baseAssetPrecision
+    # A tick or step of 0 means "no such rule"; the precision of the numbers still holds.
+    tick = _number(price, "tickSize") or step_of(places)
+    step = _number(lot, "stepSize") or step_of(digits)
+    if tick <= _ZERO or step <= _ZERO:
+        raise ValueError(f"tick and step must be above 0, were {tick} and {step}")
     return Instrument(
         symbol=tandem_symbol(item.baseAsset, item.quoteAsset, kind),
         kind=kind,
         base=item.baseAsset,
         quote=item.quoteAsset,
-        # A tick or step of 0 means "no such rule"; the precision of the numbers still holds.
-        tick_size=_number(price, "tickSize") or step_of(places),
-        lot_size=_number(lot, "stepSize") or step_of(digits),
+        tick_size=tick,
+        lot_size=step,
         min_qty=_number(lot, "minQty"),
         max_qty=_number(lot, "maxQty") or None,
         min_notional=_number(notional, "minNotional") or _number(notional, "notional"),
@@ -115,4 +125,5 @@ def _band(filters: Mapping[str, Mapping[str, Any]]) -> PriceBand | None:
 
 def _number(entry: Mapping[str, Any], name: str) -> Decimal:
     value = Decimal(str(entry.get(name, "0")))
+    require_finite("filter", **{name: value})
     return value.normalize() if value else _ZERO

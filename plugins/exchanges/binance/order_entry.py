@@ -25,6 +25,7 @@ from host.api import (
 
 from .._shared.bad_frames import BadFrames
 from .._shared.channel import Channel
+from .._shared.numbers import require_finite
 from .._shared.pending import PendingRequests
 from .._shared.rate_limit import OverLimit
 from .._shared.rest import RestUnanswered
@@ -222,11 +223,12 @@ class OrderEntry:
                 self._ctx.report(OrderAccepted(command.client_id, str(placed.orderId), at_ns))
             else:
                 self._changed(command, decode_order(body))
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, ValueError) as error:
             self.bad.note("answer to an order", body, error)
             self._unanswered(command, f"the answer cannot be read: {error}")
 
     def _changed(self, command: AmendOrder | CancelOrder, view: OrderView) -> None:
+        require_finite(f"order {view.orderId}", price=view.price, qty=view.origQty, filled=view.executedQty)
         at_ns = (view.transactTime or view.updateTime) * _MS or self._ctx.now_ns()
         status = STATUSES.get(view.status)
         if isinstance(command, CancelOrder):

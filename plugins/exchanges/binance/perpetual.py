@@ -141,7 +141,7 @@ async def watch_liquidation(ctx: AdapterContext, queries: Queries, alarm: float,
         await asyncio.sleep(every_s)
         try:
             positions = await queries.positions(ctx.now_ns())
-        except (ExchangeError, msgspec.MsgspecError) as error:
+        except (ExchangeError, msgspec.MsgspecError, ValueError) as error:
             _log.warning("account %s: the positions could not be looked at: %s", ctx.account, error)
             continue
         for position in positions:

@@ -26,6 +26,7 @@ from host.api import (
     RequestUnanswered,
 )
 
+from .._shared.numbers import require_finite
 from .._shared.symbols import SymbolTable
 from .answers import (
     PositionView,
@@ -134,10 +135,13 @@ class Queries:
         return account_snapshot(account, await self.positions(asked_ns), self._table.to_tandem, asked_ns)
 
     async def positions(self, asked_ns: int) -> Sequence[PositionView]:
-        """Return the positions; none on spot."""
+        """Return the positions; none on spot. Raises `ValueError` for a number that is none."""
         if self._product.is_spot:
             return ()
-        return decode_positions(await self._calls.signed(POSITIONS, {}, asked_ns))
+        positions = decode_positions(await self._calls.signed(POSITIONS, {}, asked_ns))
+        for position in positions:
+            require_finite(position.symbol, liquidation=position.liquidationPrice, mark=position.markPrice)
+        return positions
 
     async def fills_of(self, symbol: str, since_ns: int, asked_ns: int) -> list[TradeView]:
         """Return the account's trades in one symbol since a time, oldest first.

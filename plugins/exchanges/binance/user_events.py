@@ -24,6 +24,8 @@ from host.api import (
     Side,
 )
 
+from .._shared.numbers import require_finite
+
 __all__ = ["Execution", "Notice", "UserEvent", "decode_user_event", "reports_of"]
 
 _MS: Final = 1_000_000
@@ -114,11 +116,13 @@ def decode_user_event(payload: memoryview | bytes | msgspec.Raw) -> UserEvent:
 def reports_of(event: Execution, to_tandem: Callable[[str], str | None]) -> list[Report]:
     """Return what the host should hear of one event; nothing for symbols that we do not know.
 
-    Raises `ValueError` for a side or kind of execution that is not known.
+    Raises `ValueError` for a side or kind of execution that is not known, or a number that is none.
     """
     symbol = to_tandem(event.s)
     if symbol is None:
         return []
+    fee = event.n or _ZERO
+    require_finite(f"order {event.i}", l=event.l, z=event.z, L=event.L, p=event.p, q=event.q, n=fee)
     at_ns, kind = event.T * _MS, event.x
     # A cancel has an id of its own on spot, and the order's is beside it.
     client_id = event.C if event.C not in _NOTHING else event.c
@@ -135,7 +139,7 @@ def reports_of(event: Execution, to_tandem: Callable[[str], str | None]) -> list
                 str(event.t),
                 event.L,
                 event.l,
-                event.n or _ZERO,
+                fee,
                 event.N or "",
                 Liquidity.MAKER if event.m else Liquidity.TAKER,
                 at_ns,

@@ -659,6 +659,32 @@ async def test_the_dead_mans_switch_is_wound_up_before_the_first_order_and_kept_
         assert all((call["symbol"], call["countdownTime"]) == ("BTCUSDT", "30") for call in calls)
 
 
+@story
+async def test_a_position_near_its_liquidation_is_told_and_senseless_ones_do_no_harm(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plugins.exchanges.binance.adapter._LIQUIDATION_EVERY_S", 0.005)
+    position = {
+        "symbol": "BTCUSDT",
+        "positionAmt": "1",
+        "entryPrice": "100",
+        "markPrice": "100",
+        "liquidationPrice": "NaN",
+    }
+    with caplog.at_level(logging.WARNING):
+        async with trading(usdm=True, liquidation_alarm=0.1) as (script, _):
+            script.rest["GET /fapi/v3/positionRisk"] = lambda params: (200, [position])
+            await eventually(lambda: "liquidation must be a finite number, was NaN" in caplog.text)
+            position["liquidationPrice"] = "80"
+            asked = len(script.rest_calls)
+            await eventually(lambda: len(script.rest_calls) >= asked + 3)
+            assert "from liquidation" not in caplog.text
+            position["liquidationPrice"] = "95"
+            await eventually(
+                lambda: "BTCUSDT: the mark price 100 is 5.0 % from liquidation at 95" in caplog.text
+            )
+
+
 # -- connecting ----------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -9,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from host.api import BookTop, Depth, Ticker, Trade
+from host.api import BookTop, Depth, InstrumentKind, Ticker, Trade
 from host.core.books import Book
 from plugins.exchanges.binance import answers
-from plugins.exchanges.binance.instruments import decode_exchange_info
+from plugins.exchanges.binance.instruments import decode_exchange_info, instruments_of
 from plugins.exchanges.binance.market_frames import MarketDecoder, depth_snapshot
 from plugins.exchanges.binance.order_entry import decode_api_frame
 from plugins.exchanges.binance.user_events import Execution, decode_user_event, reports_of
@@ -141,6 +142,48 @@ def test_private_events_with_one_field_missing_null_or_senseless(data: st.DataOb
         except ValueError:
             continue
         assert len(reports) <= 1
+        for report in reports:
+            numbers = [value for value in msgspec.structs.astuple(report) if isinstance(value, Decimal)]
+            assert all(number.is_finite() for number in numbers)
+
+
+ORDER: dict[str, Any] = {
+    "symbol": "BTCUSDT", "orderId": 1, "clientOrderId": "c1", "price": "1", "origQty": "1", "executedQty": "0",
+    "status": "NEW", "side": "BUY", "type": "LIMIT", "time": 1, "updateTime": 1,
+}  # fmt: skip
+LISTED: dict[str, Any] = {
+    "symbol": "BTCUSDT", "status": "TRADING", "baseAsset": "BTC", "quoteAsset": "USDT", "filters": [
+        {"filterType": "PRICE_FILTER", "tickSize": "0.01"},
+        {"filterType": "LOT_SIZE", "stepSize": "0.01", "minQty": "0.01", "maxQty": "9"},
+    ],
+}  # fmt: skip
+
+
+@given(st.data())
+def test_an_order_with_one_field_missing_null_or_senseless(data: st.DataObject) -> None:
+    fields = dict(ORDER)
+    fields[data.draw(st.sampled_from(sorted(fields)))] = data.draw(junk)
+    try:
+        seen = answers.order_snapshot(answers.decode_order(json.dumps(fields).encode()), "BTC-USDT", 1)
+    except (msgspec.MsgspecError, ValueError):
+        return
+    assert seen.qty.is_finite() and seen.filled.is_finite()
+    assert seen.price is None or seen.price.is_finite()
+
+
+@given(st.sampled_from(["tickSize", "stepSize", "minQty", "maxQty"]), junk)
+def test_an_instrument_whose_filters_are_senseless_is_left_out(name: str, value: Any) -> None:
+    listed = {
+        **LISTED,
+        "filters": [{**entry, **({name: value} if name in entry else {})} for entry in LISTED["filters"]],
+    }
+    try:
+        info = decode_exchange_info(json.dumps({"symbols": [listed]}).encode())
+    except msgspec.MsgspecError:
+        return
+    for item in instruments_of(info, InstrumentKind.SPOT, Decimal(0), Decimal(0)).values():
+        assert item.tick_size.is_finite() and item.lot_size.is_finite() and item.min_qty.is_finite()
+        assert item.tick_size > 0 and item.lot_size > 0
 
 
 @pytest.mark.parametrize(
