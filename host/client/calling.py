@@ -157,6 +157,12 @@ class Watch(Generic[Request, Response]):
         has_moved = False
         while True:
             node = await self._caller.call(_itself, None, "")
+            if has_moved and not node.is_primary and self._caller.nodes.has_others:
+                # Between two leaders: a standby would answer too, and without books and marks.
+                pauses = pauses or self._caller.pauses()
+                if await pauses.wait():
+                    self._caller.nodes.lost(node)
+                    continue
             rpc: Any = node.channel.unary_stream(self._path, response_deserializer=self._decode)
             call = rpc(wanted.SerializeToString(), metadata=self._caller.metadata)
             try:

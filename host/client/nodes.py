@@ -51,6 +51,11 @@ class Nodes:
         """Return the address of the node in use; empty where none is."""
         return "" if self._in_use is None else str(self._in_use.address)
 
+    @property
+    def has_others(self) -> bool:
+        """Return whether there is more than one node to choose from."""
+        return len(self._addresses) > 1
+
     async def find(self, until_s: float) -> Node:
         """Return the primary, or, where no node says it is one, the first that answers.
 

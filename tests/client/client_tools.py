@@ -83,6 +83,7 @@ async def serving(
         listener = Listener(UnixAddress(desk.home / "c.sock"), Security.SOCKET_FOLDER)
     await server.start([listener], tls)
     await server.set_primary(is_primary=is_primary)
+    desk.server = server
     venue = asyncio.create_task(_answer_for_the_venue(desk))
     try:
         is_socket = isinstance(server.addresses[-1], UnixAddress)

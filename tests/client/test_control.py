@@ -26,6 +26,7 @@ from host.client import (
     Unreachable,
 )
 from host.client.calling import Unary, Watch
+from host.client.nodes import Node, Nodes
 from host.client.services import NodeCalls, PluginCalls, TradingCalls
 from host.control.principal import Role
 from host.core import entries as e
@@ -409,6 +410,51 @@ def test_when_the_primary_is_gone_the_one_that_took_over_is_called(tmp_path: Pat
 
     run(story)
     assert (changes(first), changes(second)) == (1, 1)
+
+
+def note_looks(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Return a list to which each look for a node adds whether it found one that leads."""
+    looks: list[bool] = []
+    find = Nodes.find
+
+    async def noted(self: Nodes, until_s: float) -> Node:
+        node = await find(self, until_s)
+        looks.append(node.is_primary)
+        return node
+
+    monkeypatch.setattr(Nodes, "find", noted)
+    return looks
+
+
+def test_a_watch_waits_for_the_next_primary_rather_than_stay_with_a_standby(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = two_desks(tmp_path)
+
+    async def story() -> None:
+        addresses = [socket_of(first), socket_of(second)]
+        async with (
+            serving(first),
+            serving(second, is_primary=False),
+            Control(addresses, patience_s=PATIENCE_S) as control,
+        ):
+            assert first.server is not None
+            assert second.server is not None
+            watch = control.plugins.watch_instances(p.WatchInstancesRequest())
+            assert (await anext(watch)).snapshot
+            assert control.address == socket_of(first)
+            looks = note_looks(monkeypatch)
+            await first.server.set_primary(is_primary=False)
+            first.pair.step_down()
+            again = asyncio.ensure_future(anext(watch))
+            await until(lambda: looks.count(False) >= 2)  # in vain: nobody leads
+            assert not first.subject.under_way.count
+            await second.server.set_primary(is_primary=True)
+            assert (await again).snapshot
+            assert control.address == socket_of(second)
+            await watch.aclose()
+
+    run(story)
 
 
 @pytest.mark.parametrize("hint", ["", "nonsense", "itself"])

@@ -123,6 +123,8 @@ class ControlDesk(Desk):
         )
         self.pair = Pair(self)
         self.subject.leadership = self.pair
+        self.server: ControlServer | None = None
+        """What serves it, where a test needs to know."""
         self.tokens = TokenStore.open(folder / TOKENS_FILE)
 
     async def reload(self, plugin: str) -> ReloadReport:
