@@ -29,8 +29,9 @@ REPO: Final = Path(__file__).parents[1]
 if __name__ == "__main__":
     sys.path.insert(0, os.fspath(REPO))  # the machinery of the fault tests is not installed
 
+from tests.faults.machine import Machine  # noqa: E402
 from tests.faults.pair_judge import Verdict  # noqa: E402
-from tests.faults.pair_tools import TTL_MS, Cell, Machine  # noqa: E402
+from tests.faults.pair_tools import TTL_MS, Cell  # noqa: E402
 
 ORDERS_BETWEEN: Final = 30
 """How many orders the venue accepts between two faults, on average."""

@@ -22,15 +22,16 @@ def conclude(cell: Cell) -> Verdict:
         standby.stop()
     leader.stop()
     verdict = cell.judge()
-    assert verdict.wrongs == []
+    assert not verdict.wrongs, "\n".join(verdict.wrongs)
     journal, venue = JournalTruth(leader.journal), VenueTruth(cell.venue.log, ACCOUNT)
     for client_id in venue.accepted.keys() - journal.orders.keys():
-        assert not venue.filled(client_id) or "fill_adopted" in {alert.kind for alert in journal.alerts}
+        is_told = not venue.filled(client_id) or "fill_adopted" in {alert.kind for alert in journal.alerts}
+        assert is_told, f"order {client_id} traded, and the last leader never heard of it"
         del venue.accepted[client_id]
     alarms = [one for one in journal.alerts if one.kind in ALARMING and one.kind not in _OF_A_SUCCESSOR]
-    assert not alarms
-    assert journal.state.anomalies == {}
-    assert not journal.in_doubt_at_start
+    assert not alarms, alarms
+    assert not journal.state.anomalies, journal.state.anomalies
+    assert not journal.in_doubt_at_start, journal.in_doubt_at_start
     assert_strategies_counted(journal)
     assert_settled(journal, venue)
     return verdict

@@ -1,43 +1,35 @@
-"""A cell of real nodes to break: each from a configuration and a folder of its own, one venue, one lease store."""
+"""A cell of real nodes to break: its machines, the venue they trade at, and the store that says who leads."""
 
 import asyncio
-import os
 import re
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 import grpc
 
 from failover.lease import LeaseUnansweredError, Record, open_store
-from host.api import AmendOrder, PlaceOrder
 from host.control.authority import Authority
-from host.core.client_id import parse_client_id
-from tandem.v1 import failover_pb2
 from tandem.v1 import node_pb2 as pb
-from tandem.v1 import node_pb2_grpc as pb_grpc
-from tests.faults.fault_tools import INSTANCES, TandemProcess, Venue, wait_until
-from tests.faults.intents import PREFIX
+from tests.faults.fault_tools import INSTANCES, Venue, wait_until
+from tests.faults.machine import CALL_S, Machine
 from tests.faults.network import Network
-from tests.faults.pair_judge import Verdict, judge, read_lines
+from tests.faults.pair_judge import Verdict, judge
+from tests.faults.venue_tail import VenueTail
 from tests.servers import free_ports
-from venue.ledger import LedgerLine, RequestSeen
 
-__all__ = ["ACCOUNT", "CELL", "TTL_MS", "Cell", "Machine", "VenueTail"]
+__all__ = ["ACCOUNT", "CELL", "TTL_MS", "Cell"]
 
 CELL = "main"
 ACCOUNT = "acc"
 TTL_MS = 600
 _STORE_CALL_S = 5.0
-_CALL_S = 10.0
 _LOOK_S = 0.02
 """Seldom enough that looking is no load for those who are looked at; times are the venue's anyway."""
-T = TypeVar("T")
 
 # Segments that hold all of a test, so that every journal can be read from its first entry.
 _NODE = """
@@ -64,154 +56,6 @@ name = "acc"
 exchange = "paper_remote"
 params = {{ url = "{venue}" }}
 """
-
-
-class Machine:
-    """What one node of a cell runs on: its configuration, its data, and the processes of its life.
-
-    The process that is started is the guardian, and the node is its child.
-    """
-
-    def __init__(self, name: str, config: Path, control: Path, replicate: str, inside: Sequence[str]) -> None:
-        self.name = name
-        self.replicate = replicate
-        """Where its peers dial it for its journal."""
-        self.config = config
-        self.output = config.with_suffix(".out")
-        self.data = config.with_suffix("")
-        self.control = control
-        self.environment: dict[str, str] = {"TANDEM__CONTROL__LISTEN": f'["unix:{control}"]'}
-        self._inside = list(inside)
-        self._process: TandemProcess | None = None
-
-    @property
-    def journal(self) -> Path:
-        """Return the folder of its journal."""
-        return self.data / "journal"
-
-    @property
-    def process(self) -> TandemProcess:
-        """Return the guardian of its present or last life."""
-        assert self._process is not None, f"{self.name} was never started"
-        return self._process
-
-    @property
-    def is_running(self) -> bool:
-        """Return whether its guardian runs."""
-        return self._process is not None and self._process.is_alive
-
-    def rewrite(self, old: str, new: str) -> None:
-        """Change a part of its configuration, which must be there once."""
-        text = self.config.read_text()
-        assert text.count(old) == 1, f"{old!r} should be there once:\n{text}"
-        self.config.write_text(text.replace(old, new))
-
-    def move_data(self, folder: Path) -> None:
-        """Keep its data elsewhere."""
-        self.rewrite(f'data_dir = "{self.data}"', f'data_dir = "{folder}"')
-        self.data = folder
-
-    def start(self) -> None:
-        """Start the guardian, and it the node."""
-        arguments = ("run", "-c", self.config, "--no-ui")
-        self._process = TandemProcess(
-            self.output, *arguments, inside=self._inside, environment=self.environment
-        )
-
-    def node_pid(self) -> int:
-        """Return the process that trades; 0 between two lives of it."""
-        pid = self.process.pid
-        try:
-            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        except FileNotFoundError:
-            return 0
-        return int(children[0]) if children else 0
-
-    def call(self, ask: Callable[[pb_grpc.NodeServiceStub], T]) -> T:
-        """Ask its node something over its control API; raises `grpc.RpcError`."""
-        # A channel for each call: one that lasts would wait longer and longer for a node that restarts.
-        with grpc.insecure_channel(f"unix:{self.control}") as channel:
-            return ask(pb_grpc.NodeServiceStub(channel))
-
-    def failover(self) -> failover_pb2.Failover | None:
-        """Return what its node says of its cell; None while it does not answer."""
-        try:
-            return self.call(lambda stub: stub.GetFailover(pb.GetFailoverRequest(), timeout=_CALL_S).failover)
-        except grpc.RpcError:
-            return None
-
-    def kill_node(self) -> int:
-        """Kill the node in the middle of whatever it does, and leave its guardian; return its pid."""
-        wait_until(lambda: self.node_pid() != 0, f"the node of {self.name} to run")
-        pid = self.node_pid()
-        os.kill(pid, signal.SIGKILL)
-        return pid
-
-    def lose(self) -> None:
-        """Kill the guardian and the node at once, as if the machine were gone."""
-        self.process.signal_group(signal.SIGKILL)
-
-    def freeze(self) -> None:
-        """Stop everything on it, as a hypervisor that pauses a machine does; sockets stay open."""
-        self.process.signal_group(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Let everything on it go on, as if no time had passed."""
-        self.process.signal_group(signal.SIGCONT)
-
-    def stop(self) -> None:
-        """Ask it to stop in order and hold it to that."""
-        code = self.process.stop()
-        assert code == 0, f"{self.name} ended with {code}; it said:\n{self.said()[-4000:]}"
-
-    def end(self) -> None:
-        """Leave nothing of it running, whatever became of it."""
-        if self.is_running:
-            self.process.signal_group(signal.SIGKILL)
-
-    def said(self) -> str:
-        """Return what its processes have said in all their lives."""
-        return self.output.read_text() if self.output.exists() else ""
-
-
-class VenueTail:
-    """Reads a venue's log on as it grows: what it has accepted, by the epoch that placed it."""
-
-    def __init__(self, log: Path) -> None:
-        self.accepted = 0
-        """Orders and amends."""
-        self.placed: dict[int, int] = {}
-        """New orders, by the epoch in their ids."""
-        self._log = log
-        self._lines = 0
-        self._offset = 0
-
-    @property
-    def epoch(self) -> int:
-        """Return the latest epoch that has placed an order."""
-        return max(self.placed, default=0)
-
-    def catch_up(self) -> "VenueTail":
-        """Read on, to the last whole line."""
-        if not self._log.exists():
-            return self
-        with self._log.open("rb") as file:
-            file.seek(self._offset)
-            data = file.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        for line in read_lines(whole):
-            self._take(line)
-        return self
-
-    def _take(self, line: LedgerLine) -> None:
-        if not isinstance(line, RequestSeen) or line.verdict != "accepted":
-            return
-        if isinstance(line.command, PlaceOrder):
-            parsed = parse_client_id(line.client_id, PREFIX)
-            epoch = 0 if parsed is None else parsed.epoch
-            self.placed[epoch] = self.placed.get(epoch, 0) + 1
-        self.accepted += isinstance(line.command, PlaceOrder | AmendOrder)
 
 
 class Cell:
@@ -310,7 +154,7 @@ class Cell:
 
         def is_ordered() -> bool:
             try:
-                leader.call(lambda stub: stub.Switchover(request, timeout=_CALL_S))
+                leader.call(lambda stub: stub.Switchover(request, timeout=CALL_S))
             except grpc.RpcError as error:
                 assert isinstance(error, grpc.Call) and "is not ready" in str(error.details()), error
                 return False
@@ -325,10 +169,20 @@ class Cell:
         return asyncio.run(self._read_record())
 
     def leader(self) -> Machine:
-        """Return the machine that holds the lease."""
+        """Return the machine that holds the lease; waits for one that does."""
+        found = ""
+
+        def is_held() -> bool:
+            nonlocal found
+            found = self._holder()
+            return bool(found)
+
+        self.until(is_held, "somebody to hold the lease")
+        return self.machines[found]
+
+    def _holder(self) -> str:
         record = self.record()
-        assert record is not None and not record.is_free, f"nobody leads: {record}"
-        return self.machines[record.holder]
+        return "" if record is None or record.is_free else record.holder
 
     def standbys(self) -> list[Machine]:
         """Return the others that run."""
@@ -373,13 +227,11 @@ class Cell:
         self.until(self._are_ready, "the standbys to be ready")
 
     def _are_ready(self) -> bool:
-        record = self.record()
-        if record is None or record.is_free:
-            return False
-        seen = self.machines[record.holder].failover()
+        holder = self._holder()
+        seen = self.machines[holder].failover() if holder else None
         if seen is None:
             return False
-        wanted = {one.name for one in self.machines.values() if one.is_running} - {record.holder}
+        wanted = {one.name for one in self.machines.values() if one.is_running} - {holder}
         return wanted <= {standby.name for standby in seen.standbys if standby.eligible}
 
     def until_renewed(self) -> None:
