@@ -363,3 +363,16 @@ async def test_signature_is_checked_over_the_bytes_that_came() -> None:
     }
     payload, signature = frame_payload(params)
     assert signer.signature(payload.decode()) == signature
+
+
+async def test_key_that_may_only_look_is_refused_where_something_would_change() -> None:
+    account = KeyedAccount(name="demo", api_key="demo-key", secret="demo-secret", can_trade=False)
+    async with open_protocols(accounts=[account]) as venue, connected(venue, "/ws-api/v3") as socket:
+        client = Binance(venue)
+        placed = await client.place("BUY", "100", "1")
+        leverage = await client.signed("POST", "/fapi/v1/leverage", symbol="BTCUSDT", leverage=5)
+        seen = await client.signed("GET", "/api/v3/account")
+        subscribed = await socket.ask("userDataStream.subscribe.signature", client.frame_params())
+
+        assert (placed.status, placed.code, leverage.code) == (401, -2015, -2015)
+        assert seen.body["canTrade"] is False and subscribed["status"] == 200
