@@ -48,7 +48,6 @@ class Head(Struct):
 
 
 class _BookData(Struct):
-    s: str
     b: tuple[tuple[float, float], ...]
     a: tuple[tuple[float, float], ...]
     u: int

@@ -121,7 +121,10 @@ class MarketCodec:
     # -- books -----------------------------------------------------------------------------------
 
     def _book(self, frame: Frame, now_ns: int) -> Sequence[MarketEvent]:
-        book = decode(_BOOK, frame, "book frame")
+        try:
+            book = _BOOK.decode(frame)  # here and not in `decode`: most frames are books
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadFrame("bad book frame", str(error)) from error
         data = book.data
         state = self._books.get(book.topic)
         if state is None:
@@ -130,9 +133,10 @@ class MarketCodec:
                 return ()
         if book.type == _SNAPSHOT or data.u == _RESTARTED:
             state.u, state.seq = data.u, data.seq
-            state.bid = state.ask = None
             if state.is_best_only:
-                return self._top(state, book, now_ns)
+                state.bid = data.b[0] if data.b else None
+                state.ask = data.a[0] if data.a else None
+                return _quote(state, book, now_ns)
             ts_event = (book.cts or book.ts) * _MS
             return (Depth(state.symbol, data.b, data.a, True, data.seq, data.seq, -1, ts_event, now_ns),)
         if not state.u:
@@ -141,7 +145,9 @@ class MarketCodec:
             return self._out_of_order(state, book, now_ns)
         previous, state.u, state.seq = state.seq, data.u, data.seq
         if state.is_best_only:
-            return self._top(state, book, now_ns)
+            state.bid = _best(data.b, state.bid)
+            state.ask = _best(data.a, state.ask)
+            return _quote(state, book, now_ns)
         ts_event = (book.cts or book.ts) * _MS
         return (Depth(state.symbol, data.b, data.a, False, data.seq, data.seq, previous, ts_event, now_ns),)
 
@@ -165,15 +171,6 @@ class MarketCodec:
         after = last + 1  # a number that the host's book cannot be at
         ts_event = (book.cts or book.ts) * _MS
         return (Depth(state.symbol, (), (), False, after + 1, after + 1, after, ts_event, now_ns),)
-
-    def _top(self, state: _BookState, book: BookFrame, now_ns: int) -> Sequence[MarketEvent]:
-        state.bid = _best(book.data.b, state.bid)
-        state.ask = _best(book.data.a, state.ask)
-        bid, ask = state.bid, state.ask
-        if bid is None or ask is None:
-            return ()  # one-sided: there is no quote to hand over
-        ts_event = (book.cts or book.ts) * _MS
-        return (BookTop(state.symbol, bid[0], bid[1], ask[0], ask[1], ts_event, now_ns, state.seq),)
 
     # -- trades and summaries --------------------------------------------------------------------
 
@@ -210,6 +207,14 @@ class MarketCodec:
             return ()  # changes without their snapshot
         last, open_, high, low, volume = values
         return (Ticker(symbol, last, open_, high, low, volume, ticker.ts * _MS, now_ns),)
+
+
+def _quote(state: _BookState, book: BookFrame, now_ns: int) -> Sequence[MarketEvent]:
+    bid, ask = state.bid, state.ask
+    if bid is None or ask is None:
+        return ()  # one-sided: there is no quote to hand over
+    ts_event = (book.cts or book.ts) * _MS
+    return (BookTop(state.symbol, bid[0], bid[1], ask[0], ask[1], ts_event, now_ns, state.seq),)
 
 
 def _best(

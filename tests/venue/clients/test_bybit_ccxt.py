@@ -267,10 +267,10 @@ async def test_orders_go_over_the_websocket_too(symbol: str) -> None:
 @story
 async def test_two_accounts_trade_with_each_other() -> None:
     async with bybit_venue() as venue, client_at(venue) as maker, client_at(venue, OTHER) as taker:
-        bid, ask = venue.best("BTC-USDT")
-        price = float((bid + ask) / 2)
+        # Above whatever the market does meanwhile; the buyer takes all that is offered below, too.
+        price = float(venue.best("BTC-USDT")[1]) + 20
         await maker.create_order(SPOT, "limit", "sell", 0.01, price)
-        await taker.create_order(SPOT, "limit", "buy", 0.01, price, {"timeInForce": "IOC"})
+        await taker.create_order(SPOT, "limit", "buy", 1.0, price + 20, {"timeInForce": "IOC"})
         sold = [t for t in await maker.fetch_my_trades(SPOT) if t["takerOrMaker"] == "maker"]
         bought = [t for t in await taker.fetch_my_trades(SPOT) if t["price"] == price]
         assert bought
