@@ -34,7 +34,7 @@ from host.api import (
 from host.config import bundled_plugins
 from host.core.risk_limits import Limits, RiskConfig, SelfTrade
 from host.core.state import TradingState
-from host.journal import Journal
+from host.journal import Durability, Journal
 from host.loader import Catalog, make
 from host.runtime.clock import LiveClock
 from host.runtime.engine import Engine, EngineSettings
@@ -65,11 +65,11 @@ LIMITS = RiskConfig(
 class Rig:
     """A whole node but for the socket: `tick` takes a frame, `acknowledge` answers as the venue would."""
 
-    def __init__(self, folder: Path, instances: int = 1) -> None:
+    def __init__(self, folder: Path, instances: int = 1, durability: Durability = "process") -> None:
         symbols = [SYMBOL, *(f"X{n}-USDT-PERP" for n in range(1, instances))]
         catalog = Catalog.load([bundled_plugins()], entry_points=False)
         self.clock = LiveClock()
-        self.journal = Journal.open(folder, node="bench")
+        self.journal = Journal.open(folder, node="bench", durability=durability)
         self.engine = Engine(
             clock=self.clock,
             journal=self.journal,

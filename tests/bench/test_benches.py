@@ -131,3 +131,9 @@ def test_failover_is_timed_and_judged_by_the_venue() -> None:
     assert found["crash_ms"]["runs"] == 1
     assert 0 < found["crash_ms"]["p50"] <= found["crash_ms"]["max"]
     assert (found["lost"], found["doubled"], found["stale_accepted"]) == (0, 0, 0)
+
+
+def test_waiting_for_a_standby_is_compared_with_not_waiting() -> None:
+    found = result("-m", "bench.durability", "--runs", "1", "--ticks", "50")
+    assert found.keys() >= {"process_us", "replica_us", "ratio_p50", "ratio_p99", "ticks"}
+    assert 0 < found["process_us"]["p50"] < found["replica_us"]["p50"], "it takes the way to another process"
