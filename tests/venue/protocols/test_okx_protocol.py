@@ -16,6 +16,7 @@ import pytest
 from exchange_tools import FIXTURES, eventually, story, vectors
 from okx_venue import DEMO, OkxVenue, okx_venue
 
+from venue.perpetuals import FundingPayment
 from venue.protocols.accounts import KeyedAccount
 from venue.protocols.faults import FaultKind
 from venue.protocols.okx.limits import OkxLimits
@@ -273,6 +274,37 @@ async def test_the_life_of_an_order_is_pushed() -> None:
         assert [row["state"] for row in filled] == ["live", "filled"]
         assert (filled[1]["fillSz"], filled[1]["execType"]) == ("0.001", "T")
         assert Decimal(filled[1]["fillFee"]) < 0 and filled[1]["fillFeeCcy"] == "BTC"
+
+
+@story
+async def test_leverage_is_the_engines_and_a_position_shows_what_it_ties_up() -> None:
+    async with client() as ours:
+        lever = {"instId": SWAP, "lever": "4", "mgnMode": "cross"}
+        _, answer = await ours.ask("POST", "/api/v5/account/set-leverage", lever)
+        assert answer["data"][0]["lever"] == "4"
+        assert ours.venue.exchange.account("demo/trading").leverage_of("BTC-USDT-PERP") == 4
+        ask = ours.venue.best("BTC-USDT-PERP")[1]
+        await ours.place("s1", instId=SWAP, tdMode="cross", px=str(ask + 1000), sz="1")
+        _, answer = await ours.ask("GET", f"/api/v5/account/positions?instId={SWAP}")
+        (row,) = answer["data"]
+        worth = Decimal(row["avgPx"]) * Decimal(row["pos"]) * Decimal("0.01")
+        assert Decimal(row["imr"]) == pytest.approx(worth / 4, rel=Decimal("1e-6"))
+        assert (row["lever"], row["liqPx"]) == ("4", "")  # a million covers it down to nothing
+        _, answer = await ours.ask("GET", f"/api/v5/account/leverage-info?instId={SWAP}&mgnMode=cross")
+        assert answer["data"][0]["lever"] == "4"
+
+
+@story
+async def test_funding_shows_in_the_pushed_balance() -> None:
+    async with client() as ours, private(ours) as socket:
+        await asked(socket, "subscribe", {"channel": "account"})
+        await socket.receive_json()  # how it is
+        front: Any = ours.venue.server.courses["okx"].front
+        ours.venue.exchange.account("demo/trading").pay("USDT", Decimal(-7))
+        paid = FundingPayment("demo/trading", "BTC-USDT-PERP", "USDT", Decimal(-7), Decimal("0.0001"), 0)
+        front.on_funding(paid, "demo", "trading")
+        details = (await socket.receive_json())["data"][0]["details"]
+        assert {row["ccy"]: row["cashBal"] for row in details}["USDT"] == "999993"
 
 
 @story

@@ -202,9 +202,9 @@ class AccountQueries:
         ]
 
     def _leverage(self, member: Member, params: Mapping[str, Any]) -> list[Any]:
-        mode = str(params.get("mgnMode") or "cross")
-        names = str(params.get("instId") or "").split(",")
-        return [_leverage_row(name, mode, member.leverage_of(name, mode)) for name in names]
+        mode, account = str(params.get("mgnMode") or "cross"), self._desk.exchange.account(member.wallet)
+        listings = [self._listing({"instId": name}) for name in str(params.get("instId") or "").split(",")]
+        return [_leverage_row(each.name, mode, account.leverage_of(each.symbol)) for each in listings]
 
     def _set_leverage(self, member: Member, params: Mapping[str, Any]) -> list[Any]:
         listing, mode = self._listing(params), str(params.get("mgnMode") or "")
@@ -216,7 +216,7 @@ class AccountQueries:
             raise Refused("51000", "Parameter lever error") from None
         if not (leverage.is_finite() and 0 < leverage <= 100):
             raise Refused("59102", "Leverage exceeds the maximum limit")
-        member.leverage[listing.name, mode] = leverage
+        self._desk.exchange.account(member.wallet).set_leverage(listing.symbol, leverage)
         return [_leverage_row(listing.name, mode, leverage)]
 
     def _set_position_mode(self, _member: Member, params: Mapping[str, Any]) -> list[Any]:

@@ -15,6 +15,7 @@ import msgspec
 
 from host.api import MarketEvent
 from venue.execution import ExecutionReport
+from venue.perpetuals import FundingPayment
 from venue.protocols.connection import Connection
 from venue.protocols.faults import Fault, FaultKind
 from venue.protocols.front import Desk, Front
@@ -204,6 +205,11 @@ class OkxFront(Front):
         """Push what happened to an order that was taken here."""
         if self._members.is_mine(wallet):
             self._private.on_execution(self._members[account], report)
+
+    def on_funding(self, payment: FundingPayment, account: str, wallet: str) -> None:
+        """Push what funding did to an account's money."""
+        if self._members.is_mine(wallet):
+            self._private.on_funding(self._members[account])
 
     def close(self) -> None:
         """Stop timers."""

@@ -6,11 +6,13 @@ from typing import Any, Final
 
 from host.api import OrderFilled
 from venue.exchange import Exchange
+from venue.perpetuals import liquidation_price, position_value, unrealised_profit
 from venue.protocols.market_feed import MarketFeed
 from venue.protocols.okx.members import Member
 from venue.protocols.okx.names import Listing, Symbols, number_of
 from venue.protocols.okx.rows import (
     OrderView,
+    PositionView,
     Terms,
     balance_row,
     execution_row,
@@ -99,13 +101,22 @@ class LedgerView:
 
     def position(self, member: Member, listing: Listing, at_ms: int) -> dict[str, Any]:
         """Return the position in one instrument, an empty one included."""
-        held = {item.symbol: item for item in self._exchange.account(member.wallet).snapshot(0).positions}
-        position = held.get(listing.symbol)
-        qty = position.qty if position is not None else Decimal(0)
-        entry = position.entry_price if position is not None else Decimal(0)
+        account, instrument = self._exchange.account(member.wallet), listing.instrument
+        qty, entry = account.position(listing.symbol), account.entry_price(listing.symbol)
         mark = Decimal(repr(self._feed[listing.symbol].mark))
-        leverage = member.leverage_of(listing.name)
-        return position_row(listing, qty, entry, mark, leverage, "cross", at_ms)
+        balance = account.balances.get(instrument.settle, Decimal(0))
+        view = PositionView(
+            listing,
+            qty,
+            entry,
+            mark,
+            account.leverage_of(listing.symbol),
+            position_value(instrument, qty, mark) if mark else Decimal(0),
+            account.margins(listing.symbol)[0],
+            liquidation_price(instrument, qty, entry, balance),
+            unrealised_profit(instrument, qty, entry, mark),
+        )
+        return position_row(view, "cross", at_ms)
 
 
 def fee_currency(view: OrderView) -> str:

@@ -14,6 +14,8 @@ from venue.protocols.okx.rows import instrument_row, ticker_row
 __all__ = ["MarketQueries", "trade_row"]
 
 _MS: Final = 1_000_000
+_FUNDING_RATE: Final = "0.0001"
+"""What the venue takes unless it is configured otherwise."""
 _OTHER_PRODUCTS: Final = ("MARGIN", "FUTURES", "OPTION")
 """Products that OKX has and this venue lists nothing of."""
 
@@ -113,7 +115,7 @@ class MarketQueries:
             {
                 "instType": listing.product,
                 "instId": listing.name,
-                "fundingRate": "0",
+                "fundingRate": _FUNDING_RATE,
                 "fundingTime": str(due_ms),
                 "nextFundingRate": "",
                 "nextFundingTime": str(due_ms + eight_hours_ms),

@@ -1,9 +1,9 @@
-"""The accounts as OKX has them: one trading wallet each, with leverage by instrument."""
+"""The accounts as OKX has them: one trading wallet each."""
 
 from decimal import Decimal
 from typing import Final
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from venue.protocols.accounts import Accounts
 from venue.protocols.okx.names import Symbols
@@ -14,18 +14,12 @@ _WALLET: Final = "trading"
 _USUAL_LEVERAGE: Final = Decimal(10)
 
 
-class Member(Struct):
-    """One account's own settings."""
+class Member(Struct, frozen=True):
+    """One account."""
 
     name: str
     wallet: str
     """The exchange's name of its wallet."""
-    leverage: dict[tuple[str, str], Decimal] = field(default_factory=dict)
-    """By instrument and margin mode."""
-
-    def leverage_of(self, inst_id: str, margin_mode: str = "cross") -> Decimal:
-        """Return the leverage of an instrument."""
-        return self.leverage.get((inst_id, margin_mode), _USUAL_LEVERAGE)
 
 
 class Members:

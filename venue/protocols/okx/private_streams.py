@@ -91,6 +91,16 @@ class PrivateStreams:
             elif arg["channel"] == "balance_and_position" and report.fill is not None:
                 self._send(connection, arg, [self._both(member, now_ms)], listing.name)
 
+    def on_funding(self, member: Member) -> None:
+        """Tell an account that its money changed by funding."""
+        now_ms = self._now_ms()
+        for connection, arg in self._subscriptions(member.name):
+            if arg["channel"] == "account":
+                self._send(connection, arg, [self._ledger.balance(member.wallet, now_ms)], "")
+            elif arg["channel"] == "balance_and_position":
+                row = self._both(member, now_ms) | {"eventType": "funding_fee"}
+                self._send(connection, arg, [row], "")
+
     def _push_order(self, member: Member, listing: Listing, report: ExecutionReport, terms: Terms) -> None:
         fill, number = report.fill, report.order.order_id
         if fill is not None:

@@ -19,12 +19,14 @@ from host.api import (
     TimeInForce,
 )
 from venue.execution import ExecutionReport
+from venue.perpetuals import MAINTENANCE_RATE
 from venue.protocols.market_feed import DayStatistics
 from venue.protocols.okx.names import Listing, order_id_of, text
 from venue.records import OrderRecord
 
 __all__ = [
     "OrderView",
+    "PositionView",
     "Terms",
     "balance_row",
     "end_of",
@@ -52,8 +54,7 @@ _UNUSED: Final = (
     *("quickMgnType", "slOrdPx", "slTriggerPx", "slTriggerPxType", "source", "stpId"),
     *("tpOrdPx", "tpTriggerPx", "tpTriggerPxType"),
 )
-_MAINTENANCE: Final = Decimal("0.004")
-"""The share of a position's value below which its margin must not fall."""
+_EIGHT_PLACES: Final = Decimal("1e-8")
 
 
 class Terms(Struct):
@@ -307,20 +308,27 @@ def balance_row(balance: Balance, at_ms: int) -> dict[str, Any]:
     }
 
 
-def position_row(
-    listing: Listing,
-    qty: Decimal,
-    entry: Decimal,
-    mark: Decimal,
-    leverage: Decimal,
-    margin_mode: str,
-    at_ms: int,
-) -> dict[str, Any]:
+class PositionView(Struct, frozen=True):
+    """A position at one moment. Money is in the settlement currency."""
+
+    listing: Listing
+    qty: Decimal
+    """Signed."""
+    entry: Decimal
+    mark: Decimal
+    leverage: Decimal
+    value: Decimal
+    margin: Decimal
+    liquidation: Decimal
+    """Zero where no price would do it."""
+    gain: Decimal
+
+
+def position_row(view: PositionView, margin_mode: str, at_ms: int) -> dict[str, Any]:
     """Return one position; `pos` is signed, in contracts."""
-    value = abs(listing.instrument.notional(mark, qty)) if mark else Decimal(0)
-    gained = qty * (mark - entry) if listing.instrument.kind is InstrumentKind.LINEAR else Decimal(0)
-    room = Decimal(1) / leverage - _MAINTENANCE
-    liquidation = entry * (1 - room if qty > 0 else 1 + room)
+    listing, qty, is_held = view.listing, view.qty, bool(view.qty)
+    tick = listing.instrument.tick_size
+    liquidation = view.liquidation.quantize(tick)
     unused = ("adl", "baseBal", "baseBorrowed", "baseInterest", "bizRefId", "bizRefType", "deltaBS", "deltaPA",
               "gammaBS", "gammaPA", "idxPx", "interest", "liab", "liabCcy", "optVal",
               "pendingCloseOrdLiabVal", "posCcy", "quoteBal", "quoteBorrowed", "quoteInterest", "spotInUseAmt",
@@ -336,22 +344,26 @@ def position_row(
         "posSide": "net",
         "pos": listing.size(qty),
         "availPos": listing.size(abs(qty)),
-        "avgPx": text(entry) if qty else "",
-        "bePx": text(entry) if qty else "",
+        "avgPx": text(view.entry) if is_held else "",
+        "bePx": text(view.entry) if is_held else "",
         "ccy": listing.instrument.settle,
-        "lever": text(leverage),
-        "last": text(mark),
-        "markPx": text(mark),
-        "liqPx": text(liquidation.quantize(listing.instrument.tick_size)) if qty and liquidation > 0 else "",
-        "imr": text((value / leverage).quantize(Decimal("1e-8"))),
+        "lever": text(view.leverage),
+        "last": text(view.mark),
+        "markPx": text(view.mark),
+        "liqPx": text(liquidation) if liquidation > 0 else "",
+        "imr": _money(view.margin),
         "margin": "",
         "mgnRatio": "",
-        "mmr": text((value * _MAINTENANCE).quantize(Decimal("1e-8"))),
-        "notionalUsd": text(value),
-        "upl": text(gained),
+        "mmr": _money(abs(view.value) * MAINTENANCE_RATE),
+        "notionalUsd": _money(abs(view.value)),
+        "upl": _money(view.gain),
         "uplRatio": "0",
         "closeOrderAlgo": [],
         "tradeId": "",
         "cTime": str(at_ms),
         "uTime": str(at_ms),
     }
+
+
+def _money(value: Decimal) -> str:
+    return text(value.quantize(_EIGHT_PLACES))
