@@ -58,12 +58,15 @@ class VenueClock:
         """Take in that the venue said `venue_ns`, rounded down to `resolution_ns`, in between.
 
         The venue read its clock somewhere between our sending and receiving: in the middle, give or
-        take half the round trip. A measurement less exact than what is known by now is not used.
+        take half the round trip. A measurement less exact than what is known by now is not used, unless
+        both cannot be true: then one of the clocks was set, and the newer one holds.
         """
         error_ns = (received_ns - sent_ns + resolution_ns) // 2 + 1
-        if 0 <= self.error_ns(received_ns) < error_ns:
+        offset_ns = venue_ns + resolution_ns // 2 - (sent_ns + received_ns) // 2
+        known_ns = self.error_ns(received_ns)
+        if 0 <= known_ns < error_ns and abs(offset_ns - self._offset_ns) <= known_ns + error_ns:
             return
-        self._offset_ns = venue_ns + resolution_ns // 2 - (sent_ns + received_ns) // 2
+        self._offset_ns = offset_ns
         self._error_ns = error_ns
         self._measured_ns = received_ns
 

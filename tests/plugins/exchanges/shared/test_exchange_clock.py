@@ -83,9 +83,18 @@ def test_a_worse_measurement_does_not_replace_a_better_one() -> None:
     time = Time()
     clock = clock_at(time)
     clock.measured(START_NS, START_NS + 2 * MS, START_NS + 1 * MS)
-    clock.measured(START_NS, START_NS + 90 * MS, START_NS + 500 * MS)
+    clock.measured(START_NS, START_NS + 90 * MS, START_NS + 20 * MS)
     assert clock.error_ns(START_NS + 2 * MS) < 3 * MS
     assert abs(clock.time_ns(START_NS) - START_NS) <= MS
+
+
+def test_a_measurement_that_contradicts_what_was_known_holds_for_the_clock_was_set() -> None:
+    time = Time()
+    clock = clock_at(time)
+    clock.measured(START_NS, START_NS + 2 * MS, START_NS + 1 * MS)
+    clock.measured(START_NS, START_NS + 90 * MS, START_NS + 545 * MS)
+    assert abs(clock.time_ns(START_NS) - (START_NS + 500 * MS)) <= MS
+    assert clock.error_ns(START_NS + 90 * MS) >= 45 * MS
 
 
 def test_a_deadline_that_is_too_near_refuses() -> None:
