@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from failover.replication import PeerTls
 from failover.replication.greeting import PROTOCOL_VERSION, Greeting
 from failover.replication.history import History
 from failover.replication.wire import greeting_request
@@ -109,14 +110,20 @@ def test_a_peer_with_a_certificate_of_another_node(tmp_path: Path) -> None:
     with Cell(tmp_path) as cell:
         for name, named in (("a", "a"), ("b", "c")):
             certificate, key = authority.issue_peer(named, ["127.0.0.1"], now, 1)
+            wrong = PeerTls(*(path.read_bytes() for path in (certificate, key, tmp_path / "ca" / "ca.crt")))
             tls = (
                 f'[failover.tls]\ncertificate = "{certificate}"\nkey = "{key}"\nca = "{tmp_path}/ca/ca.crt"\n'
             )
             cell[name].rewrite("[[account]]", f"{tls}[[account]]")
         cell["a"].start()
         cell.until_traded(10)
-        cell["b"].start()
-        cell.until_said("a", "standby_refused.*WRONG_CERTIFICATE")
+        # Its own node does not take it, and if one did, no peer would take that node.
+        assert_refuses_to_start(cell, "should be for urn:tandem:peer:b, and names the node 'c'")
+        greeting = Greeting(PROTOCOL_VERSION, CELL, "b", "another", History((), 0))
+        with grpc.secure_channel(cell["a"].replicate, wrong.for_channel()) as channel:
+            with pytest.raises(grpc.RpcError):
+                next(pb_grpc.ReplicationServiceStub(channel).Replicate(iter([greeting_request(greeting)])))
+            cell.until_said("a", "standby_refused.*WRONG_CERTIFICATE")
         untouched(cell)
 
 
