@@ -224,13 +224,20 @@ def test_what_the_election_refuses_is_told_and_changes_nothing(desk: ControlDesk
 
 def test_a_switchover_outlives_the_role_that_other_calls_end_with(desk: ControlDesk) -> None:
     desk.pair.may_switch.clear()
+    admitted = 0
+
+    def nobody() -> None:
+        nonlocal admitted
+        admitted += 1  # it is asked of each change that comes
+
+    desk.subject.standby_of = nobody
 
     async def story(client: Any) -> None:
         watch = client.node.WatchEvents(pb.WatchEventsRequest())
         await watch.read()
         request = pb.SwitchoverRequest(to="b", request_id="one")
         both = [asyncio.ensure_future(_awaited(client.node.Switchover(request))) for _ in range(2)]
-        while not desk.pair.asked:
+        while admitted < 2:
             await asyncio.sleep(0.002)
         desk.pair.may_switch.set()
         first, second = await asyncio.gather(*both)
