@@ -21,6 +21,8 @@ _log = logging.getLogger("tandem.okx")
 _ORDERS: Final = "orders"
 _SUBSCRIPTIONS: Final = [{"channel": _ORDERS, "instType": "ANY"}]
 _RECONNECT_SOON: Final = "64008"
+_CONNECTIONS: Final = "channel-conn-count"
+"""How many connections have subscribed a private channel: told after each subscription."""
 
 
 class PrivateStream:
@@ -91,5 +93,5 @@ class PrivateStream:
         if frame.code == _RECONNECT_SOON:
             _log.info("%s: the venue will close the connection: %s; it is replaced", EXCHANGE, frame.msg)
             self.channel.renew()
-        elif not self._conversation.take(frame):
+        elif frame.event != _CONNECTIONS and not self._conversation.take(frame):
             self._bad.note(f"event {frame.event}", data, f"{frame.code} {frame.msg}")

@@ -136,6 +136,9 @@ class OkxScript:
                     await socket.send_str(json.dumps(error))
                     continue
                 await socket.send_str(json.dumps({"event": op, "arg": arg, "connId": "c"}))
+                if arg["channel"] == "orders":
+                    count = {"event": "channel-conn-count", "channel": "orders", "connCount": "1"}
+                    await socket.send_str(json.dumps(count | {"connId": "c"}))
         else:
             self.operations.append(request)
             reply = self.reply_to(request)

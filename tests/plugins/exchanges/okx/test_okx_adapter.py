@@ -95,6 +95,15 @@ async def test_all_channels_are_reported_up_and_every_stream_is_subscribed_once(
 
 
 @story
+async def test_what_the_venue_tells_as_a_courtesy_is_no_bad_message(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "tandem.okx"):
+        async with connected() as (script, _, host):
+            await script.push_order()
+            await host.heard(OrderAccepted)  # the count of connections came before it
+    assert caplog.records == []
+
+
+@story
 async def test_symbols_that_are_added_later_share_the_connection_and_come_back_with_it() -> None:
     async with connected() as (script, adapter, host):
         await adapter.subscribe(["BTC-USDT", "ETH-USDT"])
