@@ -19,6 +19,7 @@ __all__ = [
     "Fees",
     "PositionRow",
     "balances_of",
+    "no_fees",
     "positions_of",
     "read_answer",
     "read_balances",
@@ -193,6 +194,11 @@ class Fees:
 def read_fees(data: Iterable[msgspec.Raw]) -> Fees:
     """Read the rates of one product; raise `BadFrame`."""
     return Fees(_only(rows(_FEE, data, "fee rates"), "fee rates"))
+
+
+def no_fees() -> Fees:
+    """Return rates of zero, for an account that was not told its own."""
+    return Fees(_FeeRow())
 
 
 def balances_of(coins: Iterable[_CoinRow]) -> tuple[Balance, ...]:

@@ -6,10 +6,10 @@ from typing import Final
 
 from host.api import ExchangeError
 
-from .answers import read_fees, read_instruments
+from .answers import Fees, no_fees, read_fees, read_instruments
 from .frames import BadFrame
 from .products import EXCHANGE, PRODUCTS, Listing, Listings, listing_of, with_fee
-from .rest_client import RestClient
+from .rest_client import RestClient, VenueRefused
 
 __all__ = ["ListingLoader"]
 
@@ -48,7 +48,7 @@ class ListingLoader:
         rows, bad = read_instruments(answer.data)
         if not answer.data:
             return []
-        fees = read_fees((await self._rest.ask("/api/v5/account/trade-fee", {"instType": product})).data)
+        fees = await self._fees(product)
         found: list[Listing] = []
         for row in rows:
             try:
@@ -63,3 +63,14 @@ class ListingLoader:
                 "%s: %d instruments could not be read and are left out: %s", EXCHANGE, len(bad), bad[0]
             )
         return found
+
+    async def _fees(self, product: str) -> Fees:
+        try:
+            answer = await self._rest.ask("/api/v5/account/trade-fee", {"instType": product})
+        except VenueRefused as error:
+            if product == "SPOT":
+                raise
+            # An account in spot mode need not be told what swaps would cost it.
+            _log.warning("%s: the fees of %s are not known and count as 0: %s", EXCHANGE, product, error)
+            return no_fees()
+        return read_fees(answer.data)

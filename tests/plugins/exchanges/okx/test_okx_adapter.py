@@ -404,6 +404,19 @@ async def test_a_login_that_comes_too_often_is_tried_again() -> None:
         await eventually(lambda: host.of(ConnectionChanged)[-1].is_up)
 
 
+@story
+async def test_an_account_in_spot_mode_trades_spot_and_says_why_not_swaps() -> None:
+    def spot_alone(script: OkxScript) -> None:
+        good = script.answers["/api/v5/account/trade-fee"]
+        answers = [good, {"code": "51010", "msg": "not in this account mode", "data": []}]
+        script.answers["/api/v5/account/trade-fee"] = lambda: answers.pop(0)
+        script.answers["/api/v5/account/config"] = [{"posMode": "net_mode", "acctLv": "1"}]
+
+    async with connected(change=spot_alone) as (_, adapter, _):
+        with pytest.raises(ExchangeError, match=r"BTC-USDT-PERP.*spot mode"):
+            await adapter.subscribe(["BTC-USDT-PERP"])
+
+
 def test_an_account_in_long_short_mode_is_refused_for_swaps_alone() -> None:
     @story
     async def run() -> None:
