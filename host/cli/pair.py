@@ -27,12 +27,13 @@ __all__ = ["pair"]
 Examples:
   tandem pair                                      two nodes and a venue; press ? for the keys
   tandem pair --nodes 3 --durability replica       an order leaves once a standby holds it
-  tandem pair --script "kill a@3s, freeze leader@10s, thaw a@14s"
-  tandem pair --script "cut a store@3s, heal a@8s, switchover@15s" --json
+  tandem pair --script "kill a@3s, freeze leader@ready+1s"
+  tandem pair --script "cut a store@3s, heal a@+2s, switchover@ready" --json
   tandem pair --dir demo                           keep configurations, journals and logs
 
 \b
-A step of a script is ACT NODE@TIME, with the time since the pair was ready:
+A step of a script is ACT NODE@TIME. TIME is 3s after the pair was ready, +3s after it is known what came
+of the step before, or ready (ready+3s), when every node is well again:
   kill, lose, freeze, thaw, heal, restart NODE     NODE: a, b, c, leader or standby
   cut, refuse NODE store|peers|venue               silent, or with connections reset
   switchover [NODE]                                to NODE, or to the best standby

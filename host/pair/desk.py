@@ -1,7 +1,6 @@
 """The pair at a terminal: keys in, pictures out."""
 
 import asyncio
-import time
 from typing import Final
 
 from rich.console import Console, RenderableType
@@ -17,10 +16,8 @@ from host.pair.viewing import make_view
 
 __all__ = ["Desk", "run_desk"]
 
-REFRESH_PER_SECOND: Final = 8
+REFRESH_PER_SECOND: Final = 5
 LOOK_S: Final = 0.1
-PROMPT_S: Final = 4.0
-"""For how long a refusal is shown."""
 
 _ACTS: Final = {
     "k": Act.KILL,
@@ -45,7 +42,7 @@ class Desk:
         self._asks_link = False
         self._shows_help = False
         self._refusal = ""
-        self._refused_s = 0.0
+        """Why the latest key did nothing; it stands there until the next one."""
 
     def on_key(self, key: str) -> None:
         """Do what a key stands for; a key that stands for nothing does nothing."""
@@ -71,11 +68,8 @@ class Desk:
 
     def view(self) -> PairView:
         """Return the picture of now."""
-        if self._asks_link:
-            prompt = _WHICH_LINK.format(name=self._pair.plan.names[self._chosen])
-        else:
-            is_fresh = time.monotonic() - self._refused_s < PROMPT_S
-            prompt = self._refusal if is_fresh else ""
+        name = self._pair.plan.names[self._chosen]
+        prompt = _WHICH_LINK.format(name=name) if self._asks_link else self._refusal
         return make_view(self._pair, chosen=self._chosen, prompt=prompt, shows_help=self._shows_help)
 
     def _do(self, deed: Deed) -> None:
@@ -84,7 +78,7 @@ class Desk:
                 raise ActRefused("the pair is not ready yet")
             self._pair.do(deed)
         except ActRefused as error:
-            self._refusal, self._refused_s = str(error), time.monotonic()
+            self._refusal = str(error)
 
 
 async def run_desk(pair: Pair, console: Console, fd: int, until_s: float | None, stop: asyncio.Event) -> None:

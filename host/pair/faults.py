@@ -1,4 +1,4 @@
-"""What can be done to a pair, and how a script says it: `kill a@3s, cut b venue@8s, heal b@12s`."""
+"""What can be done to a pair, and how a script says it: `kill a@3s, cut b venue@ready+1s, heal b@+2s`."""
 
 import re
 from enum import StrEnum
@@ -9,7 +9,7 @@ from msgspec import Struct
 from host.api import TandemError
 from host.config.failover import duration_ms
 
-__all__ = ["Act", "Deed", "LinkKind", "Planned", "ScriptInvalid", "parse_script"]
+__all__ = ["Act", "Deed", "LinkKind", "Planned", "ScriptInvalid", "Since", "parse_script"]
 
 
 class Act(StrEnum):
@@ -55,11 +55,23 @@ class Deed(Struct, frozen=True):
         return " ".join(filter(None, (self.act, self.node, self.link)))
 
 
+class Since(StrEnum):
+    """From when on the time of a step counts."""
+
+    START = ""
+    """The moment at which the pair was ready."""
+    ENDED = "+"
+    """The moment at which it was known what came of the steps before."""
+    READY = "ready"
+    """The moment from which on, in addition, every node leads or could take over."""
+
+
 class Planned(Struct, frozen=True):
-    """A deed and when it is done, in seconds after the pair was ready."""
+    """A deed and when it is done: `at_s` seconds after the moment `since`."""
 
     deed: Deed
     at_s: float
+    since: Since = Since.START
 
 
 class ScriptInvalid(TandemError):  # noqa: N818 - the fact, in the words users see
@@ -72,41 +84,54 @@ class ScriptInvalid(TandemError):  # noqa: N818 - the fact, in the words users s
         self.step = step
 
 
-_STEP: Final = re.compile(r"(?P<words>[a-z]+(?: +[a-z]+){0,2}) *@ *(?P<at>\S+)")
+_STEP: Final = re.compile(r"(?P<words>[a-z]+(?: +[a-z]+){0,2}) *@ *(?P<ready>ready)?(?P<plus>\+)?(?P<at>\S*)")
 
 
 def parse_script(text: str, names: tuple[str, ...]) -> list[Planned]:
-    """Return the steps of a script by time; raise `ScriptInvalid`.
+    """Return the steps of a script in the order in which they are done; raise `ScriptInvalid`.
 
     A step is `ACT [NODE] [LINK]@TIME`. NODE is one of `names`, `leader` or `standby`, taken for what is so
-    at that moment.
+    at that moment. TIME is `3s` after the pair was ready, `+1s` after the end of the step before, or `ready`
+    or `ready+1s`: when, besides, every node is well. Steps of which all have a time of the first kind may stand
+    in any order.
     """
     steps = [step.strip() for step in text.split(",")]
     planned = [_step(step, names) for step in steps if step]
     if not planned:
         raise ScriptInvalid(text, "at least one step such as kill a@3s")
-    return sorted(planned, key=lambda one: one.at_s)
+    if all(one.since is Since.START for one in planned):
+        planned.sort(key=lambda one: one.at_s)
+    return planned
 
 
 def _step(step: str, names: tuple[str, ...]) -> Planned:
     match = _STEP.fullmatch(step)
     if match is None:
         raise ScriptInvalid(step, "ACT NODE@TIME")
+    at_s, since = _time(step, match)
     word, *rest = match["words"].split()
     if word not in list(Act):
         raise ScriptInvalid(step, f"one of {', '.join(Act)}")
     act = Act(word)
-    try:
-        at_s = duration_ms(match["at"]) / 1000
-    except ValueError as error:
-        raise ScriptInvalid(step, "a time such as 3s or 1.5s after @") from error
     node = rest.pop(0) if rest else ""
     if node not in (*names, LEADER, STANDBY) and not (act is Act.SWITCHOVER and not node):
         raise ScriptInvalid(step, f"a node ({', '.join(names)}, {LEADER} or {STANDBY}) after {act}")
     if act in _ON_LINKS:
         if len(rest) != 1 or rest[0] not in list(LinkKind):
             raise ScriptInvalid(step, f"one of {', '.join(LinkKind)} after the node")
-        return Planned(Deed(act, node, LinkKind(rest[0])), at_s)
+        return Planned(Deed(act, node, LinkKind(rest[0])), at_s, since)
     if rest:
         raise ScriptInvalid(step, f"nothing between {node} and @")
-    return Planned(Deed(act, node), at_s)
+    return Planned(Deed(act, node), at_s, since)
+
+
+def _time(step: str, match: re.Match[str]) -> tuple[float, Since]:
+    since = Since.READY if match["ready"] else Since.ENDED if match["plus"] else Since.START
+    if match["ready"] and not match["plus"] and not match["at"]:
+        return 0.0, since
+    try:
+        if match["ready"] and not match["plus"]:
+            raise ValueError
+        return duration_ms(match["at"]) / 1000, since
+    except ValueError as error:
+        raise ScriptInvalid(step, "a time such as 3s, +1s, ready or ready+1s after @") from error

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from host.pair.cell import ActRefused
-from host.pair.faults import Planned
+from host.pair.faults import Planned, Since
 from host.pair.pair import Pair
 
 __all__ = ["run_lines"]
@@ -46,20 +46,28 @@ async def run_lines(
 async def _carry_out(
     pair: Pair, script: list[Planned], until_s: float | None, stop: asyncio.Event, teller: "_Teller"
 ) -> None:
-    last_s = until_s if until_s is not None or not script else script[-1].at_s + AFTERWARDS_S
+    reached = dict.fromkeys(Since, 0.0)
+    busy_s = 0.0
     while not stop.is_set():
-        while script and script[0].at_s <= pair.now_s:
+        now_s = pair.now_s
+        # Each moment counts from the last time at which it was not so.
+        if pair.has_open_stories:
+            busy_s = reached[Since.ENDED] = reached[Since.READY] = now_s
+        if not pair.is_whole:
+            reached[Since.READY] = now_s
+        if script and now_s >= reached[script[0].since] + script[0].at_s:
             deed = script.pop(0).deed
+            busy_s = reached[Since.ENDED] = reached[Since.READY] = now_s
             try:
                 pair.do(deed)
             except ActRefused as error:
                 pair.refuse(deed, str(error))
         pair.look()
         teller.tell()
-        if pair.has_open_stories and last_s is not None:
-            last_s = max(last_s, pair.now_s + AFTERWARDS_S)
-        if not script and last_s is not None and pair.now_s >= last_s:
-            return
+        if not script and (until_s is not None or busy_s):
+            is_calm = not pair.has_open_stories and now_s >= busy_s + AFTERWARDS_S
+            if is_calm and now_s >= (until_s or 0.0):
+                return
         await asyncio.sleep(LOOK_S)
 
 

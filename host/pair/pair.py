@@ -137,6 +137,11 @@ class Pair:
         return any(story.ending is None for story in self.stories)
 
     @property
+    def is_whole(self) -> bool:
+        """Return whether every node leads, or could take over."""
+        return all(ready(name, self.seen, time.monotonic()) for name in self.plan.names)
+
+    @property
     def is_good(self) -> bool:
         """Return whether nothing is wrong so far, and every story that has ended did so as promised."""
         endings = [story.ending for story in self.stories]
@@ -265,7 +270,7 @@ class Pair:
             why = (
                 "; ".join(f"{name}: {one.why_not}" for name, one in standbys.items()) or "it is not attached"
             )
-            raise ActRefused(f"{wanted or 'no standby'} cannot take over from {leader.name}: {why}")
+            raise ActRefused(f"there is no standby that could take over from {leader.name}: {why}")
         return min(able, key=lambda name: standbys[name].lag)
 
     async def _switch_over(self, story: Story, leader: Machine, heir: str) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from host.pair.faults import Act, Deed, LinkKind
+from host.pair.faults import Act, Deed
 from host.pair.judge import Judge, Switch
 from host.pair.watching import NodeSeen
 
@@ -87,10 +87,10 @@ class Story(Struct, kw_only=True):
             if (now_ns - switch.first_ns) / 1e6 < STRAGGLERS_MS:
                 return None
             return self._taken_over(judge, switch)
-        link = self.deed.link
         flows = (now_ns - judge.last_ns) / 1e6 < FLOWS_MS
-        # Cut off from its peers, or from a store that they do not reach either, a leader leads on.
-        if link in (LinkKind.PEERS, LinkKind.STORE) and flows and took_ms > 4 * self.ttl_ms + 1_000:
+        # Cut off from its peers, or from a store that they do not reach either, a leader leads on; and so
+        # does one that was mended before anybody could take over.
+        if flows and took_ms > 4 * self.ttl_ms + 1_000 and self.deed.act is not Act.SWITCHOVER:
             return self._leads_on(judge, took_ms)
         if not self.able and took_ms > 4 * self.ttl_ms + 1_000 and self.deed.act is not Act.KILL:
             text = "there was no standby that could take over; restart (r), thaw (u) or heal (h) one"

@@ -17,6 +17,9 @@ from struct import pack
 
 DEADLINE_S = 90.0
 """Far above what anything here needs; only a test that has failed waits for it."""
+WINDOW = 1 << 16
+"""More than a picture has. Looking through all pictures again and again would take the machine's time."""
+LONGEST = 1 << 17
 COMMAND = [sys.executable, "-c", "import sys; from host.cli import main; sys.exit(main())", "pair"]
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()=>][A-Za-z0-9]?")
 
@@ -49,7 +52,7 @@ class PairRun:
         self._fd = fd
         self._unread = ""
         self.said = ""
-        """All of its output, without what moves the cursor."""
+        """The latest of its output, without what moves the cursor."""
         self._code: int | None = None
 
     def expect(self, pattern: str) -> re.Match[str]:
@@ -60,11 +63,12 @@ class PairRun:
             if match is not None:
                 self._unread = self._unread[match.end() :]
                 return match
+            self._unread = self._unread[-WINDOW:]
             left_s = end_s - time.monotonic()
             assert left_s > 0, (
-                f"waited {DEADLINE_S:g} s in vain for {pattern!r}; it said:\n{self.said[-6000:]}"
+                f"waited {DEADLINE_S:g} s in vain for {pattern!r}; it said:\n{self.said[-9000:]}"
             )
-            assert self._read(left_s), f"it ended without saying {pattern!r}; it said:\n{self.said[-6000:]}"
+            assert self._read(left_s), f"it ended without saying {pattern!r}; it said:\n{self.said[-9000:]}"
 
     def press(self, keys: str) -> None:
         """Type."""
@@ -100,12 +104,12 @@ class PairRun:
             return False
         text = _ESCAPES.sub("", data.decode(errors="replace"))
         self._unread += text
-        self.said += text
+        self.said = self.said[-LONGEST:] + text
         return bool(data)
 
 
 @contextmanager
-def at_terminal(*arguments: str, width: int = 320, height: int = 50) -> Iterator[PairRun]:
+def at_terminal(*arguments: str, width: int = 280, height: int = 40) -> Iterator[PairRun]:
     """Run it at a terminal of this size; it is gone after the block."""
     pid, fd = pty.fork()
     if pid == 0:

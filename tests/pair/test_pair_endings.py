@@ -132,6 +132,14 @@ def test_a_leader_that_trades_on_though_it_is_cut_off_is_told_with_its_longest_p
     assert end.is_good
 
 
+def test_a_leader_that_was_thawed_in_time_leads_on(told: Told) -> None:
+    told.do(Deed(Act.FREEZE, "a"), "a")
+    end = told.after(4_000, flowing=True)
+    assert end is not None
+    assert end.text.startswith("a leads on; its longest pause between two orders was 4,00")
+    assert end.is_good
+
+
 def test_a_leader_cut_off_from_the_venue_has_to_be_replaced(told: Told) -> None:
     told.do(Deed(Act.CUT, "a", LinkKind.VENUE), "a")
     assert told.after(5_000) is None

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host.pair.faults import Act, Deed, LinkKind, Planned, ScriptInvalid, parse_script
+from host.pair.faults import Act, Deed, LinkKind, Planned, ScriptInvalid, Since, parse_script
 
 NAMES = ("a", "b")
 
@@ -22,6 +22,16 @@ def test_a_script_is_read_into_deeds_by_time() -> None:
     ]
 
 
+def test_steps_that_wait_for_each_other_stay_in_their_order() -> None:
+    script = parse_script("kill leader@3s, freeze leader@ready+1500ms, thaw b@+1s, switchover@ready", NAMES)
+    assert script == [
+        Planned(Deed(Act.KILL, "leader"), 3.0),
+        Planned(Deed(Act.FREEZE, "leader"), 1.5, Since.READY),
+        Planned(Deed(Act.THAW, "b"), 1.0, Since.ENDED),
+        Planned(Deed(Act.SWITCHOVER), 0.0, Since.READY),
+    ]
+
+
 @pytest.mark.parametrize(
     ("script", "expected"),
     [
@@ -29,6 +39,10 @@ def test_a_script_is_read_into_deeds_by_time() -> None:
         ("kill a", "ACT NODE@TIME"),
         ("maim a@3s", "one of kill, lose"),
         ("kill a@soon", "a time such as 3s"),
+        ("kill a@", "a time such as 3s"),
+        ("kill a@+", "a time such as 3s"),
+        ("kill a@ready+", "a time such as 3s"),
+        ("kill a@ready3s", "a time such as 3s"),
         ("kill@3s", "a node"),
         ("kill c@3s", "a node (a, b, leader or standby)"),
         ("cut a@3s", "one of store, peers, venue"),
