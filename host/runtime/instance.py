@@ -179,6 +179,9 @@ class Instance:
         """Send one order and return its client order id; raise `OrderRefused` if it may not go."""
         if not self.is_trading:
             if self.state is InstanceState.RUNNING:
+                why = self._engine.standing_back
+                if why:
+                    raise OrderRefused("STANDING_BACK", f"no instance may trade for now: {why}")
                 raise OrderRefused("NOT_CONNECTED", f"account {self.account} is not in touch with its venue")
             raise OrderRefused("NOT_RUNNING", f"instance {self.instance} is {self.state}, not running")
         channel = self._channel(request.symbol)
