@@ -43,8 +43,10 @@ from host.api import (
     Trade,
 )
 from host.core.books import Book, DepthResult
+from plugins.exchanges._shared.rest import RestAnswer
 from plugins.exchanges.bybit import queries
 from plugins.exchanges.bybit.answers import Answer
+from plugins.exchanges.bybit.rest_client import Unknown, VenueRefused
 from venue.protocols.bybit import orders
 from venue.protocols.faults import FaultKind
 
@@ -355,7 +357,7 @@ async def test_lost_connections_are_told_and_come_back() -> None:
 
 @story
 async def test_an_order_under_way_when_its_connection_breaks_is_in_doubt() -> None:
-    async with desk(("BTC-USDT",)) as at:
+    async with desk(("BTC-USDT",), answer_timeout_ms=600_000.0) as at:
         at.venue.fault(FaultKind.DISCONNECT, request="place", count=1)
         at.place("c1")
         assert (await at.host.heard(RequestUnanswered)).client_id == "c1"
@@ -460,6 +462,28 @@ async def test_limits_are_kept_before_the_venue_enforces_them() -> None:
             at.cancel(order)
         await eventually(lambda: len(at.host.of(OrderCancelled)) == len(placed), "all cancelled")
         assert not [line for line in at.venue.lines() if line.verdict == "refused"]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error"),
+    [
+        (503, b'{"retCode":10001,"retMsg":"no"}', Unknown),  # whatever it says: it may have acted
+        (502, b"<html>bad gateway</html>", Unknown),
+        (200, b"", Unknown),
+        (200, b'{"retCode":10016,"retMsg":"Server error."}', Unknown),
+        (200, b'{"retCode":110007,"retMsg":"ab not enough"}', VenueRefused),
+        (403, b"", VenueRefused),
+        (429, b"slow down", VenueRefused),
+    ],
+)
+@story
+async def test_what_an_http_answer_means(status: int, body: bytes, error: type[Exception]) -> None:
+    async with desk(("BTC-USDT",)) as at:
+        with pytest.raises(error):
+            at.adapter._rest._answer("/v5/order/create", RestAnswer(status, body, {}))
+        if status in (403, 429):
+            with pytest.raises(ExchangeError, match="told us to stop"):
+                at.place("c1")
 
 
 @story
