@@ -35,7 +35,8 @@ class PublicStreams:
         self._listeners: Final[dict[tuple[Product, str], set[Connection]]] = {}
         self._windows: Final[dict[tuple[Product, str], BookWindow]] = {}
         self._of_symbol: Final[dict[str, list[tuple[Product, str]]]] = {}
-        self._due: Final[dict[tuple[Product, str], asyncio.TimerHandle]] = {}
+        self._due: Final[dict[tuple[Product, str], tuple[float, asyncio.Handle]]] = {}
+        """When each topic has its turn, in loop time; not every handle of a loop can tell its own."""
         self._told: Final[dict[str, dict[str, Any]]] = {}
         """The summary as last pushed, by symbol."""
         self._encode: Final[Callable[[Any], bytes]] = msgspec.json.Encoder().encode
@@ -74,7 +75,7 @@ class PublicStreams:
 
     def close(self) -> None:
         """Stop the timers."""
-        for timer in self._due.values():
+        for _, timer in self._due.values():
             timer.cancel()
         self._due.clear()
 
@@ -179,12 +180,12 @@ class PublicStreams:
         """Have a topic's turn come within so long."""
         loop = asyncio.get_running_loop()
         due_s = loop.time() + seconds
-        timer = self._due.get(key)
-        if timer is not None:
-            if timer.when() <= due_s:
+        waiting = self._due.get(key)
+        if waiting is not None:
+            if waiting[0] <= due_s:
                 return
-            timer.cancel()
-        self._due[key] = loop.call_at(due_s, self._turn, key)
+            waiting[1].cancel()
+        self._due[key] = due_s, loop.call_at(due_s, self._turn, key)
 
     def _book(self, listing: Listing) -> Depth:
         is_stale = self._desk.faults.is_stale(self._desk.protocol, listing.name)
@@ -212,9 +213,9 @@ class PublicStreams:
         window = self._windows.get(key)
         if window is not None:
             window.is_started = False
-        timer = self._due.pop(key, None)
-        if timer is not None:
-            timer.cancel()
+        waiting = self._due.pop(key, None)
+        if waiting is not None:
+            waiting[1].cancel()
         for keys in self._of_symbol.values():
             if key in keys:
                 keys.remove(key)
