@@ -13,7 +13,7 @@ from host.runtime.progress import Condition, Progress, ProgressSettings
 from host.runtime.shadowing import Shadowing
 from host.runtime.watchdog import LoopWatchdog
 
-__all__ = ["NodeHealth"]
+__all__ = ["NodeHealth", "tell_blocks"]
 
 SEGMENTS_OF_ROOM: Final = 2
 """A disk with room for fewer journal segments is an ailment."""
@@ -22,7 +22,15 @@ SEGMENTS_OF_ROOM: Final = 2
 class NodeHealth:
     """Judges one engine at a time by its progress; `on_alert(code, text)` is told what people should know."""
 
-    def __init__(self, config: NodeConfig, engine: Engine, on_alert: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        config: NodeConfig,
+        engine: Engine,
+        on_alert: Callable[[str, str], None],
+        certificate_warning: Callable[[], str] = lambda: "",
+    ) -> None:
+        self._certificate_warning: Final = certificate_warning
+        self._warned = ""
         self.watchdog: Final = LoopWatchdog()
         self._config: Final = config
         self._on_alert: Final = on_alert
@@ -61,9 +69,17 @@ class NodeHealth:
 
     def _condition(self) -> Condition:
         """Look at the node's progress; tell of code that blocked the event loop."""
-        for block in self.watchdog.take():
-            where = block.stack.strip().rpartition("\n")[2].strip() or "code that no thread could look at"
-            text = f"the event loop was blocked for {block.lasted_ns / 1e9:.2f} s by {where}"
-            self._on_alert("loop_blocked", text)
+        tell_blocks(self.watchdog, self._on_alert)
+        warning = self._certificate_warning()
+        if warning and warning != self._warned:
+            self._on_alert("peer_tls_warning", warning)
+        self._warned = warning
         facts = self._facts.now(self.watchdog.longest_ns())
         return self._progress.look(facts, self._engine.clock.now_ns())
+
+
+def tell_blocks(watchdog: LoopWatchdog, on_alert: Callable[[str, str], None]) -> None:
+    """Alert what has blocked the event loop since this was last asked."""
+    for block in watchdog.take():
+        where = block.stack.strip().rpartition("\n")[2].strip() or "code that no thread could look at"
+        on_alert("loop_blocked", f"the event loop was blocked for {block.lasted_ns / 1e9:.2f} s by {where}")

@@ -74,7 +74,8 @@ class Member:
         self.stop_reason = ""
         """Why the node should stop; empty while it should not."""
         self.trading: Trading | None = None
-        self.membership: Final = Membership(config, section, self._alert, _peer_tls(config))
+        self._tls: Final = _peer_tls(config)
+        self.membership: Final = Membership(config, section, self._alert, self._tls)
         self.sharing: Final = VersionSharing(self.membership, archive_of(config))
         self.replica: Replica
         self.engine: Engine
@@ -91,7 +92,8 @@ class Member:
         self._open_replica()
         try:
             self._new_engine()
-            self.health = NodeHealth(self.config, self.engine, self._alert)
+            warning = (lambda: "") if self._tls is None else self._tls.warning
+            self.health = NodeHealth(self.config, self.engine, self._alert, warning)
             self.health.watchdog.start()
             self._listen()
             subject = self._subject()
@@ -223,6 +225,8 @@ class Member:
         membership.on_market = self.health.on_market
         membership.on_attached = lambda node: sharing.attached(node, self.engine.state)
         loop = asyncio.get_running_loop()
+        if self.options.duration_s is not None:
+            loop.call_later(self.options.duration_s, self.ask_to_stop, "the time was up")
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal, number)
 

@@ -163,6 +163,7 @@ class Membership:
             self._on_primary_event,
             settings,
             control_address=self.control_address,
+            peers=section.peers,
         )
         self._stream_settings: Final = settings
 

@@ -16,6 +16,8 @@ class Reason(StrEnum):
     OTHER_CELL = "OTHER_CELL"
     SAME_NAME = "SAME_NAME"
     """The standby has the primary's own name."""
+    UNKNOWN_PEER = "UNKNOWN_PEER"
+    """The primary's configuration does not name this node."""
     NAME_TAKEN = "NAME_TAKEN"
     """Another process of that name is attached."""
     WRONG_CERTIFICATE = "WRONG_CERTIFICATE"

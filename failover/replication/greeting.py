@@ -38,6 +38,8 @@ class PrimarySide(Struct, frozen=True):
     first_lsn: int
     snapshot_lsn: int
     max_catch_up: int
+    peers: frozenset[str] | None = None
+    """Who may stand by; None: anybody."""
 
 
 class Start(Struct, frozen=True):
@@ -98,6 +100,13 @@ def _check_who(greeting: Greeting, primary: PrimarySide, certified: str | None) 
         raise StreamRefused(
             Reason.SAME_NAME,
             f"both nodes are named {primary.node!r}: give each its own node.name, and look whether it dials itself",
+        )
+    if primary.peers is not None and greeting.node not in primary.peers:
+        raise StreamRefused(
+            Reason.UNKNOWN_PEER,
+            f"{primary.node} has no peer named {greeting.node!r}, it has {', '.join(sorted(primary.peers)) or 'none'}: "
+            "name every node of the cell in failover.peers of every other one; who leads on without the lease "
+            "store needs the promise of all of them",
         )
     if certified is not None and certified != greeting.node:
         shown = repr(certified) if certified else "no node"

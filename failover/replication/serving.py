@@ -6,7 +6,7 @@ goes wrong with a standby ends its stream, is told as an event, and touches noth
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final
 
 import grpc
@@ -69,7 +69,9 @@ class ReplicationServer(pb_grpc.ReplicationServiceServicer):
         settings: StreamSettings | None = None,
         clock_ns: Callable[[], int] = boottime_ns,
         control_address: str = "",
+        peers: Collection[str] | None = None,
     ) -> None:
+        self._peers: Final = None if peers is None else frozenset(peers)
         self.control_address: Final = control_address
         self.node: Final = node
         self.cell: Final = cell
@@ -224,6 +226,7 @@ class ReplicationServer(pb_grpc.ReplicationServiceServicer):
             first_lsn=journal.first_lsn,
             snapshot_lsn=0 if snapshot is None else snapshot.lsn,
             max_catch_up=self._settings.max_catch_up_entries,
+            peers=self._peers,
         )
         start = answer(greeting, primary, named_in(context.auth_context()))
         self._replace_dead(greeting)

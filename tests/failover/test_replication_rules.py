@@ -2,6 +2,7 @@
 
 from collections import deque
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -111,6 +112,14 @@ def test_who_cannot_follow_is_told_why(changes: dict[str, object], reason: Reaso
     with pytest.raises(StreamRefused) as refused:
         answer(greeting(**changes), PRIMARY)  # type: ignore[arg-type]
     assert refused.value.reason is reason
+
+
+def test_a_node_that_the_primary_does_not_name_is_refused() -> None:
+    known = msgspec.structs.replace(PRIMARY, peers=frozenset({"b", "c"}))
+    assert answer(greeting(), known) == answer(greeting(), PRIMARY)
+    with pytest.raises(StreamRefused, match="no peer named 'x', it has b, c") as refused:
+        answer(greeting(node="x"), known)
+    assert refused.value.reason is Reason.UNKNOWN_PEER
 
 
 @pytest.mark.parametrize("certified", ["", "c"])
