@@ -33,6 +33,8 @@ quote_tolerance_bps = 0.0
 params = { half_spread_bps = 0.01, size = "0.1", skew_bps = 0.0 }
 """
 
+_DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
+
 
 def wait_until(is_true: Callable[[], bool], what: str, every_s: float = 0.002) -> None:
     """Look again and again until it is so; fail, naming `what`, after the deadline."""
@@ -46,7 +48,7 @@ class TandemProcess:
     """One `tandem` command in a process of its own; its output goes to a file.
 
     `inside` stands before the command and must become it, as `ip netns exec NAME` does. It leads a group of
-    processes: what it starts is in it too.
+    processes: what it starts is in it too. Should this process be killed, the kernel kills it.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class TandemProcess:
         code = "import sys; from host.cli import main; sys.exit(main())"
         with output.open("ab") as file:
             self._process = subprocess.Popen(
-                [*inside, sys.executable, "-c", code, *map(str, arguments)],
+                [*inside, *_DIE_WITH_PARENT, sys.executable, "-c", code, *map(str, arguments)],
                 cwd=REPO,
                 stdout=file,
                 stderr=file,
