@@ -30,6 +30,7 @@ from host.pair.relay import LinkState, Relay, Streams
 __all__ = ["ActRefused", "Cell", "Machine", "PairFailed"]
 
 VENUE_DEADLINE_S: Final = 30.0
+POSTGRESQL_PORT: Final = 5432
 STOP_S: Final = 8.0
 """How long a node may take to stop in order: it pulls its quotes and waits for the venue's word."""
 SOCKET_PATH_MOST: Final = 80
@@ -256,7 +257,10 @@ class Cell:
 
     async def _sql_link(self, name: str, lease: str, cell: str) -> str:
         url = make_url(lease)
-        dial = _to_tcp(url.host or "127.0.0.1", url.port or 5432)
+        host, port = str(url.query.get("host", url.host or "127.0.0.1")), url.port or POSTGRESQL_PORT
+        is_socket = host.startswith("/")
+        dial = _to_unix(Path(host) / f".s.PGSQL.{port}") if is_socket else _to_tcp(host, port)
+        url = url.difference_update_query(["host"])
         port = await self._relay(LinkKind.STORE, (name,), dial)
         text = url.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
         return f"{text}{'&' if '?' in text else '?'}add_cell={cell}"

@@ -46,29 +46,35 @@ async def run_lines(
 async def _carry_out(
     pair: Pair, script: list[Planned], until_s: float | None, stop: asyncio.Event, teller: "_Teller"
 ) -> None:
-    reached = dict.fromkeys(Since, 0.0)
+    reached: dict[Since, float | None] = {Since.START: 0.0, Since.ENDED: 0.0, Since.READY: 0.0}
     busy_s = 0.0
     while not stop.is_set():
         now_s = pair.now_s
-        # Each moment counts from the last time at which it was not so.
-        if pair.has_open_stories:
-            busy_s = reached[Since.ENDED] = reached[Since.READY] = now_s
-        if not pair.is_whole:
-            reached[Since.READY] = now_s
-        if script and now_s >= reached[script[0].since] + script[0].at_s:
+        is_calm = not pair.has_open_stories
+        for since, is_so in ((Since.ENDED, is_calm), (Since.READY, is_calm and pair.is_whole)):
+            # A moment counts from the last time at which it was not so.
+            reached[since] = (now_s if reached[since] is None else reached[since]) if is_so else None
+        if not is_calm:
+            busy_s = now_s
+        if script and _is_due(script[0], reached, now_s):
             deed = script.pop(0).deed
-            busy_s = reached[Since.ENDED] = reached[Since.READY] = now_s
+            busy_s = now_s
+            reached[Since.ENDED] = reached[Since.READY] = None
             try:
                 pair.do(deed)
             except ActRefused as error:
                 pair.refuse(deed, str(error))
         pair.look()
         teller.tell()
-        if not script and (until_s is not None or busy_s):
-            is_calm = not pair.has_open_stories and now_s >= busy_s + AFTERWARDS_S
-            if is_calm and now_s >= (until_s or 0.0):
-                return
+        has_end = until_s is not None or busy_s > 0
+        if not script and has_end and is_calm and now_s >= max(busy_s + AFTERWARDS_S, until_s or 0.0):
+            return
         await asyncio.sleep(LOOK_S)
+
+
+def _is_due(step: Planned, reached: dict[Since, float | None], now_s: float) -> bool:
+    since_s = reached[step.since]
+    return since_s is not None and now_s >= since_s + step.at_s
 
 
 class _Teller:

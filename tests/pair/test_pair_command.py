@@ -3,6 +3,7 @@
 import os
 import signal
 import termios
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from host.cli import main
+from tests.etcd import lease_url, running_cluster
 from tests.pair.pair_processes import at_terminal, running_in, wait_until, without_terminal
+from tests.postgres import running_server
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -97,6 +100,23 @@ def test_a_signal_ends_it_in_order_even_while_it_starts(tmp_path: Path) -> None:
         os.kill(run.pid, signal.SIGTERM)
         assert run.end() == 0
     assert running_in(folder) == []
+
+
+@pytest.mark.parametrize("kind", ["etcd", "postgresql"])
+def test_a_store_of_ones_own_can_be_cut_off_too(kind: str, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        if kind == "etcd":
+            url = lease_url(stack.enter_context(running_cluster(1)))
+        else:
+            url = stack.enter_context(running_server()).url()
+        script = "cut a store@200ms, heal a@+1s"
+        arguments = ("--dir", str(tmp_path / "demo"), *TTL, "--lease", url, "--script", script, "--json")
+        run = stack.enter_context(without_terminal(*arguments))
+        code = run.end()
+    outcome = msgspec.json.decode(next(line for line in run.said.splitlines() if line.startswith("{")))
+    assert outcome["good"], outcome
+    assert code == 0
+    assert any("took over after" in deed["text"] for deed in outcome["deeds"])
 
 
 def test_a_script_with_a_step_that_cannot_be_done_does_not_end_well(tmp_path: Path) -> None:
