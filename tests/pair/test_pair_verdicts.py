@@ -132,16 +132,22 @@ def test_what_a_new_epoch_never_saw_counts_when_it_was_set_aside(story: VenueSto
     assert [switch.new_epoch for switch in judge.switches] == [6]
 
 
-def test_a_standby_that_began_anew_with_a_snapshot_is_read_on_when_it_leads(story: VenueStory) -> None:
+@pytest.mark.parametrize("held", ["something", "nothing"])
+def test_a_standby_that_began_anew_with_a_snapshot_is_read_on_when_it_leads(
+    held: str, tmp_path: Path
+) -> None:
+    story = VenueStory(tmp_path)
+    story.lead(5, *("a", "b") if held == "something" else ("a",))
+    story.mean_place(OLD_BUY, "a")
+    story.place(OLD_BUY)
     judge = story.judge()
     judge.catch_up()
     story.journals["b"].close()
-    lsn = story.journals["a"].last_lsn
     replace_journal(
-        *(story.folder / "b",),
+        story.folder / "b",
         node="b",
         cell="pair",
-        lsn=lsn,
+        lsn=story.journals["a"].last_lsn,
         snapshot=b"state",
         segment_bytes=1 << 16,
         now_ns=story.now_ns,
