@@ -59,8 +59,8 @@ def sockets_led_to(venue: BybitVenue) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(unified_trading, "PUBLIC_WSS", f"{venue.ws_url}/v5/public/{{CHANNEL_TYPE}}")
         patch.setattr(unified_trading, "PRIVATE_WSS", f"{venue.ws_url}/v5/private")
-        # pybit notes a subscription after it was sent: an answer must not come within microseconds.
-        venue.fault(FaultKind.LATENCY, request="subscribe", delay_ms=30.0)
+        # pybit notes what it asks for after it was sent: an answer must not come within microseconds.
+        venue.fault(FaultKind.LATENCY, transport="ws", delay_ms=100.0)
         patch.setattr(_websocket_trading, "TRADE_WSS", f"{venue.ws_url}/v5/trade")
         yield
 

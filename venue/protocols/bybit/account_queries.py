@@ -5,12 +5,12 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from host.api import OrderFilled
+from venue.protocols.bybit.account_rows import fee_row, position_row
 from venue.protocols.bybit.keys import whole
 from venue.protocols.bybit.ledger_view import LedgerView
 from venue.protocols.bybit.members import Member
 from venue.protocols.bybit.names import Listing, Product, Symbols, number_of
 from venue.protocols.bybit.refusals import BAD_PARAMETER, NO_ROUTE, Refused
-from venue.protocols.bybit.rows import fee_row, position_row
 from venue.protocols.front import Desk
 from venue.records import OrderRecord
 

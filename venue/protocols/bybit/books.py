@@ -7,7 +7,7 @@ pushed, under the number of that push, so that the next change continues it.
 from typing import Any, Final
 
 from host.api import Depth, Level
-from venue.protocols.bybit.rows import text
+from venue.protocols.bybit.numbers_as_text import text
 
 __all__ = ["DEPTHS", "BookWindow", "book_data"]
 

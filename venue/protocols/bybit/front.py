@@ -2,7 +2,7 @@
 
 | module | what it knows |
 |---|---|
-| `names`, `rows`, `refusals` | how the venue writes things: symbols and ids, messages, errors |
+| `names`, `order_rows`, `account_rows`, `market_rows`, `refusals` | how the venue writes things |
 | `reading`, `keys`, `limits` | what is asked, by whom, in time, and not too often |
 | `orders`, `account_queries`, `market_queries` | what is done and answered |
 | `books`, `public_streams`, `private_streams`, `disconnects` | what is pushed, and what a silence sets off |
@@ -93,6 +93,8 @@ class BybitFront(Front):
         """Judge a request, carry it out and return the answer."""
         if request.raw.connection is None:
             return await self._answer_rest(request)
+        # A login before it may have been carried out only now.
+        request.account = request.account or request.raw.connection.account
         if request.raw.connection.path == _TRADE_PATH:
             return await self._answer_trade_frame(request, request.raw.connection)
         return self._answer_stream_frame(request, request.raw.connection)

@@ -7,16 +7,9 @@ from typing import Any, Final
 from host.api import OrderFilled
 from venue.exchange import Exchange
 from venue.perpetuals import FundingPayment, liquidation_price, position_value, unrealised_profit
+from venue.protocols.bybit.account_rows import PositionView, coin_row, funding_row
 from venue.protocols.bybit.names import SIDES, Listing, Product, Symbols, number_of
-from venue.protocols.bybit.rows import (
-    OrderView,
-    PositionView,
-    Terms,
-    coin_row,
-    execution_row,
-    funding_row,
-    order_row,
-)
+from venue.protocols.bybit.order_rows import OrderView, Terms, execution_row, order_row
 from venue.protocols.market_feed import MarketFeed
 from venue.records import OrderRecord
 

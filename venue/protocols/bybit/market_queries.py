@@ -7,9 +7,10 @@ from uuid import UUID
 from host.api import Trade
 from venue.protocols.bybit.books import book_data
 from venue.protocols.bybit.keys import whole
+from venue.protocols.bybit.market_rows import instrument_row, ticker_row
 from venue.protocols.bybit.names import Listing, Product, Symbols
+from venue.protocols.bybit.numbers_as_text import text
 from venue.protocols.bybit.refusals import BAD_PARAMETER, NO_ROUTE, Refused
-from venue.protocols.bybit.rows import instrument_row, text, ticker_row
 from venue.protocols.front import Desk
 
 __all__ = ["MarketQueries", "trade_id_of"]

@@ -20,8 +20,8 @@ from venue.execution import Answer, EntryRules
 from venue.protocols.bybit.ledger_view import LedgerView
 from venue.protocols.bybit.members import Member
 from venue.protocols.bybit.names import Listing, Product, Symbols, order_id_of
+from venue.protocols.bybit.order_rows import Terms
 from venue.protocols.bybit.refusals import BAD_PARAMETER, Refused, refusal_of
-from venue.protocols.bybit.rows import Terms
 from venue.protocols.front import Desk
 from venue.protocols.requests import Entry, Request, Verdict
 from venue.records import OrderRecord

@@ -9,10 +9,11 @@ import msgspec
 from host.api import OrderStatus
 from venue.execution import ExecType, ExecutionReport
 from venue.perpetuals import FundingPayment
+from venue.protocols.bybit.account_rows import pushed_position
 from venue.protocols.bybit.ledger_view import LedgerView
 from venue.protocols.bybit.members import Member
 from venue.protocols.bybit.names import Listing, Product, Symbols
-from venue.protocols.bybit.rows import OrderView, Terms, pushed_order, pushed_position, view_of
+from venue.protocols.bybit.order_rows import OrderView, Terms, pushed_order, view_of
 from venue.protocols.connection import Connection
 from venue.protocols.front import Desk
 from venue.records import OrderRecord

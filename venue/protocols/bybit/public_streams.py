@@ -10,7 +10,7 @@ from host.api import BookTop, Depth, MarketEvent, Trade
 from venue.protocols.bybit.books import DEPTHS, BookWindow
 from venue.protocols.bybit.market_queries import MarketQueries, trade_id_of
 from venue.protocols.bybit.names import Listing, Product, Symbols
-from venue.protocols.bybit.rows import text
+from venue.protocols.bybit.numbers_as_text import text
 from venue.protocols.connection import Connection
 from venue.protocols.front import Desk
 

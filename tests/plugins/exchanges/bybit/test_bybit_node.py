@@ -22,7 +22,7 @@ from host.config.secret_files import SECRETS_FOLDER, SecretFiles
 from host.core.state import TradingState
 from host.journal import read
 from venue.protocols.bybit.names import Product
-from venue.protocols.bybit.rows import execution_id
+from venue.protocols.bybit.order_rows import execution_id
 from venue.protocols.faults import FaultKind
 
 ORDERS = int(os.environ.get("TANDEM_ORDERS", "12"))
