@@ -411,9 +411,8 @@ async def test_a_topic_whose_turn_is_overdue_is_pushed_all_the_same() -> None:
         first = await until(public, "orderbook.1.BTCUSDT")
         streams: Any = venue.server.courses["bybit"].front._public
         key = (Product.SPOT, "orderbook.1.BTCUSDT")
-        streams._soon(
-            key, -1.0
-        )  # as after a pause of the whole process: uvloop hands back another kind of handle
+        # As after a pause of the whole process: uvloop hands back another kind of handle.
+        streams._soon(key, -1.0)
         streams._soon(key, 0.01)
         later = await until(public, "orderbook.1.BTCUSDT")
         assert later["data"]["u"] >= first["data"]["u"]
