@@ -28,6 +28,9 @@ async def film(folder: Path) -> PairView:
     pair = Pair(PairPlan(folder=folder))
     try:
         await run_lines(pair, parse_script(SCRIPT, pair.plan.names), None, asyncio.Event(), print)
+        while not pair.is_whole:
+            pair.look()
+            await asyncio.sleep(0.1)
         return make_view(pair)
     finally:
         await pair.stop()
