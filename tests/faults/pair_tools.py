@@ -205,7 +205,10 @@ class Cell:
         try:
             wait_until(is_true, what, _LOOK_S)
         except AssertionError as error:
-            said = "\n".join(f"-- {one.name}:\n{one.said()[-3000:]}" for one in self.machines.values())
+            said = "\n".join(
+                f"-- {one.name}: {one.failover() if one.is_running else 'not running'}\n{one.said()[-3000:]}"
+                for one in self.machines.values()
+            )
             raise AssertionError(f"{error}; the lease is {self.record()}\n{said}") from None
 
     def until_traded(self, more: int) -> None:
