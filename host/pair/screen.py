@@ -29,6 +29,7 @@ _CONDITION: Final = {
     "stands by": ("○", "cyan"),
     "starting": ("◌", "yellow"),
     "takes over": ("◐", "yellow"),
+    "lapsed": ("◒", "yellow"),
     "no answer": ("?", "yellow"),
     "frozen": ("❄", "bold blue"),
     "gone": ("✗", "bold red"),
@@ -52,7 +53,7 @@ class NodePane(Struct, frozen=True, kw_only=True):
 
     name: str
     condition: str
-    """One of `leads`, `stands by`, `starting`, `takes over`, `no answer`, `frozen`, `gone`."""
+    """One of `leads`, `stands by`, `starting`, `takes over`, `lapsed`, `no answer`, `frozen`, `gone`."""
     epoch: int
     right_left_ms: float
     ttl_ms: float
@@ -231,6 +232,8 @@ def _standing(pane: NodePane, width: int) -> Text:
             ("░" * (bar - full), "dim"),
             f" {pane.right_left_ms:,.0f} ms",
         )
+    if pane.condition == "lapsed":
+        return Text("its right is over: it sends nothing", style="yellow")
     if pane.condition != "stands by":
         return Text("-", style="dim")
     if pane.lag is None:

@@ -7,7 +7,7 @@ from host.pair.pair import Pair
 from host.pair.screen import NodePane, PairView, VenuePane, log_lines
 from host.pair.watching import NodeSeen
 
-__all__ = ["make_view"]
+__all__ = ["condition", "make_view"]
 
 LOG_LINES = 5
 SAID_BYTES = 3_000
@@ -32,7 +32,7 @@ def make_view(pair: Pair, *, chosen: int = 0, prompt: str = "", shows_help: bool
 
 def _pane(machine: Machine, seen: dict[str, NodeSeen], now_s: float, ttl_ms: float) -> NodePane:
     own = seen.get(machine.name)
-    condition = _condition(machine, own, now_s)
+    how = condition(machine, own, now_s)
     told = next(
         (
             one.standbys[machine.name]
@@ -42,13 +42,13 @@ def _pane(machine: Machine, seen: dict[str, NodeSeen], now_s: float, ttl_ms: flo
         None,
     )
     why_not = "" if told is None else told.why_not
-    if told is None and own is not None and condition == "stands by":
+    if told is None and own is not None and how == "stands by":
         why_not = own.why_not
     return NodePane(
         name=machine.name,
-        condition=condition,
+        condition=how,
         epoch=0 if own is None else own.epoch,
-        right_left_ms=own.right_left_at(now_s) if own is not None and condition == "leads" else 0.0,
+        right_left_ms=own.right_left_at(now_s) if own is not None and how == "leads" else 0.0,
         ttl_ms=ttl_ms,
         lag=None if told is None else told.lag,
         round_trip_ms=None if told is None else told.round_trip_ms,
@@ -64,7 +64,8 @@ def _pane(machine: Machine, seen: dict[str, NodeSeen], now_s: float, ttl_ms: flo
     )
 
 
-def _condition(machine: Machine, own: NodeSeen | None, now_s: float) -> str:
+def condition(machine: Machine, own: NodeSeen | None, now_s: float) -> str:
+    """Return how a node is, in the words of `NodePane.condition`: by its processes first, then by its own word."""
     if machine.is_frozen:
         return "frozen"
     if not machine.child.is_alive:
@@ -74,7 +75,8 @@ def _condition(machine: Machine, own: NodeSeen | None, now_s: float) -> str:
     if not own.is_current(now_s):
         return "no answer"
     if own.leads:
-        return "leads"
+        # One that is cut off does not know yet who leads, but it knows that it may send nothing.
+        return "leads" if own.right_left_at(now_s) > 0 else "lapsed"
     return "stands by" if own.state in ("watching", "acquiring") else "takes over"
 
 

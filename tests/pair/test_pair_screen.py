@@ -107,7 +107,14 @@ def test_no_line_is_wider_than_the_screen_and_no_screen_is_too_long(
 
 @pytest.mark.parametrize(
     ("condition", "mark"),
-    [("frozen", "❄"), ("gone", "✗"), ("starting", "◌"), ("takes over", "◐"), ("no answer", "?")],
+    [
+        ("lapsed", "◒"),
+        ("frozen", "❄"),
+        ("gone", "✗"),
+        ("starting", "◌"),
+        ("takes over", "◐"),
+        ("no answer", "?"),
+    ],
 )
 def test_a_node_that_does_not_trade_has_no_right_to_be_seen(condition: str, mark: str) -> None:
     text = shown(structs.replace(VIEW, nodes=(structs.replace(NODE, condition=condition), STANDBY)), 100, 30)
