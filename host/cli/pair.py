@@ -113,7 +113,8 @@ def pair(
     if kept or not run.is_good:
         click.echo(f"everything it wrote is in {place}", err=as_json)
     else:
-        shutil.rmtree(place)
+        # SQLite removes two files beside the lease when its thread has closed it, perhaps at this moment.
+        shutil.rmtree(place, ignore_errors=True)
     if not run.is_good:
         sys.exit(EXIT_FAILED)
 
