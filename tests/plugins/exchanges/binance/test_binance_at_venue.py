@@ -113,24 +113,23 @@ class AtVenue:
             if not listing.orders:
                 return
             for order in listing.orders:
+                told = self.told(order.client_id, OrderCancelled, CancelRejected, RequestUnanswered)
                 self.cancel(order.client_id)
-            for order in listing.orders:
-                await self.about(order.client_id, OrderCancelled, CancelRejected)
+                while self.told(order.client_id, OrderCancelled, CancelRejected, RequestUnanswered) == told:
+                    await asyncio.sleep(0.001)
+
+    def told(self, client_id: str, *kinds: type[Report]) -> int:
+        """Return how many reports of these types there were about one order."""
+        return sum(
+            isinstance(r, kinds) and getattr(r, "client_id", "") == client_id for r in self.host.reports
+        )
 
     async def find_out(self, client_id: str) -> None:
         """Ask for an order until the venue says what it is; a busy machine may leave a question unanswered."""
-
-        def answers(*kinds: type[Report]) -> int:
-            return sum(
-                getattr(report, "client_id", "") == client_id
-                for kind in kinds
-                for report in self.host.of(kind)
-            )
-
-        while not answers(OrderSnapshot, OrderNotFound):
-            asked_before = answers(OrderSnapshot, OrderNotFound, RequestUnanswered)
+        while not self.told(client_id, OrderSnapshot, OrderNotFound):
+            told = self.told(client_id, OrderSnapshot, OrderNotFound, RequestUnanswered)
             self.ask(QueryOrder(client_id, self.symbol))
-            while answers(OrderSnapshot, OrderNotFound, RequestUnanswered) == asked_before:
+            while self.told(client_id, OrderSnapshot, OrderNotFound, RequestUnanswered) == told:
                 await asyncio.sleep(0.001)
 
     async def about(self, client_id: str, *kinds: type[Report]) -> Report:
