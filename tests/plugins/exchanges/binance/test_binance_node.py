@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,5 @@ def judge(venue: BinanceVenue, report: dict[str, Any]) -> None:
     ids = [line.client_id for line in venue.lines("place")]
     assert len(ids) == len(set(ids))
     held = {p.symbol: p.qty for p in venue.exchange.account("demo/usdm").snapshot(0).positions if p.qty}
-    ours = {
-        p["symbol"]: p["qty"] for p in report["positions"] if p["symbol"] == PERPETUAL and float(p["qty"])
-    }
-    assert {symbol: str(qty) for symbol, qty in held.items()} == ours
+    ours = {p["symbol"]: Decimal(p["qty"]) for p in report["positions"] if p["symbol"] == PERPETUAL}
+    assert held == {symbol: qty for symbol, qty in ours.items() if qty}
