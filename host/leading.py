@@ -31,7 +31,17 @@ class NodeLeadership:
     def status(self) -> FailoverStatus:
         """Return what is known now."""
         member, membership = self._member, self._member.membership
-        elector, section = membership.elector, membership.section
+        section = membership.section
+        if not membership.has_started:
+            return FailoverStatus(
+                cell=section.cell,
+                epoch=0,
+                holder="",
+                state="watching",
+                why_not="the node is starting",
+                ttl_ns=section.ttl_ms * 1_000_000,
+            )
+        elector = membership.elector
         seen, now_ns = elector.watch.seen, boottime_ns()
         leads = membership.engine is not None
         standbys = membership.standbys() if leads else []

@@ -222,6 +222,11 @@ class Membership:
             await self._store.close()
 
     @property
+    def has_started(self) -> bool:
+        """Return whether this node takes part in the election by now."""
+        return self._runner is not None
+
+    @property
     def is_ending(self) -> bool:
         """Return whether quotes were pulled because the right to send ends, and it was not renewed since."""
         return self._has_pulled
@@ -321,6 +326,7 @@ class Membership:
 
     def switch_over(self, heir: str) -> None:
         """Hand the lease to `heir` once drained; raise `CommandRefused`."""
+        self._weigh_peers()  # who asks may have seen what the elector has not been told yet
         self._order(self.elector.switch_over, heir)
 
     def promote(self) -> None:
@@ -550,11 +556,14 @@ class Membership:
         while True:
             await asyncio.sleep(TICK_S)
             if self.term is not None and not self.term.over:
-                for view in self.server.standbys():
-                    self._tell(self.elector.on_peer, _status_of(view))
+                self._weigh_peers()
                 self._pull_in_time()
             elif self._client is not None:
                 self._client.require_epoch(self.elector.watch.known_epoch)
+
+    def _weigh_peers(self) -> None:
+        for view in self.server.standbys():
+            self._tell(self.elector.on_peer, _status_of(view))
 
     def _pull_in_time(self) -> None:
         """Pull all quotes before the right to send ends, where nothing says that it will be renewed."""

@@ -87,11 +87,17 @@ class StandingBy:
                 self._why_not_built = ""
                 return
             except TandemError as error:
-                if self._why_not_built != str(error):
-                    self._why_not_built = str(error)
-                    _log.warning("not ready to take over: %s", error)
-                await self._member.close_trading()
+                self._not_built(str(error))
+            except Exception as error:  # noqa: BLE001 - plugin boundary: `connect` may raise anything
+                _log.exception("not ready to take over")
+                self._not_built(f"getting ready raised {type(error).__name__}: {error}")
+            await self._member.close_trading()
             await asyncio.sleep(BUILD_AGAIN_S)
+
+    def _not_built(self, why: str) -> None:
+        if self._why_not_built != why:
+            self._why_not_built = why
+            _log.warning("not ready to take over: %s", why)
 
     async def _try_to_build(self) -> None:
         member = self._member

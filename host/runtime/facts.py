@@ -3,7 +3,7 @@
 import os
 from typing import TYPE_CHECKING, Final
 
-from host.api import BookTop, OrderStatus
+from host.api import BookTop, Order, OrderStatus
 from host.core.entries import InstanceState
 from host.runtime.progress import AccountFacts, Facts
 
@@ -29,6 +29,8 @@ class EngineFacts:
     def __init__(self, engine: "Engine") -> None:
         self._engine: Final = engine
         self._events: dict[str, int] = {}
+        self._waiting: dict[str, int] = {}
+        """Since when each order in flight waits, as of the last look."""
         self._seen: dict[tuple[str, str], tuple[BookTop | None, int]] = {}
 
     def now(self, loop_blocked_ns: int = 0) -> Facts:
@@ -41,7 +43,8 @@ class EngineFacts:
         if not engine.is_following:
             for order in engine.state.orders.values():
                 if order.status in _IN_FLIGHT:
-                    in_flight.setdefault(order.account, {})[order.client_id] = order.updated_ns
+                    in_flight.setdefault(order.account, {})[order.client_id] = self._since(order)
+            self._waiting = {name: since for by_id in in_flight.values() for name, since in by_id.items()}
         return Facts(
             accounts={
                 name: AccountFacts(
@@ -61,6 +64,12 @@ class EngineFacts:
                 if record.state is InstanceState.QUARANTINED
             },
         )
+
+    def _since(self, order: Order) -> int:
+        """Return since when an order waits for an answer: that another question got none is no answer."""
+        if order.status is OrderStatus.UNKNOWN:
+            return self._waiting.get(order.client_id, order.updated_ns)
+        return order.updated_ns
 
     def _count(self, feed: "AccountFeed") -> int:
         """Count the symbols whose book has moved since the last look: counting events would cost each of them."""
