@@ -8,16 +8,19 @@ every 0.25 to 1 s and 20 that watch events, over that without them; both in turn
 counts from when a quote was due, and so what it waited for the loop. `--load` measures these two alone.
 """
 
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder: its failover.py is no package
+
 import argparse
 import asyncio
 import contextlib
 import json
 import random
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any, Final
 
 import grpc

@@ -5,15 +5,18 @@ one whose orders wait until a standby, in a process of its own over loopback, ha
 pace; the time is from the frame to the second of its two orders at the adapter.
 """
 
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder: its failover.py is no package
+
 import argparse
 import asyncio
 import json
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, Final
 

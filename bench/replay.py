@@ -6,17 +6,20 @@ two quotes with each tick, at a venue that answers at once; `--events N` plays o
 and over and shows the memory in use at every million events.
 """
 
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder: its failover.py is no package
+
 import argparse
 import json
 import os
 import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console

@@ -7,20 +7,22 @@ the same schedule, waiting for nothing either. Both in turn, A B A B. Catching u
 journal, with the state folded.
 """
 
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder: its failover.py is no package
+
 import argparse
 import asyncio
 import contextlib
 import json
-import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -362,5 +364,4 @@ def show(found: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, os.fspath(REPO))
     main()

@@ -12,10 +12,12 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from venue.protocols.requests import Entry, Request, Verdict
+from venue.protocols.requests import Entry, Kind, Request, Verdict
 
 __all__ = ["RequestLine", "RequestLog"]
 
+PROOFS: Final = frozenset({"apikey", "api_key", "signature", "sign", "passphrase", "secret"})
+"""Names of parameters that prove who asks, in lower case."""
 KEPT: Final = 100_000
 """Lines that stay in memory for whoever asks; a file keeps them all."""
 
@@ -85,7 +87,7 @@ class RequestLog:
                 account=request.account,
                 client_id=entry.client_id,
                 symbol=entry.symbol,
-                asked=entry.asked,
+                asked={} if request.kind is Kind.LOGIN else _public(entry.asked),
                 timestamp_ns=request.timestamp_ns,
                 valid_ns=request.valid_ns,
                 reason=entry.reason,
@@ -108,3 +110,16 @@ class RequestLog:
         """Close the file."""
         if self._file is not None:
             self._file.close()
+
+
+def _public(asked: dict[str, Any]) -> dict[str, Any]:
+    """Return parameters without what proves who asks, at any depth."""
+    return {name: _without(value) for name, value in asked.items() if name.lower() not in PROOFS}
+
+
+def _without(value: Any) -> Any:
+    if isinstance(value, dict):
+        return _public(value)
+    if isinstance(value, list):
+        return [_without(one) for one in value]
+    return value
