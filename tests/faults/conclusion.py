@@ -7,7 +7,7 @@ order that was already done by then, and never traded, it need not hear at all.
 
 from tests.faults.judges import ALARMING, assert_settled, assert_strategies_counted
 from tests.faults.pair_judge import Verdict
-from tests.faults.pair_tools import ACCOUNT, Cell
+from tests.faults.pair_tools import Cell
 from tests.faults.truths import JournalTruth, VenueTruth
 
 __all__ = ["conclude"]
@@ -23,7 +23,7 @@ def conclude(cell: Cell) -> Verdict:
     leader.stop()
     verdict = cell.judge()
     assert not verdict.wrongs, "\n".join(verdict.wrongs)
-    journal, venue = JournalTruth(leader.journal), VenueTruth(cell.venue.log, ACCOUNT)
+    journal, venue = JournalTruth(leader.journal), VenueTruth(cell.venue.log, cell.account)
     for client_id in venue.accepted.keys() - journal.orders.keys():
         is_told = not venue.filled(client_id) or "fill_adopted" in {alert.kind for alert in journal.alerts}
         assert is_told, f"order {client_id} traded, and the last leader never heard of it"
@@ -33,5 +33,5 @@ def conclude(cell: Cell) -> Verdict:
     assert not journal.state.anomalies, journal.state.anomalies
     assert not journal.in_doubt_at_start, journal.in_doubt_at_start
     assert_strategies_counted(journal)
-    assert_settled(journal, venue)
+    assert_settled(journal, venue, cell.fee_step)
     return verdict

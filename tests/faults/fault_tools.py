@@ -120,18 +120,23 @@ class Venue:
     """The paper venue as a server, with its log; on a Unix socket, or at `address`.
 
     Bytes for a Unix socket have arrived when they are sent. Where it matters what a dead node had not sent
-    yet, as on a network, give it an address.
+    yet, as on a network, give it an address. `options` are more of its command's.
     """
 
-    def __init__(self, folder: Path, seed: int, address: tuple[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        address: tuple[str, int] | None = None,
+        options: Sequence[str | Path] = (),
+    ) -> None:
         # A Unix socket's path has to be short, and pytest's folders are not.
         self.socket = Path(f"/tmp/tandem-{os.getpid()}-{seed}.sock")
         self._address = address
         self.log = folder / "venue.jsonl"
         self.url = f"unix:{self.socket}" if address is None else f"tcp:{address[0]}:{address[1]}"
-        self.process = TandemProcess(
-            folder / "venue.out", "venue", "--listen", self.url, "--log", self.log, "--seed", str(seed)
-        )
+        arguments = ("venue", "--listen", self.url, "--log", self.log, "--seed", str(seed), *options)
+        self.process = TandemProcess(folder / "venue.out", *arguments)
 
     def __enter__(self) -> Self:
         wait_until(self._answers, "the venue to answer")

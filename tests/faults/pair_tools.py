@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Self
 
@@ -62,7 +63,8 @@ class Cell:
     """Machines by name, the venue they trade at, and the store that says who leads.
 
     `settings` are more lines of `[node]` and `[failover]`. With `network` each machine is one of it, and
-    the venue and the store have to listen on the network's host.
+    the venue and the store have to listen on the network's host. `account` is the one at the venue that the
+    nodes trade, where fees are told rounded to `fee_step`; `venue_options` are more of the venue's command.
     """
 
     def __init__(
@@ -77,14 +79,19 @@ class Cell:
         failover: str = "",
         segment_kb: int = 8192,
         network: Network | None = None,
+        account: str = ACCOUNT,
+        fee_step: Decimal = Decimal(0),
+        venue_options: Sequence[str | Path] = (),
     ) -> None:
         self.folder = folder
+        self.account = account
+        self.fee_step = fee_step
         self.lease = lease or f"sqlite:///{folder}/lease.db"
         self.ttl_ms = ttl_ms
         host = "127.0.0.1" if network is None else network.host
         ports = free_ports(1 + len(names))
         self.venue_port = ports[0]
-        self.venue = Venue(folder, seed, (host, self.venue_port))
+        self.venue = Venue(folder, seed, (host, self.venue_port), venue_options)
         self.tail = VenueTail(self.venue.log)
         self.network = network
         # A Unix socket's path has to be short, and pytest's folders are not.
@@ -252,4 +259,4 @@ class Cell:
     def judge(self, *machines: Machine) -> Verdict:
         """Judge all that has happened so far by the journals of these machines, or else of all."""
         journals = [one.journal for one in machines or self.machines.values()]
-        return judge(self.venue.log, ACCOUNT, journals)
+        return judge(self.venue.log, self.account, journals)
