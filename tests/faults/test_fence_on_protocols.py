@@ -45,6 +45,7 @@ class Protocol(Struct, frozen=True):
 
 KEYS = {"api_key": DEMO.api_key, "api_secret": DEMO.secret}
 BINANCE = Protocol("binance", "demo/spot", "-1021", KEYS, Decimal("1E-8"))
+OKX = Protocol("okx", "demo/trading", "51149", KEYS | {"passphrase": DEMO.passphrase})
 
 
 @contextmanager
@@ -89,7 +90,7 @@ def requests(folder: Path, client_id: str) -> list[RequestLine]:
     return [line for line in lines if line.kind == "place" and line.client_id == client_id]
 
 
-@pytest.mark.parametrize("protocol", [BINANCE], ids=lambda protocol: protocol.name)
+@pytest.mark.parametrize("protocol", [BINANCE, OKX], ids=lambda protocol: protocol.name)
 def test_an_order_that_was_frozen_behind_the_gate_is_refused_by_the_venue_for_its_age(
     tmp_path: Path, conclude: Callable[[Cell], Verdict], protocol: Protocol
 ) -> None:

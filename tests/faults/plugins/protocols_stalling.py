@@ -15,6 +15,8 @@ from host.api import Command, ExchangeAdapter, PlaceOrder, hookimpl
 from plugins.exchanges._shared import websocket
 from plugins.exchanges.binance.adapter import BinanceSpot
 from plugins.exchanges.binance.params import BinanceParams
+from plugins.exchanges.okx.adapter import Okx
+from plugins.exchanges.okx.params import OkxParams
 
 
 class _Hand:
@@ -73,7 +75,25 @@ class BinanceStalling(BinanceSpot):
             super().send(command, deadline_ns)
 
 
+class OkxStallingParams(OkxParams, frozen=True):
+    """Beside what the adapter needs: which file's existence asks for a stall."""
+
+    stall: str = ""
+
+
+class OkxStalling(Okx):
+    """OKX."""
+
+    params: OkxStallingParams
+    params_type = OkxStallingParams
+
+    def send(self, command: Command, deadline_ns: int) -> None:
+        """Send one command, after a stop if one is asked for."""
+        with _in_hand(command, self.params.stall):
+            super().send(command, deadline_ns)
+
+
 @hookimpl
 def provide_exchanges() -> Mapping[str, type[ExchangeAdapter[Any]]]:
     """Offer them under names of their own."""
-    return {"binance_stalling": BinanceStalling}
+    return {"binance_stalling": BinanceStalling, "okx_stalling": OkxStalling}
