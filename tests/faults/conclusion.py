@@ -23,7 +23,10 @@ def conclude(cell: Cell) -> Verdict:
     leader.stop()
     verdict = cell.judge()
     assert not verdict.wrongs, "\n".join(verdict.wrongs)
-    journal, venue = JournalTruth(leader.journal), VenueTruth(cell.venue.log, cell.account)
+    journal, venue = (
+        JournalTruth(leader.journal),
+        VenueTruth(cell.venue.log, cell.wire.account, cell.wire.trade_id),
+    )
     for client_id in venue.accepted.keys() - journal.orders.keys():
         is_told = not venue.filled(client_id) or "fill_adopted" in {alert.kind for alert in journal.alerts}
         assert is_told, f"order {client_id} traded, and the last leader never heard of it"
@@ -33,5 +36,5 @@ def conclude(cell: Cell) -> Verdict:
     assert not journal.state.anomalies, journal.state.anomalies
     assert not journal.in_doubt_at_start, journal.in_doubt_at_start
     assert_strategies_counted(journal)
-    assert_settled(journal, venue, cell.fee_step)
+    assert_settled(journal, venue, cell.wire.fee_step)
     return verdict

@@ -7,7 +7,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Self
 
@@ -21,12 +20,14 @@ from tests.faults.machine import CALL_S, Machine
 from tests.faults.network import Network
 from tests.faults.pair_judge import Verdict, judge
 from tests.faults.venue_tail import VenueTail
+from tests.faults.wire import Wire
 from tests.servers import free_ports
 
 __all__ = ["ACCOUNT", "CELL", "TTL_MS", "Cell"]
 
 CELL = "main"
 ACCOUNT = "acc"
+PAPER = Wire(ACCOUNT)
 TTL_MS = 600
 _STORE_CALL_S = 5.0
 _LOOK_S = 0.02
@@ -63,8 +64,8 @@ class Cell:
     """Machines by name, the venue they trade at, and the store that says who leads.
 
     `settings` are more lines of `[node]` and `[failover]`. With `network` each machine is one of it, and
-    the venue and the store have to listen on the network's host. `account` is the one at the venue that the
-    nodes trade, where fees are told rounded to `fee_step`; `venue_options` are more of the venue's command.
+    the venue and the store have to listen on the network's host. `wire` is how the venue's log compares
+    with what the nodes hear, and `venue_options` are more of the venue's command.
     """
 
     def __init__(
@@ -79,13 +80,11 @@ class Cell:
         failover: str = "",
         segment_kb: int = 8192,
         network: Network | None = None,
-        account: str = ACCOUNT,
-        fee_step: Decimal = Decimal(0),
+        wire: Wire = PAPER,
         venue_options: Sequence[str | Path] = (),
     ) -> None:
         self.folder = folder
-        self.account = account
-        self.fee_step = fee_step
+        self.wire = wire
         self.lease = lease or f"sqlite:///{folder}/lease.db"
         self.ttl_ms = ttl_ms
         host = "127.0.0.1" if network is None else network.host
@@ -259,4 +258,4 @@ class Cell:
     def judge(self, *machines: Machine) -> Verdict:
         """Judge all that has happened so far by the journals of these machines, or else of all."""
         journals = [one.journal for one in machines or self.machines.values()]
-        return judge(self.venue.log, self.account, journals)
+        return judge(self.venue.log, self.wire.account, journals)

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -21,9 +22,12 @@ from tests.faults.fault_tools import wait_until
 from tests.faults.intents import PREFIX
 from tests.faults.pair_judge import Verdict, read_lines
 from tests.faults.pair_tools import Cell
+from tests.faults.wire import Wire
 from tests.servers import free_ports
 from venue.ledger import RequestSeen
 from venue.protocols.accounts import DEMO_ACCOUNTS
+from venue.protocols.bybit.names import Product
+from venue.protocols.bybit.order_rows import execution_id
 from venue.protocols.request_log import RequestLine
 
 pytestmark = pytest.mark.timeout(300)
@@ -35,17 +39,16 @@ class Protocol(Struct, frozen=True):
     """A protocol to trade by: what the nodes need for it, and what its venue says of an order too old."""
 
     name: str
-    wallet: str
     too_old: str
     """The venue's code, as a refusal begins in the request log."""
     secrets: dict[str, str]
-    fee_step: Decimal = Decimal(0)
-    """To how much the protocol rounds the fees that it tells."""
+    wire: Wire
 
 
 KEYS = {"api_key": DEMO.api_key, "api_secret": DEMO.secret}
-BINANCE = Protocol("binance", "demo/spot", "-1021", KEYS, Decimal("1E-8"))
-OKX = Protocol("okx", "demo/trading", "51149", KEYS | {"passphrase": DEMO.passphrase})
+BINANCE = Protocol("binance", "-1021", KEYS, Wire("demo/spot", fee_step=Decimal("1E-8")))
+OKX = Protocol("okx", "51149", KEYS | {"passphrase": DEMO.passphrase}, Wire("demo/trading"))
+BYBIT = Protocol("bybit", "10002", KEYS, Wire("demo/unified", trade_id=partial(execution_id, Product.SPOT)))
 
 
 @contextmanager
@@ -60,8 +63,7 @@ def pair_at(protocol: Protocol, folder: Path) -> Iterator[Cell]:
     )
     options = ("--config", settings)
     node = f'plugin_dirs = ["{PLUGINS}"]'
-    wallet, step = protocol.wallet, protocol.fee_step
-    with Cell(folder, node=node, account=wallet, fee_step=step, venue_options=options) as cell:
+    with Cell(folder, node=node, wire=protocol.wire, venue_options=options) as cell:
         wait_until(lambda: _listens(port), "the protocol's server to listen")
         named = "".join(f', {name} = "secret:{name}"' for name in protocol.secrets)
         for machine in cell.machines.values():
@@ -90,7 +92,7 @@ def requests(folder: Path, client_id: str) -> list[RequestLine]:
     return [line for line in lines if line.kind == "place" and line.client_id == client_id]
 
 
-@pytest.mark.parametrize("protocol", [BINANCE, OKX], ids=lambda protocol: protocol.name)
+@pytest.mark.parametrize("protocol", [BINANCE, OKX, BYBIT], ids=lambda protocol: protocol.name)
 def test_an_order_that_was_frozen_behind_the_gate_is_refused_by_the_venue_for_its_age(
     tmp_path: Path, conclude: Callable[[Cell], Verdict], protocol: Protocol
 ) -> None:

@@ -9,6 +9,7 @@ fill before that line of the log, and of none behind it.
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
@@ -50,9 +51,9 @@ class Moment(Struct, frozen=True):
 
 
 class VenueTruth:
-    """What the venue's log says happened to one account."""
+    """What the venue's log says happened to one account. `trade_id` returns what its nodes call a trade."""
 
-    def __init__(self, log: Path, account: str) -> None:
+    def __init__(self, log: Path, account: str, trade_id: Callable[[str], str] = str) -> None:
         self.accepted: dict[str, PlaceOrder] = {}
         self.refused: Counter[str] = Counter()
         self.fills: dict[TradeKey, Traded] = {}
@@ -64,6 +65,7 @@ class VenueTruth:
         self._filled: defaultdict[str, Decimal] = defaultdict(Decimal)
         self._positions: defaultdict[str, Decimal] = defaultdict(Decimal)
         self._name = account
+        self._trade_id = trade_id
         self._log = log
         self._offset = 0
         self.catch_up()
@@ -114,7 +116,7 @@ class VenueTruth:
 
     def _take_fill(self, line: Traded) -> None:
         fill = line.fill
-        key, client_id = (fill.symbol, fill.trade_id), fill.client_id
+        key, client_id = (fill.symbol, self._trade_id(fill.trade_id)), fill.client_id
         assert key not in self.fills, f"the venue logged trade {key} twice"
         self.fills[key] = line
         self._filled[client_id] += fill.qty

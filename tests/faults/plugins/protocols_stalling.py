@@ -15,6 +15,8 @@ from host.api import Command, ExchangeAdapter, PlaceOrder, hookimpl
 from plugins.exchanges._shared import websocket
 from plugins.exchanges.binance.adapter import BinanceSpot
 from plugins.exchanges.binance.params import BinanceParams
+from plugins.exchanges.bybit.adapter import Bybit
+from plugins.exchanges.bybit.params import BybitParams
 from plugins.exchanges.okx.adapter import Okx
 from plugins.exchanges.okx.params import OkxParams
 
@@ -93,7 +95,29 @@ class OkxStalling(Okx):
             super().send(command, deadline_ns)
 
 
+class BybitStallingParams(BybitParams, frozen=True):
+    """Beside what the adapter needs: which file's existence asks for a stall."""
+
+    stall: str = ""
+
+
+class BybitStalling(Bybit):
+    """Bybit."""
+
+    params: BybitStallingParams
+    params_type = BybitStallingParams
+
+    def send(self, command: Command, deadline_ns: int) -> None:
+        """Send one command, after a stop if one is asked for."""
+        with _in_hand(command, self.params.stall):
+            super().send(command, deadline_ns)
+
+
 @hookimpl
 def provide_exchanges() -> Mapping[str, type[ExchangeAdapter[Any]]]:
     """Offer them under names of their own."""
-    return {"binance_stalling": BinanceStalling, "okx_stalling": OkxStalling}
+    return {
+        "binance_stalling": BinanceStalling,
+        "okx_stalling": OkxStalling,
+        "bybit_stalling": BybitStalling,
+    }
