@@ -129,16 +129,24 @@ def test_only_the_record_that_is_there_is_removed(url: str, cell: str) -> None:
 
 
 def test_of_many_rivals_each_round_is_won_by_one(url: str, cell: str) -> None:
-    """Every rival claims what it has read; the epochs of the winners are 1, 2, 3 ... without a gap."""
+    """Every rival claims what it has read; the epochs of the winners are 1, 2, 3 ... without a gap.
+
+    A busy store may leave a claim unanswered: such an epoch may have been won, by that one rival.
+    """
     rivals, rounds = 4, 12
     won: list[int] = []
+    unanswered: set[int] = set()
 
     async def rival(store: LeaseStore, name: str) -> None:
+        epoch = 0
         while len(won) < rounds:
-            seen = await store.read(cell, DEADLINE_S)
-            epoch = 1 if seen is None else seen.epoch + 1
-            if await store.swap(seen, record(cell, name, epoch), DEADLINE_S):
-                won.append(epoch)
+            try:
+                seen = await store.read(cell, DEADLINE_S)
+                epoch = 1 if seen is None else seen.epoch + 1
+                if await store.swap(seen, record(cell, name, epoch), DEADLINE_S):
+                    won.append(epoch)
+            except LeaseUnansweredError:
+                unanswered.add(epoch)
 
     async def story() -> None:
         async with clients(url, rivals) as stores, asyncio.TaskGroup() as group:
@@ -146,7 +154,8 @@ def test_of_many_rivals_each_round_is_won_by_one(url: str, cell: str) -> None:
                 group.create_task(rival(store, f"n{number}"))
 
     asyncio.run(story())
-    assert sorted(won) == list(range(1, len(won) + 1))
+    assert len(set(won)) == len(won), "an epoch was won twice"
+    assert set(range(1, max(won) + 1)) - set(won) <= unanswered
 
 
 def test_a_read_sees_every_swap_that_ended_before_it_began(url: str, cell: str) -> None:
