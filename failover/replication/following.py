@@ -272,7 +272,7 @@ class FollowedStream:
             if self._is_report_due:
                 self._is_report_due = False
                 await self._call.write(pb.ReplicateRequest(report=self._standby_report()))
-            if self._is_leaving:
+            if self._is_leaving and not self._owed:  # what came while the others were written goes first
                 await self._call.done_writing()
                 return
 
