@@ -205,6 +205,7 @@ class Member:
 
     def _take_role(self, subject: Subject, control: Control) -> None:
         self._new_engine()
+        self.membership.maintain(bool(self.engine.state.maintenance))  # a snapshot tells it by no entry
         self.health.look_at(self.engine)
         subject.take_role(engine=self.engine, tail=JournalTail(self.engine.journal))
         control.look_after()

@@ -103,7 +103,7 @@ class Membership:
     """Takes part in the election of one cell's leader from `start` to `close`.
 
     `changed` is set whenever something happened that its owner must look at: `term` (this node is to
-    lead, to hand over, or to stop leading), `retired`, `rejoined`. `engine` is whose gate is held to the
+    lead, to hand over, or to stop leading), `retired`. `engine` is whose gate is held to the
     lease while this node leads; the owner sets it by `hold`.
     """
 
@@ -121,8 +121,6 @@ class Membership:
         self.term: Term | None = None
         self.retired = ""
         """Why this node takes no part any more; empty while it does."""
-        self.rejoined = False
-        """Whether the journal was cut or replaced since this was last set to False."""
         self.engine: Engine | None = None
         self.primary_control = ""
         """The control address of the node that is followed."""
@@ -153,6 +151,7 @@ class Membership:
         self._turned_away: dict[str, str] = {}
         self._warned_unfollowed = ""
         self._has_pulled = False
+        self._refused = ""
         settings = StreamSettings(
             limits=EligibilityLimits(section.max_lag_entries, section.max_lag_ms * 1_000_000)
         )
@@ -431,8 +430,6 @@ class Membership:
                     self.term.over = self.term.over or action.reason
                 self.changed.set()
 
-    _refused = ""
-
     def _close_gate(self, reason: str) -> None:
         self._right_until_ns = 0
         engine = self.engine
@@ -496,7 +493,6 @@ class Membership:
                 self._tell(self.elector.on_hint)
                 self.changed.set()
             case Rejoined():
-                self.rejoined = True
                 kept = event.kept
                 self._on_alert(
                     "rejoined",

@@ -38,19 +38,18 @@ class StandingBy:
         self._next_snapshot_lsn = member.engine.state.lsn + member.engine.settings.snapshot_every
 
     async def run(self) -> Term | None:
-        """Return the term that this node has won; None where it is to stop, or to begin anew.
+        """Return the term that this node has won; None where it is to stop, or its journal is another one.
 
         It is ready to lead then, with the member's `trading`; raises `NodeMustRestart` where it is not.
         """
         member, membership = self._member, self._member.membership
-        membership.rejoined = False
         membership.follow(member.replica)
         building = asyncio.create_task(self._build())
         try:
             while membership.term is None and not membership.retired:
                 if member.stop_reason:
                     membership.stop()
-                if membership.rejoined:
+                if self._has_another_journal():
                     return None
                 if membership.failure:
                     raise NodeMustRestart(membership.failure)
@@ -67,6 +66,8 @@ class StandingBy:
                 except TimeoutError:
                     continue
             if membership.term is not None:
+                if self._has_another_journal():
+                    return None  # what was built is on the journal as it was before
                 if not building.done():
                     await asyncio.wait([building], timeout=BUILD_WITHIN_S)
                 if self._why_not_built:
@@ -76,6 +77,10 @@ class StandingBy:
             building.cancel()
             await asyncio.wait([building])
             await membership.stop_following()
+
+    def _has_another_journal(self) -> bool:
+        """Return whether the journal was cut or replaced by a snapshot since the engine was made."""
+        return self._member.replica.journal is not self._member.engine.journal
 
     # -- getting ready ---------------------------------------------------------------------------
 
