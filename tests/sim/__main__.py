@@ -46,7 +46,11 @@ def _one(seed: int, mutant_name: str | None, is_traced: bool) -> int:
 def _many(first: int, schedules: int) -> int:
     started_s = time.monotonic()
     shown_s = started_s
+    told = 0
     for total in run_everywhere(first, schedules):
+        for seed, text in total.failures[told:SHOWN_FAILURES]:
+            print(f"{text}\n  {reproducer(seed)}", flush=True)
+        told = len(total.failures)
         now_s = time.monotonic()
         if now_s - shown_s > 10 or total.schedules == schedules:
             shown_s = now_s
@@ -56,8 +60,6 @@ def _many(first: int, schedules: int) -> int:
                 f"{total.refused} refused as too late, {len(total.failures)} broken",
                 flush=True,
             )
-    for seed, text in total.failures[:SHOWN_FAILURES]:
-        print(f"{text}\n  {reproducer(seed)}")
     return 1 if total.failures else 0
 
 

@@ -176,9 +176,8 @@ def _wild(world: World, left: int) -> None:
 
 
 def _tame(world: World) -> None:
+    """No new delays; who is frozen thaws in its time, for what it was about to do was put off until then."""
     world.wild = 0.0
-    for node in world.nodes:
-        node.frozen_until = min(node.frozen_until, world.now)
     world.upset_all()
 
 

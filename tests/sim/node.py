@@ -105,12 +105,16 @@ class SimNode:
         world = self.world
         world.note(f"{self.name} dies{' and its guardian sees it' if guarded else ''}")
         session = self.elector.settings.session
-        if self.elector.state is State.FENCING:
-            world.upset_all()  # two waits in a row are as they should be
+        self._upset_a_start()
         self._end()
         self.frozen_until = 0
         if guarded:
             world.push(world.random.randrange(5 * MS), self._guard, session, 0)
+
+    def _upset_a_start(self) -> None:
+        """One that has won but not led yet stops: waiting it out is one more wait, as it should be."""
+        if self.is_alive and self.elector.epoch not in (0, self.gate_epoch):
+            self.world.upset_all()
 
     def _end(self) -> None:
         self.is_alive = False
@@ -124,6 +128,7 @@ class SimNode:
         """Stop the process, as SIGSTOP, a swapping machine or a suspended one does."""
         world = self.world
         world.note(f"{self.name} freezes for {duration_ns / TTL:.2f} ttl")
+        self._upset_a_start()
         self.frozen_until = max(self.frozen_until, world.now + duration_ns)
         self.undisturbed_since = max(self.undisturbed_since, self.frozen_until)
         if "monotonic clock" in world.quirks:
