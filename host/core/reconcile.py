@@ -197,13 +197,16 @@ class Reconciler:
             return  # asked for by nobody, or told twice
         is_old = recovery.fills_when_asked != self._fills_booked(account)
         recovery.fills_when_asked = -1
-        if is_old:
-            return  # it may be from before the fills that came meanwhile: it is asked for again
+        if is_old:  # it may be from before the fills that came meanwhile
+            self._ask_at_once(account, recovery, now_ns)
+            return
         differences = drift(self._state, account, snapshot)
         is_known = account in self._state.balances
         if differences and is_known and recovery.drifts + 1 < DRIFTS_BEFORE_ADJUSTING:
             recovery.drifts += 1
             recovery.fills_ns = 0  # perhaps a fill was lost: look before the next comparison
+            if recovery.drifts == 1:  # as a rule its report is just overtaken
+                self._ask_at_once(account, recovery, now_ns)
             return
         if differences:
             text = f"account {account}: {'; '.join(differences)}"
@@ -245,6 +248,12 @@ class Reconciler:
             since_ns = recovery.started_ns if is_new else max(newest_ns - FILL_OVERLAP_NS, 0)
             self._oms.ask(account, QueryFills(since_ns), now_ns)
         self._ask_for_balances(account, now_ns)
+
+    def _ask_at_once(self, account: str, recovery: AccountRecovery, now_ns: int) -> None:
+        """Ask again without a pause where nobody may trade until the answer agrees."""
+        if not recovery.ready_ns:
+            recovery.ask_balances_ns = now_ns
+            self._ask_account(account, now_ns)
 
     def _ask_for_balances(self, account: str, now_ns: int) -> None:
         """Ask last of all, because fills found on the way change what the balances should be."""
