@@ -137,3 +137,11 @@ def test_waiting_for_a_standby_is_compared_with_not_waiting() -> None:
     found = result("-m", "bench.durability", "--runs", "1", "--ticks", "50")
     assert found.keys() >= {"process_us", "replica_us", "ratio_p50", "ratio_p99", "ticks"}
     assert 0 < found["process_us"]["p50"] < found["replica_us"]["p50"], "it takes the way to another process"
+
+
+def test_wire_to_wire_compares_with_a_bare_answer_of_the_same_process() -> None:
+    found = result("bench/wire_to_wire.py", "--runs", "1", "--orders", "100")
+    assert found.keys() >= {"first_order_us", "pingpong_us", "ratio_p50", "ratio_p99"}
+    assert 0 < found["pingpong_us"]["p50"] < found["first_order_us"]["p50"], "it does more than answer"
+    assert found["in_node_us"]["p50"] > 0
+    assert found["open_orders"] == 0

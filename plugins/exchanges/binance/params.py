@@ -20,6 +20,8 @@ class BinanceParams(Params, frozen=True):
     environment: Literal["live", "testnet", "demo"] = "live"
     url: str = ""
     """`http://host:port` of a venue that serves everything in one place, such as `tandem venue --binance`."""
+    socket_url: str = ""
+    """`ws://host:port` of its WebSockets, where they are not at `url`, such as behind a relay."""
     maker_fee: Decimal | None = None
     """Rates of the notional for every symbol; None: what the venue says of the account."""
     taker_fee: Decimal | None = None
@@ -52,7 +54,7 @@ class BinanceParams(Params, frozen=True):
             raise ExchangeError(
                 f"{product.name}: url must be http://host:port or https://..., was {self.url!r}"
             )
-        socket = f"{'wss' if scheme == 'https' else 'ws'}://{rest}"
+        socket = self.socket_url.rstrip("/") or f"{'wss' if scheme == 'https' else 'ws'}://{rest}"
         return Place(base, socket, socket)
 
 
