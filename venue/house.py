@@ -21,11 +21,13 @@ from venue.wire import (
     PROTOCOL,
     Arm,
     Armed,
+    ClientMessage,
     FrameReader,
     Hello,
+    Ping,
+    Pong,
     Refused,
     Reported,
-    Resync,
     Send,
     Subscribe,
     Welcome,
@@ -42,6 +44,7 @@ MAX_UNREAD_BYTES: Final = 8 << 20
 """A client that leaves this much unread is disconnected: the venue does not buffer without end."""
 
 _READ_BYTES = 1 << 16
+_PONG = encode(Pong())
 
 
 class ServerError(TandemError):
@@ -129,6 +132,14 @@ class HouseServer:
     def on_funding(self, payment: FundingPayment) -> None:
         """Take nothing: the house protocol shows funding in the balances only."""
 
+    def on_failure(self, error: Exception) -> None:
+        """End every connection: clients come back and ask for what they missed."""
+        for session in list(self._sessions):
+            session.abort()
+
+    def __str__(self) -> str:
+        return "the house protocol"
+
     def _publish(self, symbol: str, frame: bytes) -> None:
         for session in self._sessions:
             if symbol in session.symbols:
@@ -181,7 +192,7 @@ class _Session:
         """End the connection at once."""
         self._writer.transport.abort()
 
-    def _on_message(self, message: Hello | Subscribe | Resync | Send | Arm) -> None:
+    def _on_message(self, message: ClientMessage) -> None:
         if isinstance(message, Hello):
             if message.protocol != PROTOCOL:
                 raise WireError(f"protocol must be {PROTOCOL}, was {message.protocol}; update the client")
@@ -197,6 +208,8 @@ class _Session:
         elif isinstance(message, Arm):
             answer = encode(Armed(message.after_ms, message.tag))
             self._server.arm(self.account, message, lambda: self.write(answer))
+        elif isinstance(message, Ping):
+            self.write(_PONG)
         elif isinstance(message, Subscribe):
             for symbol in message.symbols:
                 self.write(self._server.book_frame(symbol))

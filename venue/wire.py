@@ -20,6 +20,8 @@ __all__ = [
     "ClientMessage",
     "FrameReader",
     "Hello",
+    "Ping",
+    "Pong",
     "Refused",
     "Reported",
     "Resync",
@@ -93,7 +95,11 @@ class Arm(_Frame, frozen=True, tag="arm"):
     tag: str = ""
 
 
-ClientMessage = Hello | Subscribe | Resync | Send | Arm
+class Ping(_Frame, frozen=True, tag="ping"):
+    """Is anybody there? Answered by `Pong`."""
+
+
+ClientMessage = Hello | Subscribe | Resync | Send | Arm | Ping
 
 
 # -- server to client ----------------------------------------------------------------------------
@@ -126,6 +132,10 @@ class Armed(_Frame, frozen=True, tag="armed"):
     tag: str = ""
 
 
+class Pong(_Frame, frozen=True, tag="pong"):
+    """Answers `Ping`."""
+
+
 class _Top(_Frame, frozen=True, tag="top"):
     event: BookTop
 
@@ -143,7 +153,7 @@ class _Ticker(_Frame, frozen=True, tag="ticker"):
 
 
 _MarketFrame = _Top | _Depth | _Trade | _Ticker
-ServerMessage = Welcome | Refused | Reported | Armed | _MarketFrame
+ServerMessage = Welcome | Refused | Reported | Armed | Pong | _MarketFrame
 
 _FRAME_OF: dict[type[MarketEvent], type[Any]] = {
     BookTop: _Top,

@@ -41,8 +41,10 @@ from venue.replay_market import ReplayMarket
 from venue.wire import (
     Arm,
     Armed,
+    ClientMessage,
     FrameReader,
     Hello,
+    Ping,
     Refused,
     Reported,
     Resync,
@@ -59,6 +61,8 @@ _SYNTHETIC = "synthetic"
 _CALM = "calm"
 _FIRST_PAUSE_S = 0.05
 _READ_BYTES = 1 << 16
+_LOOKS = 4
+"""How often within `silence_s` a silent connection is looked at, and asked for a sign of life."""
 _CHANNELS = ("market", "private", "orders")
 _TRADING = (PlaceOrder, AmendOrder, CancelOrder)
 _USUAL_BALANCES = {"USDT": Decimal(100_000), "BTC": Decimal(2), "ETH": Decimal(40)}
@@ -269,6 +273,8 @@ class PaperRemoteParams(Params, frozen=True):
     """After this long without an answer a request is reported as unanswered."""
     reconnect_max_s: Seconds = 2.0
     """A lost connection is tried again after 50 ms, then twice as long each time, up to this."""
+    silence_s: Seconds = 2.0
+    """A connection on which nothing came for so long, not even the answer to a ping, is lost."""
 
 
 class PaperRemote(ExchangeAdapter[PaperRemoteParams]):
@@ -286,6 +292,8 @@ class PaperRemote(ExchangeAdapter[PaperRemoteParams]):
         self._answer_timer: asyncio.TimerHandle | None = None
         self._arming: deque[asyncio.Future[None]] = deque()
         self._is_closed = False
+        self._has_heard = False
+        self._silence = ""
 
     async def connect(self) -> Sequence[Instrument]:
         """Connect, say hello and return what the venue lists; raise `ExchangeError`."""
@@ -307,6 +315,7 @@ class PaperRemote(ExchangeAdapter[PaperRemoteParams]):
         if is_first:
             self._report_channels(True, "connected")
             self.ctx.spawn(self._run(), f"paper_remote {self.ctx.account}")
+            self.ctx.spawn(self._listen_for_silence(), f"paper_remote {self.ctx.account}, pings")
 
     def send(self, command: Command, deadline_ns: int) -> None:
         """Send one command; raise `ExchangeError` while there is no connection."""
@@ -363,13 +372,31 @@ class PaperRemote(ExchangeAdapter[PaperRemoteParams]):
         assert self._reader is not None, "connected before"
         try:
             while data := await self._reader.read(_READ_BYTES):
+                self._has_heard = True
                 for message in self._frames.feed(data):
                     if self._is_closed:
                         return "closed"
                     self._on_message(message)
         except (OSError, WireError) as error:
-            return str(error)
-        return "the venue closed the connection"
+            return self._silence or str(error)
+        return self._silence or "the venue closed the connection"
+
+    async def _listen_for_silence(self) -> None:
+        """Ask for a sign of life when none came lately, and end a connection that gives none.
+
+        Looks are counted, not the time between them: a process that was stopped has not listened.
+        """
+        silent_looks = 0
+        while not self._is_closed:
+            await asyncio.sleep(self.params.silence_s / _LOOKS)
+            is_silent = self._is_up and not self._has_heard
+            self._has_heard = False
+            silent_looks = silent_looks + 1 if is_silent else 0
+            if silent_looks > _LOOKS and self._writer is not None:
+                self._silence = f"the venue said nothing for {self.params.silence_s:g} s"
+                self._writer.transport.abort()
+            elif silent_looks:
+                self._write(Ping())
 
     def _on_message(self, message: ServerMessage) -> None:
         if isinstance(message, Reported):
@@ -388,6 +415,7 @@ class PaperRemote(ExchangeAdapter[PaperRemoteParams]):
         if self._writer is not None:
             self._writer.transport.abort()
             self._writer = None
+        self._silence = ""
         self._report_channels(False, reason)
         while self._arming:
             armed = self._arming.popleft()
@@ -400,8 +428,9 @@ class PaperRemote(ExchangeAdapter[PaperRemoteParams]):
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
-                return await self._dial()
-            except (OSError, WireError):
+                async with asyncio.timeout(self.params.connect_timeout_s):
+                    return await self._dial()
+            except (OSError, WireError):  # too late is an OSError as well
                 # Whether the venue is away or misunderstands us: connect() has a deadline that
                 # reports it, and a running node keeps trying, with its channels reported down.
                 await asyncio.sleep(pause_s)
@@ -421,7 +450,7 @@ class PaperRemote(ExchangeAdapter[PaperRemoteParams]):
                 return message
         raise ConnectionResetError("the venue closed the connection before its welcome")
 
-    def _write(self, message: Send | Subscribe | Resync | Arm) -> None:
+    def _write(self, message: ClientMessage) -> None:
         if self._writer is None or self._writer.transport.is_closing():
             raise ExchangeError(f"paper_remote: not connected to {self.params.url}, nothing was sent")
         self._writer.write(encode(message))

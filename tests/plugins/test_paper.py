@@ -38,6 +38,7 @@ from host.api import (
     Side,
     TimeInForce,
 )
+from tests.faults.relay import Relay, Streams, running_relay
 from venue.server import serve
 
 REPO = Path(__file__).parents[2]
@@ -338,6 +339,56 @@ def test_remote_request_without_an_answer_is_reported(paper: ModuleType, tmp_pat
 
     report = asyncio.run(asyncio.wait_for(story(), DEADLINE_S))
     assert isinstance(report, RequestUnanswered) and report.client_id == "x"
+
+
+def test_a_connection_that_says_nothing_any_more_is_lost_and_comes_back(
+    paper: ModuleType, tmp_path: Path
+) -> None:
+    async def story(relay: Relay) -> None:
+        server = await _server(f"unix:{tmp_path / 's'}", tmp_path / "log")
+        host = LiveHost()
+        url = f"tcp:127.0.0.1:{relay.port}"
+        adapter = paper.PaperRemote(paper.PaperRemoteParams(url=url, silence_s=0.4, connect_timeout_s=0.4))
+        adapter.ctx = host
+        await _start(adapter, "BTC-USDT")
+        await asyncio.to_thread(relay.silence)
+        while not _is_down(host):
+            await host.wait_for(ConnectionChanged)
+        told = [r for r in host.reports if isinstance(r, ConnectionChanged) and not r.is_up]
+        assert {change.text for change in told} == {"the venue said nothing for 0.4 s"}
+        await asyncio.to_thread(relay.resume)
+        while _is_down(host):
+            await host.wait_for(ConnectionChanged)
+        await adapter.close()
+        await asyncio.gather(*(task for task in host.tasks if task.cancel()), return_exceptions=True)
+        await _stop(server)
+
+    async def dial() -> Streams:
+        return await asyncio.open_unix_connection(tmp_path / "s")
+
+    with running_relay(dial) as relay:
+        asyncio.run(asyncio.wait_for(story(relay), DEADLINE_S))
+
+
+def test_a_connection_on_which_only_pings_are_answered_stays(paper: ModuleType, tmp_path: Path) -> None:
+    async def story() -> None:
+        server = await _server(f"unix:{tmp_path / 's'}", tmp_path / "log")
+        host = LiveHost()
+        adapter = paper.PaperRemote(paper.PaperRemoteParams(url=f"unix:{tmp_path / 's'}", silence_s=0.1))
+        adapter.ctx = host
+        await adapter.connect()
+        await adapter.subscribe([])  # no market data
+        pong, seen = asyncio.Event(), adapter._on_message
+        adapter._on_message = lambda message: (seen(message), pong.set())
+        for _ in range(20):
+            await pong.wait()
+            pong.clear()
+        assert not _is_down(host)
+        await adapter.close()
+        await asyncio.gather(*(task for task in host.tasks if task.cancel()), return_exceptions=True)
+        await _stop(server)
+
+    asyncio.run(asyncio.wait_for(story(), DEADLINE_S))
 
 
 def test_the_switch_of_a_venue_elsewhere_cancels_what_a_vanished_client_left(
