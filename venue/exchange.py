@@ -388,7 +388,8 @@ class Exchange:
             self._answer(request, AmendRejected(amend.client_id, reason, text, now_ns), now_ns)
             return (reason, text), record
         market = self._markets[amend.symbol]
-        outputs = market.amend(record.order, amend.price, amend.qty, now_ns)
+        keeps_place = request.rules.amend_keeps_place
+        outputs = market.amend(record.order, amend.price, amend.qty, now_ns, keeps_place=keeps_place)
         record.updated_ns = now_ns
         self._log(request, "accepted", now_ns)
         if not any(isinstance(out, Ended) and out.reason is RejectReason.WOULD_TAKE for out in outputs):

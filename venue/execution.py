@@ -60,6 +60,8 @@ class EntryRules(Struct, frozen=True):
     """Otherwise a client id may be used again once its order is done."""
     refused: frozenset[RejectReason] = frozenset({RejectReason.WOULD_TAKE, RejectReason.NOT_FILLABLE})
     """With which of these the order is refused; with the others it is accepted and ends at once."""
+    amend_keeps_place: bool = True
+    """Whether an amend to less at the same price keeps the order's place in the queue."""
 
 
 HOUSE_RULES: Final = EntryRules()

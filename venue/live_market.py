@@ -44,10 +44,12 @@ class LiveMarket:
         self._publish_depth(now_ns, out)
         return out
 
-    def amend(self, order: VenueOrder, price: Decimal, qty: Decimal, now_ns: int) -> list[MarketOutput]:
-        """Change a resting order: less quantity at the same price keeps its place in the queue."""
+    def amend(
+        self, order: VenueOrder, price: Decimal, qty: Decimal, now_ns: int, *, keeps_place: bool = True
+    ) -> list[MarketOutput]:
+        """Change a resting order: less quantity at the same price keeps its place, if `keeps_place`."""
         out: list[MarketOutput] = []
-        self._publish(self._book.amend(order, price, qty, now_ns), now_ns, out)
+        self._publish(self._book.amend(order, price, qty, now_ns, keeps_place=keeps_place), now_ns, out)
         self._publish_depth(now_ns, out)
         return out
 

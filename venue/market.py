@@ -76,8 +76,10 @@ class Market(Protocol):
     def submit(self, order: VenueOrder, now_ns: int) -> list[MarketOutput]:
         """Match a new, already validated order; rest what remains if its terms allow."""
 
-    def amend(self, order: VenueOrder, price: Decimal, qty: Decimal, now_ns: int) -> list[MarketOutput]:
-        """Change a resting order: less quantity at the same price keeps its place in the queue."""
+    def amend(
+        self, order: VenueOrder, price: Decimal, qty: Decimal, now_ns: int, *, keeps_place: bool = True
+    ) -> list[MarketOutput]:
+        """Change a resting order: less quantity at the same price keeps its place, if `keeps_place`."""
 
     def cancel(self, order: VenueOrder, now_ns: int) -> list[MarketOutput]:
         """Take a resting order out."""

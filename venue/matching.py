@@ -150,17 +150,19 @@ class MatchingBook:
             out.extend(self._rest(order, now_ns))
         return out
 
-    def amend(self, order: VenueOrder, price: Decimal, qty: Decimal, now_ns: int) -> list[Execution | Ended]:
+    def amend(
+        self, order: VenueOrder, price: Decimal, qty: Decimal, now_ns: int, *, keeps_place: bool = True
+    ) -> list[Execution | Ended]:
         """Give a resting order a new price and a new total quantity (above what is filled).
 
-        Less quantity at the same price keeps its place in the queue. Anything else goes to the end
+        Less quantity at the same price keeps its place in the queue, if `keeps_place`. Anything else goes to the end
         of the queue, as if cancelled and sent anew, and may trade; a post-only order that would
         trade is taken out with `WOULD_TAKE`.
         """
         side = self.side(order.side)
         old = order.price
         assert old is not None, "a resting order has a price"
-        if price == old and qty <= order.qty:
+        if keeps_place and price == old and qty <= order.qty:
             side.reduce(side.level_at(old), order.qty - qty)
             order.qty = qty
             return []

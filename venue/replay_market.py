@@ -98,12 +98,15 @@ class ReplayMarket:
             out.extend(self._rest(order, now_ns))
         return out
 
-    def amend(self, order: VenueOrder, price: Decimal, qty: Decimal, now_ns: int) -> list[MarketOutput]:
-        """Change a resting order; any change but less quantity at the same price queues anew.
+    def amend(
+        self, order: VenueOrder, price: Decimal, qty: Decimal, now_ns: int, *, keeps_place: bool = True
+    ) -> list[MarketOutput]:
+        """Change a resting order; any change but less quantity at the same price queues anew, and that if not
+        `keeps_place`.
 
         `qty` must be above what is filled. A post-only order that would trade is taken out.
         """
-        if price == order.price and qty <= order.qty:
+        if keeps_place and price == order.price and qty <= order.qty:
             order.qty = qty
             return []
         self._leave(order)

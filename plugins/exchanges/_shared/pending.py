@@ -25,6 +25,9 @@ class PendingRequests(Generic[T]):
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def __contains__(self, request_id: str) -> bool:
+        return request_id in self._waiting
+
     def add(self, request_id: str, request: T) -> None:
         """Wait for the answer to a request that is being sent."""
         loop = asyncio.get_running_loop()

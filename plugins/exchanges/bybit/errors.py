@@ -107,6 +107,13 @@ _REASONS: Final[dict[int, RejectReason]] = {
     170382: _R.INVALID_QTY,
 }
 
+_BAD_PARAMETER: Final[dict[str, Verdict]] = {
+    "price invalid": Verdict(Action.FIX, _R.INVALID_PRICE),
+    "qty invalid": Verdict(Action.FIX, _R.INVALID_QTY),
+    "symbol invalid": Verdict(Action.FIX, _R.UNKNOWN_SYMBOL),
+}
+"""10001 is said of any parameter: which one it was is in the text alone."""
+
 _ENDS: Final[dict[str, RejectReason]] = {
     "EC_PostOnlyWillTakeLiquidity": _R.WOULD_TAKE,
     "EC_NoImmediateQtyToFill": _R.NOT_FILLABLE,
@@ -136,7 +143,7 @@ def _table() -> dict[int, Verdict]:
     return verdicts
 
 
-ERRORS: Final = ErrorTable(_table())
+ERRORS: Final = ErrorTable(_table(), {10001: _BAD_PARAMETER})
 """The verdict on each return code."""
 
 

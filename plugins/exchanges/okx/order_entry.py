@@ -258,6 +258,12 @@ class OrderEntry:
     def _settle(self, kind: str, client_id: str) -> None:
         sent = self._pending.take(_key(kind, client_id))
         if sent is not None:
+            self._forget(sent)
+
+    def _forget(self, sent: _Sent) -> None:
+        """Forget a request once nothing of it waits: the answer to a batch may come after some of its outcomes."""
+        together = self._by_request.get(sent.request_id, [])
+        if not any(each.key in self._pending for each in together):
             self._by_request.pop(sent.request_id, None)
 
     def _give_up(self, sent: _Sent, text: str) -> None:
@@ -265,7 +271,7 @@ class OrderEntry:
             self._unanswered(sent, text)
 
     def _unanswered(self, sent: _Sent, text: str) -> None:
-        self._by_request.pop(sent.request_id, None)
+        self._forget(sent)
         self._report(RequestUnanswered(sent.client_id, text, self._now_ns()))
 
     def _no(self, sent: _Sent, code: int, text: str) -> None:

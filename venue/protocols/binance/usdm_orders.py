@@ -32,7 +32,9 @@ __all__ = ["UsdmOrders"]
 
 LEGAL_ID: Final = re.compile(r"^[.A-Z:/a-z0-9_-]{1,36}$")
 RULES: Final = EntryRules(
-    is_id_unique_ever=False, refused=frozenset({RejectReason.WOULD_TAKE, RejectReason.NOT_FILLABLE})
+    is_id_unique_ever=False,
+    refused=frozenset({RejectReason.WOULD_TAKE, RejectReason.NOT_FILLABLE}),
+    amend_keeps_place=False,
 )
 MAX_MODIFICATIONS: Final = 10_000
 
@@ -108,7 +110,7 @@ class UsdmOrders:
         if qty <= order.filled:
             return await self._cancel_one(call, entry, record)
         command = AmendOrder(order.client_id, order.symbol, order.side, price, qty)
-        answer = await self._desk.ask(call.request, entry, call.wallet, command)
+        answer = await self._desk.ask(call.request, entry, call.wallet, command, rules=RULES)
         if answer.refusal is not None:
             raise order_refusal(answer.refusal, instrument)
         record.terms = UsdmTerms(terms.time_in_force, terms.modifications + 1)

@@ -1,0 +1,280 @@
+"""The venues of the suite: the venue server speaking a protocol, the same speaking its own, and the one in process.
+
+All three run the same exchange with a market in which nothing happens unless a test has it happen.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Any, Final
+
+from host.api import (
+    CancelOrder,
+    Command,
+    Instrument,
+    InstrumentKind,
+    OrderFilled,
+    OrderType,
+    PlaceOrder,
+    Side,
+    TimeInForce,
+)
+from venue.accounts import Account
+from venue.catalog import INSTRUMENTS
+from venue.clock import VenueClock
+from venue.delivery import Faults, Latency
+from venue.exchange import Exchange
+from venue.house import HouseServer
+from venue.live_market import LiveMarket
+from venue.opening import OpenVenue, opening_balances
+from venue.participants import Action, BookView, SubmitOrder
+from venue.protocols.connection import Connection
+from venue.protocols.faults import Fault, FaultKind
+from venue.protocols.request_log import RequestLine
+from venue.protocols.server import ProtocolServer
+from venue.protocols.settings import Settings
+from venue.records import Records
+from venue.running import RunningExchange
+
+__all__ = ["EngineSite", "ProtocolSite", "Site", "house_site", "protocol_site", "still_market"]
+
+SPOT, LINEAR = INSTRUMENTS["BTC-USDT"], INSTRUMENTS["BTC-USDT-PERP"]
+INVERSE: Final = Instrument(
+    symbol="BTC-USD-PERP",
+    kind=InstrumentKind.INVERSE,
+    base="BTC",
+    quote="USD",
+    tick_size=Decimal("0.1"),
+    lot_size=Decimal(1),
+    min_qty=Decimal(1),
+    min_notional=Decimal(5),
+    maker_fee=Decimal("0.0002"),
+    taker_fee=Decimal("0.00055"),
+)
+MID: Final = Decimal(60_000)
+STEP: Final = Decimal(10)
+"""Best prices are a step from the middle, levels a step from each other."""
+LEVELS: Final = 5
+FAR_NS: Final = 1 << 62
+DAY_NS: Final = 86_400_000_000_000
+RIVAL: Final = "rival"
+"""The account that trades against ours, straight at the exchange."""
+
+
+class _Still:
+    """Quotes once, ten apart on both sides of 60,000, and never again."""
+
+    def __init__(self, instrument: Instrument, start_ns: int) -> None:
+        self._size = Decimal(100_000) if instrument.kind is InstrumentKind.INVERSE else Decimal(1)
+        self._next_ns = start_ns
+
+    def next_time_ns(self) -> int:
+        """Return when to call `act` next."""
+        return self._next_ns
+
+    def act(self, book: BookView, now_ns: int) -> list[Action]:
+        """Quote."""
+        self._next_ns = now_ns + 10_000 * DAY_NS
+        return [
+            SubmitOrder(side, OrderType.LIMIT, MID + sign * STEP * level, self._size)
+            for level in range(1, LEVELS + 1)
+            for side, sign in ((Side.BUY, -1), (Side.SELL, 1))
+        ]
+
+
+def still_market(instrument: Instrument, now_ns: int) -> LiveMarket:
+    """Open a market in which nothing happens by itself."""
+    return LiveMarket(instrument, _Still(instrument, now_ns))
+
+
+class Site:
+    """A venue as a test sees it: what it holds, and how it is made to misbehave."""
+
+    def __init__(self, exchange: Exchange, wallet: str) -> None:
+        self.exchange: Final = exchange
+        self.wallet: Final = wallet
+        """The account of ours, as the exchange calls it."""
+        self._rivals = 0
+        exchange.open_account(RIVAL, {c: Decimal(10_000_000) for c in ("USDT", "USD", "BTC", "ETH")})
+
+    @property
+    def records(self) -> Records:
+        """Return the orders and fills of our account."""
+        return self.exchange.records(self.wallet)
+
+    @property
+    def account(self) -> Account:
+        """Return the money of our account."""
+        return self.exchange.account(self.wallet)
+
+    @property
+    def fills(self) -> tuple[OrderFilled, ...]:
+        """Return what our account has traded."""
+        return self.records.fills_since(0)
+
+    def open_ids(self) -> set[str]:
+        """Return the client ids of our open orders."""
+        return {record.order.client_id for record in self.records.open()}
+
+    def rival(
+        self, symbol: str, side: Side, qty: Decimal, price: Decimal, tif: TimeInForce = TimeInForce.GTC
+    ) -> str:
+        """Have the rival place a limit order, and return its client id."""
+        self._rivals += 1
+        client_id = f"rival{self._rivals}"
+        self._submit(
+            PlaceOrder(client_id, symbol, side, OrderType.LIMIT, tif, price, qty, False, False),
+        )
+        return client_id
+
+    def rival_cancels(self, symbol: str, client_id: str) -> None:
+        """Have the rival cancel an order."""
+        self._submit(CancelOrder(client_id, symbol))
+
+    def _submit(self, command: Command) -> None:
+        raise NotImplementedError
+
+    # -- misbehaviour ----------------------------------------------------------------------------
+
+    def lose_answer(self) -> None:
+        """Carry the next order out, and lose the answer."""
+        raise NotImplementedError
+
+    def hold_order(self, delay_ms: float) -> None:
+        """Have the next order reach the matching engine late."""
+        raise NotImplementedError
+
+    def disturb_events(self, *, doubled: bool = False, overtaking: bool = False) -> None:
+        """Tell the account's events twice, or let some overtake others."""
+        raise NotImplementedError
+
+    def cut(self) -> None:
+        """Break every connection of ours."""
+        raise NotImplementedError
+
+
+class ProtocolSite(Site):
+    """The venue server, speaking the protocol of a real venue."""
+
+    def __init__(self, server: ProtocolServer, running: RunningExchange, protocol: str, wallet: str) -> None:
+        super().__init__(running.exchange, wallet)
+        self.server: Final = server
+        self.running: Final = running
+        self.protocol: Final = protocol
+        self.url: Final = f"http://{server.addresses[protocol]}"
+
+    def _submit(self, command: Command) -> None:
+        self.running.submit(RIVAL, command, FAR_NS)
+        self.running.step()
+
+    def fault(self, kind: FaultKind, **fields: Any) -> int:
+        """Put a fault in force and return its number."""
+        return self.server.faults.add(Fault(kind=kind, protocol=self.protocol, **fields))
+
+    def lines(self, *kinds: str) -> list[RequestLine]:
+        """Return the request log's lines of these kinds; all of them without one."""
+        return [line for line in self.server.requests.lines if not kinds or line.kind in kinds]
+
+    @property
+    def connections(self) -> list[Connection]:
+        """Return the WebSockets that are open, in the order in which they were opened."""
+        found = self.server.courses[self.protocol].connections
+        return sorted(found, key=lambda connection: connection.number)
+
+    def lose_answer(self) -> None:
+        self.fault(FaultKind.DROP, request="place", count=1)
+
+    def hold_order(self, delay_ms: float) -> None:
+        self.fault(FaultKind.LATENCY, request="place", delay_ms=delay_ms, count=1)
+
+    def disturb_events(self, *, doubled: bool = False, overtaking: bool = False) -> None:
+        if doubled:
+            self.fault(FaultKind.DUPLICATE, request="private")
+        if overtaking:
+            self.fault(FaultKind.REORDER, request="private", delay_ms=30.0, probability=0.5)
+
+    def cut(self) -> None:
+        for connection in self.connections:
+            connection.abort()
+
+
+class EngineSite(Site):
+    """The venue with the house protocol or none: it misbehaves by how reports and requests travel."""
+
+    def __init__(self, exchange: Exchange, clock: VenueClock, wallet: str, url: str = "") -> None:
+        super().__init__(exchange, wallet)
+        self.url: Final = url
+        self.running: RunningExchange | None = None
+        self.house: HouseServer | None = None
+        self._clock = clock
+
+    def _submit(self, command: Command) -> None:
+        self.exchange.submit(RIVAL, command, self._clock.now_ns(), FAR_NS)
+        if self.running is not None:
+            self.running.step()
+
+    def lose_answer(self) -> None:
+        self.exchange.delivery.faults = Faults(unanswered=1.0)
+
+    def hold_order(self, delay_ms: float) -> None:
+        self.exchange.delivery.latency = Latency(base_ns=round(delay_ms * 1e6))
+
+    def disturb_events(self, *, doubled: bool = False, overtaking: bool = False) -> None:
+        self.exchange.delivery.faults = Faults(
+            duplicate_report=float(doubled), reorder_report=0.5 * overtaking, reorder_ns=30_000_000
+        )
+
+    def cut(self) -> None:
+        assert self.house is not None, "in this process there is no connection"
+        for session in list(self.house._sessions):
+            session.abort()
+
+
+def _open(instruments: Sequence[Instrument], clock: VenueClock) -> Exchange:
+    exchange = Exchange(seed=1)
+    for instrument in instruments:
+        exchange.list_instrument(instrument)
+        exchange.add_market(still_market(instrument, clock.now_ns()))
+    return exchange
+
+
+@asynccontextmanager
+async def protocol_site(
+    protocol: str, wallet: str, *, has_rate_limits: bool = False
+) -> AsyncIterator[ProtocolSite]:
+    """Serve a venue's protocol until the block ends."""
+    clock = VenueClock()
+    listed = [SPOT, LINEAR] if protocol == "binance" else [SPOT, LINEAR, INVERSE]
+    running = RunningExchange(_open(listed, clock), clock)
+    settings = Settings(listen={protocol: "127.0.0.1:0"}, has_rate_limits=has_rate_limits)
+    server = ProtocolServer(OpenVenue(running, None, False), settings, seed=1)
+    await server.start()
+    task = asyncio.create_task(running.run())
+    running.step()
+    try:
+        yield ProtocolSite(server, running, protocol, wallet)
+    finally:
+        await server.close()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def house_site(account: str, path: str) -> AsyncIterator[EngineSite]:
+    """Serve the house protocol at a Unix socket until the block ends."""
+    clock = VenueClock()
+    exchange = _open([SPOT, LINEAR], clock)
+    running = RunningExchange(exchange, clock)
+    house = HouseServer(running, opening_balances(exchange.instruments))
+    await house.start(f"unix:{path}")
+    task = asyncio.create_task(running.run())
+    running.step()
+    site = EngineSite(exchange, clock, account, f"unix:{path}")
+    site.running, site.house = running, house
+    try:
+        yield site
+    finally:
+        house.close()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
