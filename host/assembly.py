@@ -7,7 +7,6 @@ from msgspec import Struct
 
 from host.api import ExchangeError, Instrument, SteppedAdapter, TandemError
 from host.config import AccountSection, InstanceSection, NodeConfig, RunOptions
-from host.config.secret_files import SECRETS_FOLDER, SecretFiles, resolve_secrets
 from host.core.state import TradingState
 from host.loader import Catalog, Offer, make
 from host.runtime.engine import Engine
@@ -15,6 +14,7 @@ from host.runtime.instance import Instance
 from host.runtime.instance_maker import InstanceMaker, PreparedInstance
 from host.runtime.reload import AdapterUse, ModelUse, StrategyUse
 from host.runtime.shadowing import Shadowing, as_the_primary_runs_it
+from host.secrets import SecretSources, resolve_secrets
 
 __all__ = ["Assembly", "NodeNotStarted"]
 
@@ -156,8 +156,7 @@ class Assembly:
         return wanted | _held(state, account)
 
     def _adapter_params(self, section: AccountSection, cls: type[Any]) -> dict[str, object]:
-        secrets = SecretFiles(self._config.node.data_dir / SECRETS_FOLDER)
-        params: dict[str, object] = resolve_secrets(section.params, secrets)
+        params: dict[str, object] = resolve_secrets(section.params, SecretSources(self._config))
         options = self._options
         fields = cls.params_type.__struct_fields__
         if "seed" in fields:

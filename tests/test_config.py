@@ -17,7 +17,7 @@ from host.config import (
     load_config,
     replay_config,
 )
-from host.config.schema import AccountSection, InstanceSection, NodeSection, StoreSection
+from host.config.schema import AccountSection, InstanceSection, NodeSection, SecretsSection, StoreSection
 from host.config.sources import typed_value
 from host.core.risk_limits import Limits
 
@@ -369,7 +369,7 @@ def test_store_is_sqlite_in_the_data_folder_unless_said_otherwise(tmp_path: Path
 def test_documented_example_and_keys_are_the_real_ones(tmp_path: Path) -> None:
     page = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text()
     example = page.split("```toml\n")[1].split("```")[0]
-    sections = (NodeSection, AccountSection, InstanceSection, StoreSection, Limits)
+    sections = (NodeSection, AccountSection, InstanceSection, StoreSection, SecretsSection, Limits)
 
     load(tmp_path, example)
 

@@ -79,10 +79,11 @@ def _plugin_problems(loaded: LoadedConfig) -> Iterator[Problem]:
 
 def _unusable(loaded: LoadedConfig, catalog: "Catalog") -> Iterator[Problem]:
     from host.config.private_files import PrivateFileError
-    from host.config.secret_files import SECRETS_FOLDER, SecretFiles, SecretProblem, resolve_secrets
+    from host.config.secret_files import SecretProblem
     from host.loader import InstanceFailed, ParamsInvalid, UnknownPlugin, make
+    from host.secrets import SecretSources, resolve_secrets
 
-    secrets = SecretFiles(loaded.config.node.data_dir / SECRETS_FOLDER)
+    secrets = SecretSources(loaded.config)
     wanted = [
         *(
             (("account", index), "exchange", entry.name, entry.exchange, entry.params)

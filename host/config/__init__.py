@@ -20,6 +20,7 @@ from host.config.schema import (
     NodeSection,
     RiskSection,
     RunOptions,
+    SecretsSection,
     StoreSection,
     bundled_plugins,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "Problem",
     "RiskSection",
     "RunOptions",
+    "SecretsSection",
     "StoreSection",
     "bundled_plugins",
     "default_config",

@@ -27,6 +27,7 @@ LATER_VALUES: Final[Mapping[tuple[str, str], str]] = {
     ("takeover_orphans", "adopt"): 'adopting them comes with a later version; use "cancel"',
 }
 """Values that exist by design and do nothing yet: taken silently they would mislead."""
+MASTER_KEY_REFERENCE: Final = re.compile(r"file:.+|env:[A-Za-z_][A-Za-z0-9_]*")
 
 
 def convert(tree: Mapping[str, Any]) -> NodeConfig:
@@ -173,6 +174,11 @@ def _contradictions(tree: Mapping[str, Any]) -> Iterator[Finding]:
     instances = {
         name for _, entry in _entries(tree, "instance") if isinstance(name := entry.get("name"), str)
     }
+    master_key = _table(tree.get("secrets")).get("master_key")
+    if isinstance(master_key, str) and not MASTER_KEY_REFERENCE.fullmatch(master_key):
+        # It may be the key itself, which must not come into a message.
+        text = 'expected "file:PATH" or "env:VARIABLE", was something else; a key never stands in a configuration'
+        yield ("secrets", "master_key"), text
     symbols: set[str] = set()
     for index, entry in _entries(tree, "instance"):
         account = entry.get("account")

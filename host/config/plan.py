@@ -22,6 +22,10 @@ _IDENTITY: Final = ("plugin", "account", "symbols", "isolation")
 """What makes an instance another one: it is stopped, and a new one takes its name, orders and state."""
 
 
+_MAY_HOLD_PASSWORDS: Final = ("url", "lease", "params")
+"""Of `[store]`, `[failover]`, `[[account]]`: a refusal is journaled, and does not repeat what was written there."""
+
+
 class NeedsRestart(Struct, frozen=True):
     """A setting that differs and that a running node keeps as it is."""
 
@@ -84,11 +88,12 @@ def _differ(was: Struct, now: Struct, *keys: str) -> bool:
 
 
 def _needs_restart(old: NodeConfig, new: NodeConfig) -> Iterator[NeedsRestart]:
-    for section in ("node", "store", "control"):
+    for section in ("node", "store", "secrets", "control"):
         was, now = getattr(old, section), getattr(new, section)
         for key in was.__struct_fields__:
             if key not in LIVE_NODE_KEYS and _differ(was, now, key):
-                yield NeedsRestart((section, key), _shown(getattr(was, key)), _shown(getattr(now, key)))
+                shown = _hidden if key in _MAY_HOLD_PASSWORDS else _shown
+                yield NeedsRestart((section, key), shown(getattr(was, key)), shown(getattr(now, key)))
     if old.failover != new.failover:
         yield from _failover_needs_restart(old.failover, new.failover)
     known = {account.name: account for account in old.account}
@@ -99,8 +104,9 @@ def _needs_restart(old: NodeConfig, new: NodeConfig) -> Iterator[NeedsRestart]:
             continue
         for key in account.__struct_fields__:
             if _differ(before, account, key):
-                was, now = getattr(before, key), getattr(account, key)
-                yield NeedsRestart(("account", index, key), _shown(was), _shown(now))
+                shown = _hidden if key in _MAY_HOLD_PASSWORDS else _shown
+                was, now = shown(getattr(before, key)), shown(getattr(account, key))
+                yield NeedsRestart(("account", index, key), was, now)
     for name in known:
         yield NeedsRestart(("account",), f"account {name}", "removed")
 
@@ -114,7 +120,8 @@ def _failover_needs_restart(
         return
     for key in was.__struct_fields__:
         if _differ(was, now, key):
-            yield NeedsRestart(("failover", key), _shown(getattr(was, key)), _shown(getattr(now, key)))
+            shown = _hidden if key in _MAY_HOLD_PASSWORDS else _shown
+            yield NeedsRestart(("failover", key), shown(getattr(was, key)), shown(getattr(now, key)))
 
 
 # -- in words ------------------------------------------------------------------------------------
@@ -166,6 +173,10 @@ def _changed(at: str, was: object, now: object) -> Iterator[str]:
 
 def _shown(value: Any) -> str:
     return "none" if value is None else _JSON.encode(value).decode()
+
+
+def _hidden(value: Any) -> str:
+    return "none" if value is None else "***"
 
 
 _JSON: Final = msgspec.json.Encoder(enc_hook=str, decimal_format="string")

@@ -23,6 +23,7 @@ __all__ = [
     "NodeSection",
     "RiskSection",
     "RunOptions",
+    "SecretsSection",
     "StoreSection",
     "bundled_plugins",
 ]
@@ -127,6 +128,18 @@ class StoreSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """A SQLAlchemy URL; None is SQLite in `data_dir`, and the empty text turns the store off."""
 
 
+class SecretsSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[secrets]`: where the credentials are that accounts refer to."""
+
+    master_key: str | None = None
+    """Opens the encrypted store: `file:PATH` (mode 0600) or `env:VARIABLE`, never the key itself.
+
+    None is the variable `TANDEM_MASTER_KEY`, if it is set.
+    """
+    store: Path | None = None
+    """The encrypted store; None is `secrets.json` in `data_dir`."""
+
+
 class ControlTlsSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[control.tls]`: what the control API needs where other machines can reach it. PEM files."""
 
@@ -169,6 +182,7 @@ class NodeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     instance: tuple[InstanceSection, ...] = ()
     risk: RiskSection = RiskSection()
     store: StoreSection = StoreSection()
+    secrets: SecretsSection = SecretsSection()
     control: ControlSection = ControlSection()
     failover: FailoverSection | None = None
     """None: the node stands alone."""

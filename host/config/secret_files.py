@@ -1,23 +1,21 @@
 """Exchange keys and the like: one private file each, outside the configuration.
 
-The configuration says `secret:NAME`, so that it can be shown, compared, journaled and put under
-version control. The files are what Docker, Kubernetes and systemd deliver secrets as: any of them may
-put `data_dir/secrets` there.
+They are not encrypted; `host.secrets` has a store that is. Files are what Docker, Kubernetes and systemd
+deliver secrets as: any of them may put `data_dir/secrets` there.
 """
 
 import re
-from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from host.api import Secret, TandemError
 from host.config.private_files import make_private_folder, read_private, write_private
 
-__all__ = ["SECRETS_FOLDER", "SecretFiles", "SecretProblem", "resolve_secrets"]
+__all__ = ["SECRETS_FOLDER", "SECRET_BYTES", "SecretFiles", "SecretProblem"]
 
 SECRETS_FOLDER: Final = "secrets"
 """Within `data_dir`."""
-REFERENCE: Final = "secret:"
 SECRET_BYTES: Final = 64 << 10
 """Room for any key; what is longer was given by mistake."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -49,23 +47,29 @@ class SecretFiles:
 
     def get(self, name: str) -> Secret:
         """Return a secret; raise `SecretProblem` where there is none, `NotPrivate` where others can read it."""
+        found = self.find(name)
+        if found is None:
+            raise SecretProblem(
+                f'there is no secret "{name}" in {self.folder}; store it with `tandem secret set {name}`'
+            )
+        return found
+
+    def find(self, name: str) -> Secret | None:
+        """Return a secret, None where there is none; raise like `get`."""
         try:
             text = read_private(self._path(name)).decode()
         except FileNotFoundError:
-            raise SecretProblem(
-                f'there is no secret "{name}" in {self.folder}; store it with `tandem secret set {name}`'
-            ) from None
+            return None
         except UnicodeDecodeError:
             raise SecretProblem(f'the secret "{name}" is not text') from None
         return Secret(text.removesuffix("\n").removesuffix("\r"))
 
-    def remove(self, name: str) -> None:
-        """Delete a secret; raise `SecretProblem` where there is none."""
-        try:
-            self._path(name).unlink()
-        except FileNotFoundError:
-            known = ", ".join(self.names()) or "none"
-            raise SecretProblem(f'there is no secret "{name}"; there are: {known}') from None
+    def remove(self, name: str) -> bool:
+        """Delete a secret; return whether there was one."""
+        path = self._path(name)
+        is_there = path.exists() or path.is_symlink()
+        path.unlink(missing_ok=True)
+        return is_there
 
     def names(self) -> list[str]:
         """Return the names of all secrets."""
@@ -73,25 +77,23 @@ class SecretFiles:
             return []
         return sorted(path.name for path in self.folder.iterdir() if _NAME.fullmatch(path.name))
 
+    def listed(self) -> list[tuple[str, str]]:
+        """Return each name with the time at which its file was written (ISO 8601, UTC)."""
+        return [(name, _written_at(self.folder / name)) for name in self.names()]
+
     def _path(self, name: str) -> Path:
         if not _NAME.fullmatch(name):
-            raise SecretProblem(f'a secret\'s name should be 1 to 64 of A-Z a-z 0-9 _ . -, was "{name}"')
+            hint = (
+                "; names of parts need a master key: `tandem secret key PATH` makes one"
+                if "/" in name
+                else ""
+            )
+            raise SecretProblem(
+                f'a secret\'s name should be 1 to 64 of A-Z a-z 0-9 _ . -, was "{name}"{hint}'
+            )
         return self.folder / name
 
 
-def resolve_secrets(params: Mapping[str, Any], secrets: SecretFiles) -> dict[str, Any]:
-    """Return `params` with every `secret:NAME`, however deep, replaced by that secret.
-
-    Raises `SecretProblem` or `NotPrivate`.
-    """
-    return {key: _resolve(value, secrets) for key, value in params.items()}
-
-
-def _resolve(value: Any, secrets: SecretFiles) -> Any:
-    if isinstance(value, str) and value.startswith(REFERENCE):
-        return secrets.get(value.removeprefix(REFERENCE))
-    if isinstance(value, Mapping):
-        return {key: _resolve(item, secrets) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_resolve(item, secrets) for item in value]
-    return value
+def _written_at(path: Path) -> str:
+    found = path.stat() if path.exists() else path.lstat()  # a link may lead nowhere
+    return datetime.fromtimestamp(found.st_mtime, UTC).isoformat(timespec="seconds")

@@ -13,7 +13,7 @@ from cli_tools import tandem
 from host.api import Params, Secret, params_schema
 from host.config import RunOptions, load_config
 from host.config.private_files import NotPrivate
-from host.config.secret_files import SecretFiles, SecretProblem, resolve_secrets
+from host.config.secret_files import SecretFiles
 from host.node import run
 
 KEY = "Zk3-quite-a-secret-0f9a"
@@ -100,7 +100,10 @@ def test_a_secret_is_read_from_standard_input_and_never_shown(config: Path) -> N
     ]
     assert [result.exit_code for result in results] == [0, 0, 0]
     assert 'write "secret:main-key"' in results[0].output
-    assert json.loads(results[2].stdout) == ["main-key"]
+    assert [(one["name"], one["kept"], one["key_id"]) for one in json.loads(results[2].stdout)] == [
+        ("main-key", "file", "")
+    ]
+    assert "not encrypted" in results[0].output
     assert not any(KEY in result.output for result in results)
     path = Path("data/secrets/main-key")
     assert path.read_text() == KEY
@@ -193,19 +196,75 @@ def test_a_file_that_others_can_read_is_refused(config: Path) -> None:
         SecretFiles(Path("data/secrets")).get("main-key")
 
 
-def test_references_are_resolved_wherever_they_are(tmp_path: Path) -> None:
-    files = SecretFiles(tmp_path / "secrets")
-    files.set("a", "1")
-    params = {"x": "secret:a", "y": {"z": ["secret:a", 3]}, "plain": "no secret:a", "n": None}
-    one = Secret("1")
-    assert resolve_secrets(params, files) == {
-        "x": one,
-        "y": {"z": [one, 3]},
-        "plain": "no secret:a",
-        "n": None,
-    }
-    with pytest.raises(SecretProblem, match='no secret "b"'):
-        resolve_secrets({"x": "secret:b"}, files)
+# -- under a master key ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def encrypting(config: Path) -> Path:
+    config.write_text(config.read_text() + '[secrets]\nmaster_key = "file:master.key"\n')
+    assert tandem("secret", "key", "master.key").exit_code == 0
+    return config
+
+
+def test_with_a_master_key_a_secret_is_encrypted_and_used_all_the_same(encrypting: Path) -> None:
+    stored = tandem("secret", "set", "main-key", stdin=KEY + "\n")
+    assert (stored.exit_code, "encrypted in data/secrets.json" in stored.output) == (0, True), stored.output
+    assert KEY.encode() not in everything_under(Path.cwd())
+    assert tandem("config", "check").exit_code == 0
+    with pytest.raises(Exception, match=r"params were .*Secret\(\*\*\*\)"):
+        run(load_config(encrypting, None, {}).config, RunOptions(duration_s=1))
+    assert Path("signed.txt").read_text()[::-1] == KEY
+
+
+def test_a_secret_that_was_a_plain_file_is_one_no_more_once_it_is_set_under_a_master_key(
+    encrypting: Path,
+) -> None:
+    files = SecretFiles(Path("data/secrets"))
+    files.set("main-key", "old")
+    files.set("other", "stays")
+    assert tandem("secret", "set", "main-key", stdin=KEY).exit_code == 0
+    assert files.names() == ["other"]
+    listed = json.loads(tandem("secret", "list", "--json").stdout)
+    assert [(one["name"], one["kept"]) for one in listed] == [("main-key", "encrypted"), ("other", "file")]
+    assert all(tandem("secret", "remove", name, "--yes").exit_code == 0 for name in ("main-key", "other"))
+    assert tandem("secret", "list").output == "there are no secrets\n"
+
+
+def test_the_list_shows_names_times_and_keys(encrypting: Path) -> None:
+    tandem("secret", "set", "okx/api_key", stdin=KEY)
+    [one] = json.loads(tandem("secret", "list", "--json").stdout)
+    made = tandem("secret", "list").output
+    assert (one["name"], one["kept"], len(one["key_id"])) == ("okx/api_key", "encrypted", 16)
+    assert all(part in made for part in one.values())
+    assert KEY not in made
+
+
+def test_a_rotation_puts_everything_under_a_new_key_and_prints_no_key(encrypting: Path) -> None:
+    tandem("secret", "set", "main-key", stdin=KEY)
+    [before] = json.loads(tandem("secret", "list", "--json").stdout)
+    old_text = Path("master.key").read_text()
+    done = tandem("secret", "rotate", "--drop-old")
+    [after] = json.loads(tandem("secret", "list", "--json").stdout)
+    assert done.exit_code == 0 and f"all are under {after['key_id']}" in done.output
+    assert after["key_id"] != before["key_id"] and after["set_at"] == before["set_at"]
+    assert tandem("config", "check").exit_code == 0
+    texts = [*old_text.split(), *Path("master.key").read_text().split()]
+    assert len(texts) == 2 and not any(text in done.output for text in texts)
+
+
+def test_without_the_key_nothing_is_stored_in_plain_instead(encrypting: Path) -> None:
+    tandem("secret", "set", "main-key", stdin=KEY)
+    Path("master.key").unlink()
+    for again in (tandem("secret", "set", "second", stdin=KEY), tandem("secret", "rotate")):
+        assert again.exit_code == 1 and "`tandem secret key master.key` makes one" in again.output
+    checked = tandem("config", "check")
+    assert checked.exit_code == 2 and "there is no master key" in checked.output
+    assert not Path("data/secrets").exists()
+
+
+def test_a_name_of_parts_without_a_master_key_says_what_it_needs(config: Path) -> None:
+    result = tandem("secret", "set", "okx/api_key", stdin=KEY)
+    assert result.exit_code == 1 and "`tandem secret key PATH`" in result.output
 
 
 # -- the type --------------------------------------------------------------------------------------
