@@ -2,10 +2,12 @@
 
 All of it happens in one event loop, and each step is one synchronous act, so protocols never see a
 half-done instant. What comes out is handed to the listeners in order, before whoever asked gets the
-answer.
+answer. A listener that fails on something misses that alone and is told so; the exchange and the
+other listeners go on.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -17,6 +19,7 @@ from venue.perpetuals import FundingPayment
 
 __all__ = ["Listener", "RunningExchange"]
 
+_log = logging.getLogger(__name__)
 MAX_WAIT_S: Final = 1.0
 
 
@@ -32,6 +35,12 @@ class Listener(Protocol):
     def on_funding(self, payment: FundingPayment) -> None:
         """Take what an account got or paid for a position."""
 
+    def on_failure(self, error: Exception) -> None:
+        """Take note that one of the above raised: what it was about is missing, so its clients must begin anew.
+
+        Must not raise.
+        """
+
 
 class RunningExchange:
     """One `Exchange` on one clock. `run` it in a task as long as it is in use."""
@@ -42,6 +51,7 @@ class RunningExchange:
         self._listeners: tuple[Listener, ...] = ()
         self._has_work = asyncio.Event()
         self._failure: TandemError | None = None
+        self._reported: set[tuple[str, str]] = set()
 
     def watch(self, listener: Listener) -> Callable[[], None]:
         """Hand everything from now on to `listener`; the result ends that."""
@@ -114,13 +124,34 @@ class RunningExchange:
         # Executions first: an account hears of its fill no later than the public does.
         for report in self.exchange.take_executions():
             for listener in self._listeners:
-                listener.on_execution(report)
+                try:
+                    listener.on_execution(report)
+                except Exception as error:  # noqa: BLE001 - it is reported, and the others go on
+                    self._missed(listener, error)
         for payment in self.exchange.funding.take():
             for listener in self._listeners:
-                listener.on_funding(payment)
+                try:
+                    listener.on_funding(payment)
+                except Exception as error:  # noqa: BLE001 - as above
+                    self._missed(listener, error)
         for account, output in outputs:
             for listener in self._listeners:
-                listener.on_output(account, output)
+                try:
+                    listener.on_output(account, output)
+                except Exception as error:  # noqa: BLE001 - as above
+                    self._missed(listener, error)
+
+    def _missed(self, listener: Listener, error: Exception) -> None:
+        """Report a listener's failure, in full once for each kind of it, and have it begin anew."""
+        seen = (str(listener), f"{type(error).__name__}: {error}")
+        if seen not in self._reported:
+            self._reported.add(seen)
+            _log.error(
+                "%s failed and its clients are cut off; the venue goes on. The same will not be logged again",
+                listener,
+                exc_info=error,
+            )
+        listener.on_failure(error)
 
     async def run(self) -> None:
         """Step whenever something is due, until cancelled; raise what the exchange raises."""

@@ -89,12 +89,7 @@ class Admin:
 
     async def _disconnect(self, request: web.Request) -> web.Response:
         protocol = request.query.get("protocol", "")
-        cut = 0
-        for name, course in self._courses.items():
-            if protocol in ("", name):
-                for connection in list(course.connections):
-                    connection.abort()
-                    cut += 1
+        cut = sum(course.cut() for name, course in self._courses.items() if protocol in ("", name))
         return _json({"disconnected": cut})
 
     async def _list_accounts(self, request: web.Request) -> web.Response:

@@ -50,9 +50,15 @@ class Course:
         """End every connection and everything that is still held back."""
         for task in list(self._late):
             task.cancel()
-        for connection in list(self.connections):
-            connection.abort()
+        self.cut()
         self.front.close()
+
+    def cut(self) -> int:
+        """Break every WebSocket and return how many there were."""
+        connections = list(self.connections)
+        for connection in connections:
+            connection.abort()
+        return len(connections)
 
     # -- HTTP ------------------------------------------------------------------------------------
 

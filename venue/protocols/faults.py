@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from host.api import TandemError
+from venue.protocols.kinds import EventKind, Kind
 
 __all__ = ["Fault", "FaultError", "FaultKind", "FaultPlan", "parse_fault"]
 
@@ -59,7 +60,10 @@ class FaultKind(StrEnum):
 
 
 class Fault(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One rule. An empty address field matches everything."""
+    """One rule. An empty address field matches everything.
+
+    Raises `FaultError` for what could never strike or cannot be.
+    """
 
     kind: FaultKind
     protocol: str = ""
@@ -84,18 +88,49 @@ class Fault(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     retry_after_s: int = 1
 
     def __post_init__(self) -> None:
+        # A word in place of the enumeration's member would be compared by identity and never strike.
+        if not isinstance(self.kind, FaultKind):
+            raise FaultError(
+                f"kind must be a FaultKind, was {self.kind!r}; write FaultKind({self.kind!r}), "
+                f"or have parse_fault read it; kinds are {', '.join(FaultKind)}"
+            )
+        if self.request and self.request not in _ADDRESSES:
+            raise FaultError(
+                f"request must be one of {', '.join(_ADDRESSES)}, was {self.request!r}; change the fault"
+            )
+        if self.request and not _may_strike(self.kind, self.request):
+            raise FaultError(
+                f"{self.kind} never strikes {self.request!r}: it is about {_about(self.kind)}; change the fault"
+            )
         if not 0.0 <= self.probability <= 1.0:
             raise FaultError(f"probability must be 0 to 1, was {self.probability}; change the fault")
         if self.delay_ms < 0 or self.jitter_ms < 0 or self.skip < 0 or (self.count or 0) < 0:
             raise FaultError("delay_ms, jitter_ms, skip and count must not be negative; change the fault")
 
 
+_ADDRESSES = (*Kind, *EventKind)
 _STANDING = frozenset({FaultKind.CLOCK_SKEW, FaultKind.STALE_BOOK})
 """These are states of the venue, not events: they hold as long as the rule is there."""
 _EVENTS_ONLY = frozenset({FaultKind.SEQUENCE_GAP})
 _OF_EVENTS = frozenset(
     {FaultKind.LATENCY, FaultKind.DROP, FaultKind.DUPLICATE, FaultKind.REORDER, FaultKind.DISCONNECT}
 )
+
+
+def _may_strike(kind: FaultKind, request: str) -> bool:
+    if kind in _EVENTS_ONLY:
+        return request == EventKind.DEPTH
+    if kind is FaultKind.HALF_BATCH:
+        return request == Kind.BATCH
+    return kind not in _STANDING and (request in tuple(Kind) or kind in _OF_EVENTS)
+
+
+def _about(kind: FaultKind) -> str:
+    if kind in _STANDING:
+        return "the venue as a whole, so leave `request` empty"
+    if kind in _EVENTS_ONLY:
+        return f"changes of a book ({EventKind.DEPTH})"
+    return f"batches ({Kind.BATCH})" if kind is FaultKind.HALF_BATCH else f"requests ({', '.join(Kind)})"
 
 
 class _Rule:

@@ -6,29 +6,9 @@ from typing import Any
 from msgspec import Struct, field
 
 from venue.protocols.connection import Connection
+from venue.protocols.kinds import Kind
 
 __all__ = ["Entry", "Kind", "Raw", "Reply", "Request", "Verdict"]
-
-
-class Kind(StrEnum):
-    """What a request is about; faults and the log name requests by it."""
-
-    PLACE = "place"
-    AMEND = "amend"
-    """Cancel-and-replace included."""
-    CANCEL = "cancel"
-    CANCEL_ALL = "cancel_all"
-    BATCH = "batch"
-    """Several orders, amends or cancels in one request."""
-    QUERY = "query"
-    """Anything private that changes nothing."""
-    SETTING = "setting"
-    """Leverage, margin type, dead man's switch."""
-    MARKET = "market"
-    """Public data, the time included."""
-    LOGIN = "login"
-    """A session or a listen key."""
-    SUBSCRIBE = "subscribe"
 
 
 class Verdict(StrEnum):

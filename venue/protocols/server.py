@@ -3,16 +3,15 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 
-from venue.execution import ExecutionReport
 from venue.house import ServerError
 from venue.opening import OpenVenue
-from venue.perpetuals import FundingPayment
 from venue.protocols.accounts import Accounts
 from venue.protocols.admin import Admin
+from venue.protocols.audience import FeedListener, FrontListener
 from venue.protocols.course import Course
 from venue.protocols.faults import FaultPlan
 from venue.protocols.front import Desk
@@ -74,7 +73,9 @@ class ProtocolServer:
             every_ns = int(self._settings.funding_hours * HOUR_NS)
             if every_ns:
                 exchange.funding.schedule(every_ns, self._settings.funding_rate, self._running.clock.now_ns())
-            self._running.watch(self)
+            self._running.watch(FeedListener(self._feed))
+            for course in self.courses.values():
+                self._running.watch(FrontListener(course))
         for name, course in self.courses.items():
             app = web.Application(client_max_size=MAX_BODY_BYTES)
             app.router.add_route("*", "/{path:.*}", course.handle)
@@ -90,28 +91,6 @@ class ProtocolServer:
         for runner in self._runners:
             await runner.cleanup()
         self.requests.close()
-
-    def on_output(self, account: str | None, output: Any) -> None:
-        """Pass public market data on to the protocols."""
-        if account is not None:
-            return  # a report for the house protocol
-        self._feed.on_market(output)
-        for course in self.courses.values():
-            course.front.on_market(output)
-
-    def on_execution(self, report: ExecutionReport) -> None:
-        """Pass on what happened to an order, to the protocols that have its account."""
-        account, wallet = Accounts.owner(report.order.owner)
-        if account:
-            for course in self.courses.values():
-                course.front.on_execution(report, account, wallet)
-
-    def on_funding(self, payment: FundingPayment) -> None:
-        """Pass on what an account got or paid for a position."""
-        account, wallet = Accounts.owner(payment.account)
-        if account:
-            for course in self.courses.values():
-                course.front.on_funding(payment, account, wallet)
 
     async def _listen(self, name: str, app: web.Application, address: str) -> None:
         host, separator, port = address.rpartition(":")

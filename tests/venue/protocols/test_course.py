@@ -11,6 +11,14 @@ from protocol_tools import Binance, Venue, connected, open_protocols, until
 from host.api import OrderStatus
 from venue.protocols.faults import FaultKind
 
+NOT_OF_ONE_REQUEST = {
+    FaultKind.CLOCK_SKEW,
+    FaultKind.MAINTENANCE,
+    FaultKind.STALE_BOOK,
+    FaultKind.SEQUENCE_GAP,
+    FaultKind.HALF_BATCH,
+}
+
 
 def open_ids(venue: Venue) -> list[str]:
     if not venue.running.exchange.has_account("demo/spot"):
@@ -215,7 +223,7 @@ async def test_log_has_a_line_for_what_asked_for_nothing_that_exists() -> None:
 async def test_log_judges_truly_whatever_goes_wrong(seed: int) -> None:
     """Under every fault at once: an order is at the engine exactly where a line says `accepted`."""
     random = Random(seed)
-    kinds = [kind for kind in FaultKind if kind not in (FaultKind.CLOCK_SKEW, FaultKind.MAINTENANCE)]
+    kinds = [kind for kind in FaultKind if kind not in NOT_OF_ONE_REQUEST]
     async with open_protocols() as venue:
         client = Binance(venue)
         for kind in kinds:
@@ -267,3 +275,27 @@ async def test_log_judges_truly_whatever_goes_wrong(seed: int) -> None:
         cancelled = {line.order_id for line in venue.lines(kind="cancel", verdict="accepted")}
         ended = {str(record.order.order_id) for record in records if record.end is OrderStatus.CANCELLED}
         assert ended == cancelled
+
+
+async def test_a_protocol_that_fails_on_an_event_cuts_its_clients_off_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with open_protocols("binance", "okx") as venue:
+        binance = Binance(venue)
+        failing = venue.server.courses["okx"].front
+
+        def fail(event: object) -> None:
+            raise ArithmeticError("a price that this protocol cannot write")
+
+        monkeypatch.setattr(failing, "on_market", fail)
+        async with (
+            connected(venue, "/ws/v5/public", "okx") as cut,
+            connected(venue, "/ws/btcusdt@bookTicker") as kept,
+        ):
+            for side, price in (("BUY", "100"), ("SELL", "101")):
+                assert (await binance.place(side, price, "1")).status == 200
+            assert await cut.next() is None
+            assert (await kept.next())["b"].startswith("100")
+        async with connected(venue, "/ws/v5/public", "okx") as again:
+            await again.socket.send_str("ping")
+            assert (await again.socket.receive()).data == "pong"

@@ -122,3 +122,23 @@ def test_fault_is_read_from_a_command_line_and_from_a_mapping() -> None:
 def test_fault_that_cannot_be_is_refused_with_what_is_wrong(source: str, text: str) -> None:
     with pytest.raises(FaultError, match=text):
         parse_fault(source)
+
+
+def test_fault_of_a_mere_word_is_refused_instead_of_never_striking() -> None:
+    with pytest.raises(FaultError, match=r"FaultKind\('drop'\)"):
+        Fault(kind="drop")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("kind", "request_kind", "text"),
+    [
+        (FaultKind.DROP, "plase", "request must be one of place"),
+        (FaultKind.RATE_LIMIT, "private", "it is about requests"),
+        (FaultKind.SEQUENCE_GAP, "place", "changes of a book"),
+        (FaultKind.HALF_BATCH, "place", "it is about batches"),
+        (FaultKind.STALE_BOOK, "depth", "leave `request` empty"),
+    ],
+)
+def test_fault_that_could_never_strike_is_refused(kind: FaultKind, request_kind: str, text: str) -> None:
+    with pytest.raises(FaultError, match=text):
+        Fault(kind=kind, request=request_kind)
