@@ -9,7 +9,7 @@ import msgspec
 from host.api import Instrument, InstrumentKind, PriceBand
 from venue.calm import CalmParticipants
 from venue.live_market import LiveMarket
-from venue.synthetic import PRESETS, SyntheticCrowd
+from venue.synthetic import PRESETS, SyntheticCrowd, SyntheticParams
 
 __all__ = ["INSTRUMENTS", "calm_market", "synthetic_market"]
 
@@ -21,6 +21,8 @@ def _listed() -> dict[str, Instrument]:
     for spot, _ in PRESETS.values():
         for instrument in (msgspec.structs.replace(spot, price_band=_BAND), _perpetual_of(spot)):
             listed[instrument.symbol] = instrument
+    inverse = _inverse_of(PRESETS["BTC-USDT"][0])
+    listed[inverse.symbol] = inverse
     return listed
 
 
@@ -35,15 +37,29 @@ def _perpetual_of(spot: Instrument) -> Instrument:
     )
 
 
+def _inverse_of(spot: Instrument) -> Instrument:
+    """Return the perpetual on the same coin in contracts of one dollar, margined and settled in the coin."""
+    return msgspec.structs.replace(
+        spot,
+        symbol=f"{spot.base}-USD-PERP",
+        kind=InstrumentKind.INVERSE,
+        quote="USD",
+        lot_size=Decimal(1),
+        min_qty=Decimal(1),
+        price_band=_BAND,
+        taker_fee=Decimal("0.00055"),
+    )
+
+
 INSTRUMENTS: Final = _listed()
-"""The presets of the synthetic market and a linear perpetual beside each, by symbol."""
+"""By symbol: the presets of the synthetic market, a linear perpetual beside each, and an inverse one on BTC."""
 
 
 def synthetic_market(
     instrument: Instrument, seed: int, start_ns: int, start_price: Decimal | None = None
 ) -> LiveMarket:
     """Open a believable market; each symbol has its own stream of chance out of one `seed`."""
-    _, params = PRESETS[_preset_of(instrument)]
+    params = _crowd_of(instrument)
     if start_price is not None:
         fair = msgspec.structs.replace(params.fair, start=float(start_price))
         params = msgspec.structs.replace(params, fair=fair)
@@ -55,13 +71,17 @@ def calm_market(
 ) -> LiveMarket:
     """Open a market in which little happens."""
     if start_price is None:
-        start_price = Decimal(str(PRESETS[_preset_of(instrument)][1].fair.start))
+        start_price = Decimal(str(_crowd_of(instrument).fair.start))
     crowd = CalmParticipants(instrument, _seed_for(instrument, seed), start_price, start_ns=start_ns)
     return LiveMarket(instrument, crowd)
 
 
-def _preset_of(instrument: Instrument) -> str:
-    return f"{instrument.base}-{instrument.quote}"
+def _crowd_of(instrument: Instrument) -> SyntheticParams:
+    """Return who trades an instrument: the crowd of its preset, which counts contracts where these are dollars."""
+    if instrument.kind is not InstrumentKind.INVERSE:
+        return PRESETS[f"{instrument.base}-{instrument.quote}"][1]
+    params = PRESETS[f"{instrument.base}-USDT"][1]
+    return msgspec.structs.replace(params, qty=params.qty * params.fair.start)
 
 
 def _seed_for(instrument: Instrument, seed: int) -> int:

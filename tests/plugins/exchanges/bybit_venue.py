@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
 
-from host.api import Instrument, InstrumentKind
 from venue.catalog import INSTRUMENTS, calm_market
 from venue.clock import VenueClock
 from venue.exchange import Exchange
@@ -18,23 +17,11 @@ from venue.protocols.server import ProtocolServer
 from venue.protocols.settings import Settings
 from venue.running import RunningExchange
 
-INVERSE = Instrument(
-    symbol="BTC-USD-PERP",
-    kind=InstrumentKind.INVERSE,
-    base="BTC",
-    quote="USD",
-    tick_size=Decimal("0.1"),
-    lot_size=Decimal(1),
-    min_qty=Decimal(1),
-    min_notional=Decimal(5),
-    maker_fee=Decimal("0.0002"),
-    taker_fee=Decimal("0.00055"),
-)
 MARKETS = {
     "BTC-USDT": Decimal(60_000),
     "BTC-USDT-PERP": Decimal(60_000),
     "ETH-USDT-PERP": Decimal(2_500),
-    INVERSE.symbol: Decimal(60_000),
+    "BTC-USD-PERP": Decimal(60_000),
 }
 DEMO, OTHER = DEMO_ACCOUNTS
 
@@ -77,8 +64,7 @@ async def bybit_venue(*, seed: int = 1, has_rate_limits: bool = False) -> AsyncI
     """Serve the venue until the block ends."""
     clock = VenueClock()
     exchange = Exchange(seed=seed)
-    instruments = [INSTRUMENTS[symbol] for symbol in MARKETS if symbol in INSTRUMENTS]
-    for instrument in [*instruments, INVERSE]:
+    for instrument in (INSTRUMENTS[symbol] for symbol in MARKETS):
         exchange.list_instrument(instrument)
         exchange.add_market(calm_market(instrument, seed, clock.now_ns(), MARKETS[instrument.symbol]))
     running = RunningExchange(exchange, clock)

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
 
-from host.api import Instrument, InstrumentKind, OrderFilled
+from host.api import OrderFilled
 from venue.catalog import INSTRUMENTS, calm_market
 from venue.clock import VenueClock
 from venue.exchange import Exchange
@@ -18,23 +18,11 @@ from venue.protocols.server import ProtocolServer
 from venue.protocols.settings import Settings
 from venue.running import RunningExchange
 
-INVERSE = Instrument(
-    symbol="BTC-USD-PERP",
-    kind=InstrumentKind.INVERSE,
-    base="BTC",
-    quote="USD",
-    tick_size=Decimal("0.1"),
-    lot_size=Decimal(1),
-    min_qty=Decimal(1),
-    min_notional=Decimal(5),
-    maker_fee=Decimal("0.0002"),
-    taker_fee=Decimal("0.00055"),
-)
 MARKETS = {
     "BTC-USDT": Decimal(60_000),
     "BTC-USDT-PERP": Decimal(60_000),
     "ETH-USDT-PERP": Decimal(2_500),
-    INVERSE.symbol: Decimal(60_000),
+    "BTC-USD-PERP": Decimal(60_000),
 }
 DEMO, OTHER = DEMO_ACCOUNTS
 
@@ -87,9 +75,7 @@ async def okx_venue(
     """Serve the venue until the block ends."""
     clock = VenueClock()
     exchange = Exchange(seed=seed)
-    instruments = [INSTRUMENTS[symbol] for symbol in MARKETS if symbol in INSTRUMENTS]
-    listed = [*instruments, INVERSE] if open_market is calm_market else instruments
-    for instrument in listed:
+    for instrument in (INSTRUMENTS[symbol] for symbol in MARKETS):
         exchange.list_instrument(instrument)
         exchange.add_market(open_market(instrument, seed, clock.now_ns(), MARKETS[instrument.symbol]))
     opened = OpenVenue(RunningExchange(exchange, clock), None, False)
