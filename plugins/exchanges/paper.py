@@ -20,6 +20,7 @@ from host.api import (
     ExchangeAdapter,
     ExchangeError,
     Instrument,
+    InstrumentKind,
     NonNegative,
     Params,
     PlaceOrder,
@@ -77,8 +78,10 @@ class PaperParams(Params, frozen=True):
     """`synthetic` (believable), `calm` (predictable) or the path of a recording's folder."""
     repeat: PositiveInt = 1
     """How many times a recording is played, back to back."""
-    symbols: tuple[str, ...] = tuple(INSTRUMENTS)
-    """What a synthetic venue lists; a recording has its own symbol."""
+    symbols: tuple[str, ...] = tuple(
+        symbol for symbol, listed in INSTRUMENTS.items() if listed.kind is not InstrumentKind.INVERSE
+    )
+    """What a synthetic venue lists, `BTC-USD-PERP` (inverse) only if named; a recording has its own symbol."""
     seed: int = 1
     balances: dict[str, Decimal] = msgspec.field(default_factory=dict)
     """Starting balances by currency; empty: plenty of everything that is listed."""
@@ -286,6 +289,7 @@ class PaperRemote(ExchangeAdapter[PaperRemoteParams]):
         super().__init__(params)
         self._awaited = AwaitedAnswers(_ns(params.answer_timeout_ms))
         self._symbols: list[str] = []
+        self._listed: frozenset[str] = frozenset()
         self._frames: FrameReader[ServerMessage] = FrameReader.for_client()
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -305,10 +309,19 @@ class PaperRemote(ExchangeAdapter[PaperRemoteParams]):
                 f"paper_remote: no venue answered at {self.params.url} within "
                 f"{self.params.connect_timeout_s:g} s; start one with: tandem venue --listen ADDRESS"
             ) from error
+        self._listed = frozenset(instrument.symbol for instrument in welcome.instruments)
         return welcome.instruments
 
     async def subscribe(self, symbols: Sequence[str]) -> None:
-        """Start the market data of `symbols` and hand over what arrives from now on."""
+        """Start the market data of `symbols` and hand over what arrives from now on.
+
+        Raises `ExchangeError` for a symbol that is not listed, and while there is no connection.
+        """
+        for symbol in symbols:
+            if symbol not in self._listed:
+                raise ExchangeError(
+                    f"paper_remote: symbols must be among {', '.join(sorted(self._listed))}, was {symbol}"
+                )
         is_first = not self._symbols
         self._symbols = list(dict.fromkeys((*self._symbols, *symbols)))
         self._write(Subscribe(tuple(symbols)))

@@ -5,6 +5,7 @@ venue does not have is said with `absent`, by column and with the reason, and sh
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -35,10 +36,13 @@ from host.api import (
     TimeInForce,
 )
 from host.core.books import Book, DepthResult
+from venue.protocols.faults import FaultKind
 
 __all__ = ["At", "Followed", "behaviour"]
 
 WINDOW_NS: Final = 30_000_000_000
+ASK_AGAIN_S: Final = 1.0
+"""After so long without an answer a question is asked again."""
 Story = Callable[["At"], Coroutine[Any, Any, None]]
 R = TypeVar("R")
 
@@ -97,9 +101,19 @@ class Followed:
                 self._at.adapter.resync(self._at.symbol)
         self._taken = len(depths)
 
-    def lose_one(self) -> None:
-        """Leave the next change out, as if it had been lost on the way."""
-        self._taken += 1
+    async def lose_a_change(self) -> None:
+        """Have a change of the book get lost on its way."""
+        at = self._at
+        self.catch_up()
+        if isinstance(at.site, ProtocolSite):
+            number = at.site.fault(FaultKind.SEQUENCE_GAP, count=1)
+            faults = at.site.server.faults
+            at.move()
+            await eventually(lambda: faults.listed()[number]["struck"], "a change is lost")
+        else:
+            at.move()
+            await eventually(lambda: len(at.host.of(Depth)) > self._taken, "a change")
+            self._taken += 1
 
     @property
     def is_right(self) -> bool:
@@ -123,6 +137,7 @@ class At:
         self.qty: Final = column.qty
         self.adapter: Final = self.make(**params)
         self.instruments: dict[str, Instrument] = {}
+        self.log: Final = _Log()
         self._drive: asyncio.Task[None] | None = None
 
     @property
@@ -251,16 +266,19 @@ class At:
 
         known = answers()
         while not (new := [each for each in answers() if not any(each is old for old in known)]):
-            # A busy machine may leave a question unanswered: ask once more.
-            before = len(self.host.reports)
+            # A question without an answer is asked again, as the host does.
+            before, asked_s = len(self.host.reports), self._loop_s()
             self.send(QueryOrder(client_id, self.symbol))
-            while not any(
+            while self._loop_s() - asked_s < ASK_AGAIN_S and not any(
                 isinstance(report, OrderSnapshot | OrderNotFound | RequestUnanswered)
                 and report.client_id == client_id
                 for report in self.host.reports[before:]
             ):
                 await asyncio.sleep(0.001)
         return new[-1]
+
+    def _loop_s(self) -> float:
+        return asyncio.get_running_loop().time()
 
     def channels(self) -> dict[str, bool]:
         """Return which channels are up, as last told."""
@@ -281,14 +299,32 @@ class At:
         self.site.rival(self.symbol, side, qty, price, TimeInForce.IOC)
 
 
+class _Log(logging.Handler):
+    """What the adapter writes into its log from the level of a warning on."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: Final[list[str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line."""
+        self.lines.append(record.getMessage())
+
+    def about(self, part: str) -> list[str]:
+        """Return the lines that contain `part`."""
+        return [line for line in self.lines if part in line]
+
+
 @asynccontextmanager
 async def at_venue(column: Column, *, has_rate_limits: bool = False, **params: Any) -> AsyncIterator[At]:
     """Open a venue and connect an adapter to it, until the block ends."""
     host = FakeHost()
     async with site_of(column, host.shared, has_rate_limits=has_rate_limits) as site:
         at = At(column, site, host, **params)
+        logging.getLogger("tandem").addHandler(at.log)
         try:
             await at.start()
             yield at
         finally:
+            logging.getLogger("tandem").removeHandler(at.log)
             await at.stop()

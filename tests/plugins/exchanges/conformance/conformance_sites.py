@@ -4,7 +4,7 @@ All three run the same exchange with a market in which nothing happens unless a 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any, Final
@@ -141,8 +141,16 @@ class Site:
         """Carry the next order out, and lose the answer."""
         raise NotImplementedError
 
+    def lose_request(self) -> None:
+        """Have the next order never arrive."""
+        raise NotImplementedError
+
     def hold_order(self, delay_ms: float) -> None:
         """Have the next order reach the matching engine late."""
+        raise NotImplementedError
+
+    def behave(self) -> None:
+        """Take all misbehaviour back."""
         raise NotImplementedError
 
     def disturb_events(self, *, doubled: bool = False, overtaking: bool = False) -> None:
@@ -182,8 +190,41 @@ class ProtocolSite(Site):
         found = self.server.courses[self.protocol].connections
         return sorted(found, key=lambda connection: connection.number)
 
+    def connections_at(self, path: str) -> list[Connection]:
+        """Return the open WebSockets whose address begins so."""
+        return [connection for connection in self.connections if connection.path.startswith(path)]
+
+    def say(self, path: str, message: bytes) -> None:
+        """Send a message of the test's own on every connection at an address."""
+        for connection in self.connections_at(path):
+            connection.send(message)
+
+    def spoil(self, path: str, kind: str, change: Callable[[bytes], bytes], count: int = 1) -> list[bytes]:
+        """Change the next pushes of a kind on their way; the result fills with what was sent instead."""
+        sent: list[bytes] = []
+
+        def spoiled(connection: Connection, push: Callable[..., None]) -> Callable[..., None]:
+            def send(data: bytes | str, what: str, symbol: str = "") -> None:
+                if what != kind or len(sent) >= count:
+                    push(data, what, symbol)
+                    return
+                sent.append(change(data if isinstance(data, bytes) else data.encode()))
+                connection.send(sent[-1])
+
+            return send
+
+        for connection in self.connections_at(path):
+            connection.push = spoiled(connection, connection.push)  # type: ignore[method-assign]
+        return sent
+
     def lose_answer(self) -> None:
         self.fault(FaultKind.DROP, request="place", count=1)
+
+    def lose_request(self) -> None:
+        self.fault(FaultKind.DROP_REQUEST, request="place", count=1)
+
+    def behave(self) -> None:
+        self.server.faults.clear()
 
     def hold_order(self, delay_ms: float) -> None:
         self.fault(FaultKind.LATENCY, request="place", delay_ms=delay_ms, count=1)
@@ -216,6 +257,14 @@ class EngineSite(Site):
 
     def lose_answer(self) -> None:
         self.exchange.delivery.faults = Faults(unanswered=1.0)
+
+    def lose_request(self) -> None:
+        assert self.house is not None, "in this process nothing is lost"
+        (session,) = self.house._sessions
+        session._on_message = lambda message: session.abort()  # type: ignore[method-assign]
+
+    def behave(self) -> None:
+        self.exchange.delivery.latency, self.exchange.delivery.faults = Latency(), Faults()
 
     def hold_order(self, delay_ms: float) -> None:
         self.exchange.delivery.latency = Latency(base_ns=round(delay_ms * 1e6))
