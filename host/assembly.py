@@ -200,8 +200,10 @@ class Assembly:
         if self._config.instance and not added:
             reasons = "; ".join(f"{name}: {why}" for name, why in self.skipped.items())
             raise NodeNotStarted(f"node {self._config.node.name}: no instance could be started: {reasons}")
-        for instance, section in added:
-            self.maker.start(instance, section, takes_over=takes_over)
+        sections = {section.name: section for _, section in added}
+        for instance in engine.scheduler.in_order(instance for instance, _ in added):
+            self.maker.start(instance, sections[instance.instance], takes_over=takes_over)
+        engine.scheduler.started()
 
     def start_skipped(self, plugin: str) -> None:
         """Start the instances that were skipped and name an offer of `plugin`, which is good now."""

@@ -10,6 +10,7 @@ from host.config.load import (
     replay_config,
 )
 from host.config.plan import RESTART_REQUIRED, ConfigPlan, diff
+from host.config.schedule import ScheduleSection
 from host.config.schema import (
     AccountSection,
     ControlSection,
@@ -44,6 +45,7 @@ __all__ = [
     "Problem",
     "RiskSection",
     "RunOptions",
+    "ScheduleSection",
     "SecretsSection",
     "StoreSection",
     "bundled_plugins",

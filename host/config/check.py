@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from host.config.check_failover import Finding, failover_contradictions
+from host.config.schedule import find_schedule_mistakes
 from host.config.schema import SYMBOL_PATTERN, NodeConfig
 from host.config.sources import KeyPath
 
@@ -37,7 +38,12 @@ def convert(tree: Mapping[str, Any]) -> NodeConfig:
 
 def find_mistakes(tree: Mapping[str, Any]) -> list[Finding]:
     """Return everything wrong with `tree`: unknown keys, wrong types, names that name nothing."""
-    return [*_walk(tree, NodeConfig, ()), *_contradictions(tree), *failover_contradictions(tree)]
+    return [
+        *_walk(tree, NodeConfig, ()),
+        *_contradictions(tree),
+        *find_schedule_mistakes(tree),
+        *failover_contradictions(tree),
+    ]
 
 
 # -- shape: keys and types -----------------------------------------------------------------------

@@ -50,6 +50,8 @@ class ConfigPlan(Struct, frozen=True, kw_only=True):
     models: tuple[InstanceSection, ...] = ()
     tolerances: tuple[InstanceSection, ...] = ()
     starts: tuple[InstanceSection, ...] = ()
+    schedules: tuple[InstanceSection, ...] = ()
+    """Those whose schedule differs, or what they come after."""
     limits: RiskConfig | None = None
     reload: NodeSection | None = None
     """`[node]`, where its reload settings differ."""
@@ -76,6 +78,7 @@ def diff(old: NodeConfig, new: NodeConfig) -> ConfigPlan:
         models=changed("models"),
         tolerances=changed("quote_tolerance_bps"),
         starts=changed("start"),
+        schedules=changed("schedule", "after", "on_dependency_lost"),
         limits=new.risk.limits if old.risk != new.risk else None,
         reload=new.node if _differ(old.node, new.node, *LIVE_NODE_KEYS) else None,
         needs_restart=tuple(_needs_restart(old, new)),

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import Meta, Struct
 
 from host.config.failover import FailoverSection
+from host.config.schedule import ScheduleSection
 from host.core.risk_limits import Limits, RiskConfig
 
 __all__ = [
@@ -105,6 +106,11 @@ class InstanceSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """How far, in basis points of the price, a wanted quote may move before its order follows."""
     start: Literal["running", "paused"] = "running"
     """The state in which a new instance starts; a paused one receives data and has no quotes."""
+    schedule: ScheduleSection = ScheduleSection()
+    after: tuple[str, ...] = ()
+    """Instances that it depends on: each event reaches them first, they start before it and stop after it."""
+    on_dependency_lost: Literal["pause", "stop", "keep"] = "pause"
+    """What becomes of it while one of those is stopped, quarantined or not there."""
 
 
 class RiskSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -50,6 +50,7 @@ REASONS: Final[Mapping[str, int]] = {
     "ETAG_MISMATCH": code_pb2.ABORTED,
     # The state that things are in
     "WRONG_STATE": code_pb2.FAILED_PRECONDITION,
+    "HELD_BY_SCHEDULE": code_pb2.FAILED_PRECONDITION,
     "CONFIGURED_IN_FILE": code_pb2.FAILED_PRECONDITION,
     "PLUGIN_FAILED": code_pb2.FAILED_PRECONDITION,
     "ORDER_REFUSED": code_pb2.FAILED_PRECONDITION,

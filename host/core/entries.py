@@ -74,6 +74,7 @@ __all__ = [
     "StageReported",
     "StateDigest",
     "StrategyStateSaved",
+    "TriggerFired",
     "VersionMoved",
     "VersionState",
 ]
@@ -207,11 +208,21 @@ class InstanceAdded(_Entry, frozen=True, tag="instance_added"):
 
 
 class InstanceChanged(_Entry, frozen=True, tag="instance_changed"):
-    """An instance moved to another state."""
+    """An instance moved to another state, or stays there for another reason."""
 
     instance: str
     state: InstanceState
     reason: str
+    by: str = ""
+    """`schedule` or `dependency` where the scheduler did it, and takes it back; empty: somebody or something else."""
+
+
+class TriggerFired(_Entry, frozen=True, tag="trigger_fired"):
+    """A trigger of an instance's schedule, due at `due_ns`, is about to call it: it does so once, on any node."""
+
+    instance: str
+    trigger: str
+    due_ns: int
 
 
 class ParamsChanged(_Entry, frozen=True, tag="params_changed"):
@@ -494,6 +505,7 @@ Entry = (
     | AutoReloadSet
     | InstanceAdded
     | InstanceChanged
+    | TriggerFired
     | ParamsChanged
     | InstanceConfigured
     | InstanceRemoved

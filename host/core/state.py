@@ -113,6 +113,8 @@ class InstanceRecord(Struct):
     params: bytes
     state: e.InstanceState = e.InstanceState.LOADED
     reason: str = ""
+    by: str = ""
+    """What of the scheduler put it there; empty: something else."""
     strategy_state: bytes = b""
     state_version: int = 0
     state_lsn: int = 0
@@ -211,6 +213,8 @@ class TradingState(Struct):
     """The instances that the control API made, each with its section of a configuration as JSON."""
     held: dict[str, str] = {}
     """The instances that an operator stopped, and who did."""
+    triggers: dict[str, dict[str, int]] = {}
+    """When each trigger that called an instance was last due, by instance, then trigger."""
     maintenance: str = ""
     """Who ordered that no node takes over by itself; empty where nobody did."""
     requests: dict[str, ServedRequest] = {}
@@ -343,7 +347,10 @@ class TradingState(Struct):
 
     def _instance_changed(self, entry: e.InstanceChanged) -> None:
         record = self.instances[entry.instance]
-        record.state, record.reason = entry.state, entry.reason
+        record.state, record.reason, record.by = entry.state, entry.reason, entry.by
+
+    def _trigger_fired(self, entry: e.TriggerFired) -> None:
+        self.triggers.setdefault(entry.instance, {})[entry.trigger] = entry.due_ns
 
     def _params_changed(self, entry: e.ParamsChanged) -> None:
         self.instances[entry.instance].params = entry.params
@@ -354,6 +361,7 @@ class TradingState(Struct):
     def _instance_removed(self, entry: e.InstanceRemoved) -> None:
         self.api_instances.pop(entry.instance, None)
         self.held.pop(entry.instance, None)
+        self.triggers.pop(entry.instance, None)
 
     def _instance_held(self, entry: e.InstanceHeld) -> None:
         if entry.is_held:
@@ -729,6 +737,7 @@ _APPLY: Final[dict[type[Any], Callable[[TradingState, Any], Outcome | None]]] = 
     e.AutoReloadSet: TradingState._auto_reload_set,
     e.InstanceAdded: TradingState._instance_added,
     e.InstanceChanged: TradingState._instance_changed,
+    e.TriggerFired: TradingState._trigger_fired,
     e.ParamsChanged: TradingState._params_changed,
     e.InstanceConfigured: TradingState._instance_configured,
     e.InstanceRemoved: TradingState._instance_removed,

@@ -88,7 +88,8 @@ class ConfigEdit:
     def _to_make(self) -> dict[str, InstanceSection]:
         """Return the sections of which an instance is to be made, those skipped so far included."""
         running = self._engine.roster.instances
-        sections = (*self.plan.params, *self.plan.models, *self.plan.tolerances, *self.plan.starts)
+        plan = self.plan
+        sections = (*plan.params, *plan.models, *plan.tolerances, *plan.starts, *plan.schedules)
         missing = [section for section in sections if section.name not in running]
         return {section.name: section for section in (*self.plan.added, *self.plan.replaced, *missing)}
 
@@ -279,6 +280,8 @@ class ConfigEdit:
             engine.oms.set_tolerance(instance.instance, section.quote_tolerance_bps)
         for chain in self._chains:
             self._set_models(chain)
+        for instance, section in self._of_running(plan.schedules):
+            self._set_schedule(instance, section)
         for instance, section in self._of_running(plan.starts):
             self._move(instance, section)
         # Looked up before the new ones are in the roster: from here on they are running ones.
@@ -350,6 +353,13 @@ class ConfigEdit:
                 self._tools.maker.note_loaded(use.offer.version, use.offer.name)
         name = chain.instance.instance
         self._reloader.take_on(name, self._reloader.uses[name], chain.uses)
+
+    def _set_schedule(self, instance: Instance, section: InstanceSection) -> None:
+        """Hold an instance to another schedule; whoever has to be paused or let go on is so at the turn's end."""
+        instance.hears_market = section.schedule.market_events
+        self._engine.scheduler.take_on(section)
+        self._engine.scheduler.on_changed(is_edited=True)
+        self._engine.roster.rewire()
 
     def _move(self, instance: Instance, section: InstanceSection) -> None:
         """Pause or resume an instance whose section says so now."""

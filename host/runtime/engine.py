@@ -41,6 +41,7 @@ from host.runtime.latency import Histogram
 from host.runtime.risk_settings import RiskSettings
 from host.runtime.roster import Roster
 from host.runtime.safety import Safety
+from host.runtime.scheduler import Scheduler
 from host.runtime.stops import Stops
 from host.runtime.upkeep import Upkeep
 
@@ -102,6 +103,7 @@ class Engine:
         """The adapters that whatever drives this engine gives their turns; changed in place."""
         self.roster: Final = Roster(self)
         self.safety: Final = Safety(self)
+        self.scheduler: Final = Scheduler(self)
         self.upkeep: Final = Upkeep(self)
         self.by_hand: Final = ByHand(self)
         self.stops: Final = Stops(self)
@@ -134,6 +136,7 @@ class Engine:
     def start_epoch(self, node: str, cell: str, epoch: int, host_version: str) -> None:
         """Say in the journal that this process took up the work; what was in flight is in doubt."""
         self.is_following = False
+        self.scheduler.took_over_at(self.state.ts_ns)
         self.begin_turn(self.clock.now_ns())
         self.record(e.NodeStarted(node, cell, epoch, host_version), self.now_ns)
         self.risk_settings.take_up(self.now_ns)
@@ -282,7 +285,7 @@ class Engine:
     def stop_trading(self, reason: str) -> None:
         """Stop every instance and ask for every order to be cancelled; none that starts later trades."""
         self.stopping = reason
-        for instance in list(self.roster.instances.values()):
+        for instance in reversed(self.roster.in_order()):
             self.roster.stop(instance, reason, node_stops=True)
         now_ns = self.clock.now_ns()
         self.begin_turn(now_ns)

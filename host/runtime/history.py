@@ -8,20 +8,26 @@ from msgspec import Struct
 
 from host.api import Candle, Fill, Order
 
-__all__ = ["HISTORY_EVENTS", "EventHistory", "OwnEvent"]
+__all__ = ["HISTORY_EVENTS", "Due", "EventHistory", "OwnEvent"]
 
 HISTORY_EVENTS: Final = 20_000
 """Events kept: some seconds of several busy symbols, and a few MB."""
 
 
+class Due(Struct, frozen=True):
+    """A trigger of the instance's schedule came due."""
+
+    trigger: str
+
+
 class OwnEvent(Struct, frozen=True):
-    """An event that concerns one instance alone: its order (a copy), its fill, its candle.
+    """An event that concerns one instance alone: its order (a copy), its fill, its candle, its trigger.
 
     Timers are not among them: each version of a strategy sets its own.
     """
 
     instance: str
-    event: Order | Fill | Candle
+    event: Order | Fill | Candle | Due
     ts_ns: int
     """The host's time when it was handed over."""
 

@@ -81,6 +81,8 @@ class Instance:
         self.state = InstanceState.LOADED
         self.is_trading = False
         """Whether it runs and its account is in touch, kept beside `state` because every quote asks."""
+        self.hears_market = True
+        """Whether market data calls its strategy, as its schedule says."""
         self.log = logging.LoggerAdapter(_log, {"instance": name})
         self.channels: dict[str, Channel] = {}
         self.feeds: dict[str, SymbolFeed] = {}

@@ -20,6 +20,7 @@ from host.runtime.instance import Instance
 from host.runtime.instance_maker import InstanceMaker, PreparedInstance
 from host.runtime.listening import listen_to
 from host.runtime.reload import Reloader, StrategyUse
+from host.runtime.scheduler import BY_SCHEDULE, Hold
 from host.runtime.turn import turn
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class InstanceControl:
         self._leaving: dict[str, Instance] = {}
         """Instances that were removed and whose orders are not done yet."""
         engine.upkeep.duties.append(self._let_go)
+        engine.scheduler.start_again = self._start_on_schedule
 
     # -- looking -----------------------------------------------------------------------------------
 
@@ -196,6 +198,7 @@ class InstanceControl:
         instance = self._engine.roster.instances.get(name)
         if instance is None or self.is_leaving(name):
             raise NotNow("WRONG_STATE", f"instance {name} was removed; create it anew")
+        self.check_not_held(name, "start it")
         if instance.state in (*RECEIVING, InstanceState.STARTING):
             raise NotNow(
                 "WRONG_STATE", f"instance {name} is {instance.state}; only one that stopped can start"
@@ -205,7 +208,8 @@ class InstanceControl:
     def stop(self, name: str, who: str, reason: str) -> None:
         """Stop an instance until somebody starts it, over restarts too; its orders are pulled."""
         instance = self._engine.roster.instances[name]
-        if instance.state not in (*RECEIVING, InstanceState.QUARANTINED):
+        is_stopped_for_now = instance.state is InstanceState.STOPPED and self._hold_in_force(name) is not None
+        if instance.state not in (*RECEIVING, InstanceState.QUARANTINED) and not is_stopped_for_now:
             raise NotNow("WRONG_STATE", f"instance {name} is {instance.state}; it does not run")
         with turn(self._engine) as now_ns:
             self._engine.roster.stop(instance, reason)
@@ -217,8 +221,30 @@ class InstanceControl:
         self._engine.roster.pause(self._receiving(name, "paused"), reason)
 
     def resume(self, name: str, reason: str) -> None:
-        """Let a paused instance trade again."""
+        """Let a paused instance trade again, once its schedule lets it; one that only that holds is refused."""
+        self.check_not_held(name, "resume it")
         self._engine.roster.resume(self._receiving(name, "resumed"), reason)
+
+    def check_not_held(self, name: str, wanted: str) -> None:
+        """Raise `NotNow` for an instance that nothing but its schedule holds."""
+        hold = self._hold_in_force(name)
+        if hold is not None:
+            text = f"instance {name} is {hold.state}: {hold.reason}; to {wanted} sooner, change its schedule"
+            raise NotNow("HELD_BY_SCHEDULE", text)
+
+    def _hold_in_force(self, name: str) -> Hold | None:
+        by = self._engine.state.instances[name].by
+        return self._engine.scheduler.hold_of(name) if by else None
+
+    def _start_on_schedule(self, name: str) -> bool:
+        """Make an instance that its schedule stopped anew; return False while its plugin is being changed."""
+        section = self.section(name)
+        offers = [section.plugin, *(ref.name for ref in section.models)]
+        if self._reloader.is_changing({offer.partition(".")[0] for offer in offers}):
+            return False
+        prepared = self._maker.prepare(section)
+        self._take_on(prepared, BY_SCHEDULE, lambda _: None, is_new=False, paused=False)
+        return True
 
     def _receiving(self, name: str, wanted: str) -> Instance:
         instance = self._engine.roster.instances[name]

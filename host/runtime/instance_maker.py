@@ -62,6 +62,7 @@ class InstanceMaker:
             tolerance_bps=section.quote_tolerance_bps,
         )
         instance = engine.roster.prepare(spec, strategy, models, feed.spawn)
+        instance.hears_market = section.schedule.market_events
         return PreparedInstance(section, instance, spec, StrategyUse(offer, section.params), uses)
 
     def prepare_model(self, instance: str, account: str, use: ModelUse) -> ModelStage:
@@ -80,6 +81,7 @@ class InstanceMaker:
         for use in prepared.model_uses:
             self.note_loaded(use.offer.version, use.offer.name)
         self.note_loaded(prepared.use.offer.version, prepared.use.offer.name)
+        self._engine.scheduler.take_on(prepared.section)
         roster.install(prepared.instance, prepared.spec)
         return prepared.instance
 
@@ -95,7 +97,10 @@ class InstanceMaker:
         paused: bool | None = None,
         takes_over: bool = False,
     ) -> None:
-        """Start an instance, paused or not; or, for None, as it was left, or else as its section says."""
+        """Start an instance, paused or not; or, for None, as it was left, or else as its section says.
+
+        One that its schedule holds does not trade either way.
+        """
         engine = self._engine
         record = engine.state.instances[instance.instance]
         if instance.instance in engine.state.held:
@@ -105,10 +110,17 @@ class InstanceMaker:
         if record.state is InstanceState.QUARANTINED and is_same:
             engine.roster.keep_quarantined(instance, record.reason)
             return
+        was_paused = record.state is InstanceState.PAUSED and not record.by
         if paused is None:
-            paused = record.state is InstanceState.PAUSED or section.start == "paused"
-        reason = record.reason if record.state is InstanceState.PAUSED else ""
-        engine.roster.start(instance, paused=paused, reason=reason, takes_over=takes_over)
+            paused = was_paused or section.start == "paused"
+        reason = record.reason if was_paused else ""
+        hold = None if paused else engine.scheduler.hold_of(instance.instance)
+        if hold is None:
+            engine.roster.start(instance, paused=paused, reason=reason, takes_over=takes_over)
+        elif hold.state is InstanceState.STOPPED:
+            engine.roster.keep_stopped(instance, hold)
+        else:
+            engine.roster.start(instance, paused=True, reason=hold.reason, by=hold.by, takes_over=takes_over)
 
     def _make_model(self, instance: str, use: ModelUse) -> Any:
         return make(use.offer, use.params, instance=f"{instance}, model {use.offer.name}")

@@ -25,6 +25,7 @@ from host.runtime.plugin_errors import describe_error
 
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
+    from host.runtime.scheduler import Hold
 
 __all__ = ["InstanceSpec", "Roster", "check_candles", "start_model"]
 
@@ -148,6 +149,7 @@ class Roster:
         self._engine.oms.close_channels(name)
         self.touched.discard(name)
         del self.instances[name]
+        self._engine.scheduler.forget(name)
         self.rewire()
 
     def set_models(self, instance: Instance, stages: Sequence[ModelStage]) -> None:
@@ -159,11 +161,17 @@ class Roster:
         self._feed_models(instance)
 
     def start(
-        self, instance: Instance, *, paused: bool = False, reason: str = "", takes_over: bool = False
+        self,
+        instance: Instance,
+        *,
+        paused: bool = False,
+        reason: str = "",
+        by: str = "",
+        takes_over: bool = False,
     ) -> None:
         """Run `on_start`, let it trade, and hand over first of all what its saved state has not seen.
 
-        `reason` is why one is paused, where that is known from before.
+        `reason` is why one is paused, where that is known, and `by` what of the scheduler did it.
 
         One that `takes_over` from another node runs `on_takeover` too; `on_start` it ran as a standby, if
         it has been one.
@@ -180,7 +188,7 @@ class Roster:
             self.call(instance, lambda _: instance.strategy.on_takeover(), None, "on_takeover")
         if instance.state is InstanceState.STARTING:
             state = InstanceState.PAUSED if paused else InstanceState.RUNNING
-            self._set_state(instance, state, reason if paused else "")
+            self._set_state(instance, state, reason if paused else "", by if paused else "")
             if paused:
                 # A process that died while it paused may have left quotes behind.
                 self._engine.oms.pull_quotes(instance.instance, "paused", now_ns)
@@ -212,11 +220,13 @@ class Roster:
         self._pull_all(instance, "quarantined", self._engine.now_ns)
         self._engine.end_turn(self._engine.now_ns, 0)
 
-    def keep_stopped(self, instance: Instance) -> None:
-        """Leave an instance stopped, as an operator left it."""
-        instance.state = InstanceState.STOPPED
+    def keep_stopped(self, instance: Instance, hold: "Hold | None" = None) -> None:
+        """Leave an instance stopped, as an operator left it, or, with `hold`, as its schedule says."""
+        instance.state, instance.shadow = InstanceState.STOPPED, None
         self._engine.begin_turn(self._engine.clock.now_ns())
-        self._pull_all(instance, "stopped by an operator", self._engine.now_ns)
+        if hold is not None:
+            self._set_state(instance, InstanceState.STOPPED, hold.reason, hold.by)
+        self._pull_all(instance, "stopped" if hold else "stopped by an operator", self._engine.now_ns)
         self._engine.end_turn(self._engine.now_ns, 0)
 
     def cancel_strays(self, reason: str) -> None:
@@ -235,13 +245,25 @@ class Roster:
         self._move(instance, InstanceState.PAUSED, reason)
 
     def resume(self, instance: Instance, reason: str) -> None:
-        """Let it trade again."""
-        self._move(instance, InstanceState.RUNNING, reason)
+        """Let it trade again, as far as its schedule lets it: where that holds it, nothing else does from now on."""
+        hold = self._engine.scheduler.hold_of(instance.instance)
+        if hold is None or instance.state not in _RECEIVING:
+            self._move(instance, InstanceState.RUNNING, reason)
+        else:
+            self.hold(instance, hold)
 
-    def stop(self, instance: Instance, reason: str, *, node_stops: bool = False) -> None:
+    def hold(self, instance: Instance, hold: "Hold") -> None:
+        """Pause or stop an instance until its schedule lets it go on."""
+        if hold.state is InstanceState.PAUSED:
+            self._move(instance, InstanceState.PAUSED, hold.reason, hold.by)
+        else:
+            self.stop(instance, hold.reason, by=hold.by)
+
+    def stop(self, instance: Instance, reason: str, *, node_stops: bool = False, by: str = "") -> None:
         """Run `on_stop`, pull all its orders; it no longer receives.
 
-        With `node_stops` a paused one stays paused in the journal, and so after the restart.
+        With `node_stops` a paused one stays paused in the journal, and so after the restart. `by` is what of the
+        scheduler stops it.
         """
         now_ns = self._engine.clock.now_ns()
         self._engine.begin_turn(now_ns)
@@ -249,10 +271,10 @@ class Roster:
             self.call(instance, lambda _: instance.strategy.on_stop(), None, "on_stop")
         self.save_state(instance, now_ns)
         if node_stops and instance.state is InstanceState.PAUSED:
-            self._set_state(instance, InstanceState.PAUSED, reason)
+            self._set_state(instance, InstanceState.PAUSED, reason, self._held_by(instance))
             instance.state = InstanceState.STOPPED
         elif instance.state is not InstanceState.QUARANTINED:
-            self._set_state(instance, InstanceState.STOPPED, reason)
+            self._set_state(instance, InstanceState.STOPPED, reason, by)
         self._pull_all(instance, reason, now_ns)
         self.rewire()
         self._engine.end_turn(now_ns, 0)
@@ -269,7 +291,7 @@ class Roster:
     def put_in_quarantine(self, instance: Instance, why: str) -> None:
         """Take an instance out of service: it hears of nothing and its orders are pulled."""
         _log.error("instance %s quarantined: %s", instance.instance, why)
-        if instance.state is InstanceState.PAUSED:
+        if instance.state is InstanceState.PAUSED and not self._held_by(instance):
             self._paused_before.add(instance.instance)
         self._set_state(instance, InstanceState.QUARANTINED, why)
         self._engine.record_alert("quarantined", f"instance {instance.instance}: {why}", instance.instance)
@@ -392,7 +414,11 @@ class Roster:
         """
         was_paused = instance.instance in self._paused_before
         self._paused_before.discard(instance.instance)
-        self._set_state(instance, InstanceState.PAUSED if was_paused else InstanceState.RUNNING, reason)
+        hold = None if was_paused else self._engine.scheduler.hold_of(instance.instance)
+        if hold is not None:  # one that is to be stopped is so at the end of this turn
+            self._set_state(instance, InstanceState.PAUSED, hold.reason, hold.by)
+        else:
+            self._set_state(instance, InstanceState.PAUSED if was_paused else InstanceState.RUNNING, reason)
         self.rewire()
         self._tell_unheard(instance)
 
@@ -400,8 +426,9 @@ class Roster:
         """Rebuild who hears of what, from the instances that receive."""
         receiving = [
             i
-            for i in self.instances.values()
+            for i in self.in_order()
             if i.state in (InstanceState.STARTING, InstanceState.RUNNING, InstanceState.PAUSED)
+            and i.hears_market
         ]
         for feed in self._engine.feeds.values():
             for symbol, symbol_feed in feed.symbols.items():
@@ -413,25 +440,35 @@ class Roster:
                 # Kept, not made anew: a neighbour that goes must not cost anybody half a candle.
                 symbol_feed.candle_makers = tuple(maker for i in here for maker in _candle_makers(i, symbol))
 
-    def _move(self, instance: Instance, state: InstanceState, reason: str) -> None:
+    def in_order(self) -> list[Instance]:
+        """Return all instances, each behind those that it comes after: so they hear of one event."""
+        return self._engine.scheduler.in_order(self.instances.values())
+
+    def _held_by(self, instance: Instance) -> str:
+        """Return what of the scheduler paused or stopped an instance; empty where something else did."""
+        return self._engine.state.instances[instance.instance].by
+
+    def _move(self, instance: Instance, state: InstanceState, reason: str, by: str = "") -> None:
         if instance.state not in (InstanceState.RUNNING, InstanceState.PAUSED):
             raise TandemError(
                 f"instance {instance.instance} is {instance.state}; only a running or paused one can become {state}"
             )
         now_ns = self._engine.clock.now_ns()
         self._engine.begin_turn(now_ns)
-        if instance.state is not state:
-            self._set_state(instance, state, reason)
+        record = self._engine.state.instances[instance.instance]
+        if instance.state is not state or record.by != by or (by and record.reason != reason):
+            self._set_state(instance, state, reason, by)
             if state is InstanceState.PAUSED:
                 self._engine.oms.pull_quotes(instance.instance, reason, now_ns)
         self._engine.end_turn(now_ns, 0)
 
-    def _set_state(self, instance: Instance, state: InstanceState, reason: str) -> None:
+    def _set_state(self, instance: Instance, state: InstanceState, reason: str, by: str = "") -> None:
         instance.state = state
         self.set_trading(instance)
         if state not in _RECEIVING and state is not InstanceState.STARTING:
             instance.timers.clear()
-        self._engine.record(e.InstanceChanged(instance.instance, state, reason), self._engine.now_ns)
+        self._engine.record(e.InstanceChanged(instance.instance, state, reason, by), self._engine.now_ns)
+        self._engine.scheduler.on_changed(is_lost=state in (InstanceState.STOPPED, InstanceState.QUARANTINED))
 
     def set_trading(self, instance: Instance) -> None:
         """Let an instance's wishes through while it runs, its account is all there, and the node goes on."""

@@ -16,7 +16,7 @@ from host.config import InstanceSection
 from host.core import entries as e
 from host.core.entries import InstanceState
 from host.core.state import Outcome
-from host.runtime.history import OwnEvent
+from host.runtime.history import Due, OwnEvent
 from host.runtime.instance import Instance
 from host.runtime.instance_maker import InstanceMaker, PreparedInstance
 from host.runtime.plugin_errors import describe_error
@@ -81,6 +81,8 @@ class Shadowing:
                 self._guard(
                     prepared, lambda: prepared.instance.restore_state(entry.state_version, entry.data)
                 )
+        elif isinstance(entry, e.TriggerFired):
+            self._hear(entry.instance, [OwnEvent(entry.instance, Due(entry.trigger), record.ts_ns)])
         elif isinstance(entry, _CHANGING):
             self._is_due = True
             self._dirty.add(entry.instance)
@@ -212,12 +214,16 @@ class Shadowing:
         if isinstance(entry, _OURS) or (outcome.anomaly is not None and fill is None):
             return
         name = order.instance if order is not None else fill.instance if fill is not None else ""
-        prepared = self._running.get(name)
-        if prepared is None or prepared.instance.shadow is None:
-            return
         events = [OwnEvent(name, fill, ts_ns)] if fill is not None else []
         if order is not None:
             events.append(OwnEvent(name, msgspec.structs.replace(order), ts_ns))
+        self._hear(name, events)
+
+    def _hear(self, instance: str, events: list[OwnEvent]) -> None:
+        """Have an instance's copy, if there is one, hear what is its own."""
+        prepared = self._running.get(instance)
+        if prepared is None or prepared.instance.shadow is None:
+            return
         history = prepared.instance.account_history
         for event in events:
             history.add(event)
@@ -230,7 +236,11 @@ class Shadowing:
         for feed in self._engine.feeds.values():
             for symbol, symbol_feed in feed.symbols.items():
                 here = [
-                    p for p in running if p.instance.account == feed.account and symbol in p.instance.symbols
+                    p
+                    for p in running
+                    if p.instance.account == feed.account
+                    and symbol in p.instance.symbols
+                    and p.instance.hears_market
                 ]
                 handlers = tuple((p.instance, self._handler(p)) for p in here)
                 symbol_feed.on_book = handlers

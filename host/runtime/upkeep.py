@@ -60,7 +60,7 @@ class Upkeep:
 
     def next_time_ns(self) -> int:
         """Return when `on_time` wants to be called next."""
-        due = self._next_housekeeping_ns
+        due = min(self._next_housekeeping_ns, self._engine.scheduler.due_ns)
         if self._engine.reconciler.is_asking:
             due = min(
                 due, max(self._engine.reconciler.next_time_ns(), self._last_housekeeping_ns + ASKING_NS)
@@ -83,7 +83,8 @@ class Upkeep:
             return
         engine.begin_turn(now_ns)
         try:
-            for instance in list(engine.roster.instances.values()):
+            engine.scheduler.on_time(now_ns)
+            for instance in engine.roster.in_order():
                 if instance.timers and instance.state in (InstanceState.RUNNING, InstanceState.PAUSED):
                     engine.roster.call(instance, instance.run_timers, now_ns, "on_timer")
             if self.errands and now_ns >= self._next_errands_ns:

@@ -289,6 +289,10 @@ class Reloader:
         """Return the plugins with a version that may yet be taken back."""
         return self._live.plugins
 
+    def is_changing(self, plugins: Iterable[str]) -> bool:
+        """Return whether any of these plugins is being reloaded, held, or on probation."""
+        return any(self._turns[plugin].locked() or plugin in self.on_probation for plugin in set(plugins))
+
     @contextlib.asynccontextmanager
     async def holding(self, plugins: Iterable[str]) -> AsyncIterator[None]:
         """Wait for the reloads of these plugins that are under way, and let no other begin."""

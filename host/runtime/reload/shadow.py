@@ -25,7 +25,7 @@ from host.api import (
     Ticker,
     Trade,
 )
-from host.runtime.history import OwnEvent
+from host.runtime.history import Due, OwnEvent
 from host.runtime.instance import SECOND_NS, Instance
 from host.runtime.reload.probation import Baseline
 
@@ -140,6 +140,9 @@ class Shadow:
                 return
             own = event.event
             self.advance(event.ts_ns)
+            if isinstance(own, Due):
+                self._call(self.strategy.on_timer, own.trigger)
+                return
             handle = self._handlers.get(type(own))
             if handle is not None and not (isinstance(own, Candle) and not self._takes(own)):
                 self._call(handle, own)
@@ -148,7 +151,7 @@ class Shadow:
             if isinstance(event, BookTop):
                 self._tops[event.symbol] = event
             handle = self._handlers.get(type(event))
-            if handle is not None:
+            if handle is not None and self._instance.hears_market:
                 self._call(handle, event)
 
     def _takes(self, candle: Candle) -> bool:
