@@ -150,6 +150,11 @@ class Elector:
         return "" if seen is None or seen.is_free else seen.holder
 
     @property
+    def heir(self) -> str:
+        """Who the lease is to go to while this node drains; empty if to whoever claims it, or it does not drain."""
+        return "" if self._handover is None else self._handover.heir
+
+    @property
     def breaker_closes_ns(self) -> int:
         """Until when there is no automatic switch, after too many; in the past where there may be."""
         return self._breaker.closes_ns()

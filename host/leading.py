@@ -77,7 +77,7 @@ class NodeLeadership:
             membership.switch_over(to)
         except CommandRefused as error:
             raise _refused(str(error)) from error
-        membership.engine.alert("switchover", f"to {to}, ordered by {by}")
+        self._member.alert("switchover", f"to {to}, ordered by {by}")
         given_up = await membership.handed_over()
         if given_up:
             raise _failed(given_up)
@@ -86,6 +86,7 @@ class NodeLeadership:
     async def promote(self, by: str) -> None:
         """Take the lease by force, with a fence; return when this node trades."""
         member, membership = self._member, self._member.membership
+        self._check_started()
         try:
             membership.promote()
         except CommandRefused as error:
@@ -101,6 +102,7 @@ class NodeLeadership:
         The primary's word is journaled, and so holds for every node that follows it; that of a standby for itself.
         """
         membership = self._member.membership
+        self._check_started()
         engine = membership.engine
         if engine is not None:
             with turn(engine) as now_ns:
@@ -118,6 +120,10 @@ class NodeLeadership:
             reason=steps.reason,
             steps=list(steps.taken_ns.items()),
         )
+
+    def _check_started(self) -> None:
+        if not self._member.membership.has_started:
+            raise _refused("the node is starting; ask again in a moment")
 
     async def _until(self, is_done: Callable[[], bool], text: str) -> None:
         section = self._member.membership.section

@@ -5,6 +5,7 @@ What a takeover does after its first entry is what a node alone does when it sta
 
 import asyncio
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +14,7 @@ from failover.signals import Succession
 from host.comparing import seen_by
 from host.control.subject import Subject
 from host.controlling import Control
+from host.core.gate import FOREVER_NS
 from host.errors import NodeMustRestart
 from host.journal import JournalError
 from host.membership import Term
@@ -35,6 +37,8 @@ RECOVERING_LOOK_S: Final = 0.001
 HEALTH_S: Final = 0.1
 SAMPLE_S: Final = 1.0
 """How often standbys are shown what this node sees of its markets."""
+LAPSED: Final = "the lease has run out"
+NOT_HELD: Final = "no standby holds what is sent"
 
 
 class LeadingTerm:
@@ -64,9 +68,11 @@ class LeadingTerm:
         """
         engine = self._engine
         try:
-            if await self._take_over():
+            if not self._must_leave() and await self._take_over():
                 await self._open_control(subject, control)
-                await self._go_on()
+            await self._go_on()
+            if engine.halted and not self._term.over:
+                raise NodeMustRestart(engine.halted)
         except JournalError as error:
             engine.abort_turn(error)
             raise NodeMustRestart(f"the journal cannot be written: {error}") from error
@@ -81,7 +87,10 @@ class LeadingTerm:
     # -- taking over -----------------------------------------------------------------------------
 
     async def _take_over(self) -> bool:
-        """Go from the first entry of the epoch to the first order; return whether it came to that."""
+        """Go from the first entry of the epoch to the first order; return whether it came to that.
+
+        A node that is told to stop, or loses the lease, meanwhile does not begin to trade.
+        """
         member, engine, assembly = self._member, self._engine, self._trading.assembly
         self.steps.done("apply")
         self._begin_epoch()
@@ -90,13 +99,15 @@ class LeadingTerm:
         await assembly.connect()
         await assembly.take_up()
         waiting = Waiting(engine)
-        await self._driver.run(lambda: waiting.is_over() or self._must_leave(), most_s=RECOVERING_LOOK_S)
+        await self._drive(lambda: waiting.is_over() or self._is_to_end(), RECOVERING_LOOK_S)
         self.steps.done("reconcile")
-        if self._must_leave():
+        if self._is_to_end():
             return False
         if member.section.dead_man_ms:
             self._dead_man = DeadMan(engine, member.section.dead_man_ms)
             await self._dead_man.begin()
+            if self._is_to_end():
+                return False
             engine.upkeep.duties.append(self._dead_man.on_duty)
         self._trading.start_instances(takes_over=True)
         self.steps.done("instances")
@@ -107,7 +118,7 @@ class LeadingTerm:
         member, membership, engine = self._member, self._member.membership, self._engine
         lead, node = self._term.lead, self._member.config.node
         engine.upkeep.begin(engine.journal.last_lsn)
-        membership.hold(engine)
+        membership.hold(engine, self._term)
         engine.start_epoch(node.name, engine.journal.cell, lead.epoch, version("tandem"))
         may_arrive = lead.succession is Succession.ABANDONED
         engine.reconciler.inherit(engine.clock.now_ns(), may_arrive=may_arrive)
@@ -143,7 +154,7 @@ class LeadingTerm:
 
     async def _go_on(self) -> None:
         """Trade until the term is over, or nothing can be traded any more."""
-        member, membership, engine = self._member, self._member.membership, self._engine
+        member, membership = self._member, self._member.membership
         while not self._must_leave():
             membership.changed.clear()
             self._follow_membership()
@@ -154,24 +165,21 @@ class LeadingTerm:
                 await self._stop()
                 continue
             until_ns = member.clock.now_ns() + int(HEALTH_S * 1e9)
-            await self._driver.run(
-                lambda: membership.changed.is_set() or bool(self._why_stop()), until_ns, most_s=LOOK_S
-            )
-            membership.set_health(member.health.of_leader())
+            await self._drive(lambda: membership.changed.is_set() or bool(self._why_stop()), LOOK_S, until_ns)
+            member.sharing.keep_up(self._engine.state)
             self._show_market()
-        if engine.halted and not self._term.over:
-            raise NodeMustRestart(engine.halted)
 
     def _follow_membership(self) -> None:
         """Trade only while the gate is open and, with durability `replica`, somebody holds what is sent."""
         engine, membership = self._engine, self._member.membership
         durability = membership.durability
+        # Compared with why it stands back already: that may have been for something that left the quotes.
         if self._term.is_lapsed:
-            if not engine.standing_back:
-                engine.stand_back("the lease has run out", pulls=False)
+            if engine.standing_back != LAPSED:
+                engine.stand_back(LAPSED, pulls=False)
         elif durability is not None and durability.mode in (Mode.HALTING, Mode.HALTED):
-            if not engine.standing_back:
-                engine.stand_back("no standby holds what is sent", pulls=True)
+            if engine.standing_back != NOT_HELD:
+                engine.stand_back(NOT_HELD, pulls=True)
         elif engine.standing_back and not self._term.drain and not membership.is_ending:
             engine.go_on()
 
@@ -183,15 +191,15 @@ class LeadingTerm:
     # -- handing over ----------------------------------------------------------------------------
 
     async def _drain(self) -> None:
-        """Let quotes rest, finish what is under way, and say so once a standby holds all of it."""
+        """Let quotes rest, finish what is under way, and say so once the heir holds all of it."""
         engine, term = self._engine, self._term
         engine.stand_back(term.drain, pulls=False)
-        await self._driver.run(lambda: engine.is_quiet or self._is_drain_off(), most_s=RECOVERING_LOOK_S)
+        await self._drive(lambda: engine.is_quiet or self._is_drain_off(), RECOVERING_LOOK_S)
         if not self._is_drain_off():
             engine.save_all()
-            await self._driver.run(lambda: self._is_held() or self._is_drain_off(), most_s=RECOVERING_LOOK_S)
+            await self._drive(lambda: self._is_held() or self._is_drain_off(), RECOVERING_LOOK_S)
         if not self._is_drain_off():
-            # The gate is closed when this returns, and nothing was written since the standby held it all.
+            # The gate is closed when this returns, and nothing was written since the heir held it all.
             self._member.membership.drained()
 
     def _is_drain_off(self) -> bool:
@@ -199,9 +207,13 @@ class LeadingTerm:
         return not self._term.drain or self._must_leave()
 
     def _is_held(self) -> bool:
-        """Return whether a standby that could lead holds every entry; True where there is none to wait for."""
-        able = [view.acked_lsn for view in self._member.membership.standbys() if view.is_eligible]
-        return not able or max(able) >= self._engine.journal.flushed_lsn
+        """Return whether the heir holds every entry; without one, whether there is nobody to wait for."""
+        heir, last_lsn = self._term.heir, self._engine.journal.flushed_lsn
+        views = self._member.membership.standbys()
+        if heir:
+            return any(view.node == heir and view.acked_lsn >= last_lsn for view in views)
+        able = [view.acked_lsn for view in views if view.is_eligible]
+        return not able or max(able) >= last_lsn
 
     async def _stop(self) -> None:
         """Leave: orders go to a standby that could lead; where there is none they are cancelled first."""
@@ -210,15 +222,35 @@ class LeadingTerm:
         if not membership.has_successor():
             timeout_ms = member.config.node.stop_timeout_ms
             await stop_trading(self._engine, self._driver, member.clock.now_ns, timeout_ms, why)
+            if self._must_leave():
+                return  # another node has the orders by now, and arms the switch
             self.left_open = len(self._engine.state.orders)
             if self._dead_man is not None:
                 await self._dead_man.end()
         membership.stop()
         while not self._must_leave() and not self._term.drain:
             membership.changed.clear()
-            await self._driver.run(membership.changed.is_set, most_s=LOOK_S)
+            await self._drive(membership.changed.is_set, LOOK_S)
         if self._term.drain:
             await self._drain()
+
+    async def _drive(self, is_over: Callable[[], bool], most_s: float, until_ns: int = FOREVER_NS) -> None:
+        """Have the engine do what is due until `is_over()` or `until_ns`; say meanwhile how this node is.
+
+        A leader that cannot take over or hand over may be just the one that should yield.
+        """
+        member = self._member
+        while True:
+            now_ns = member.clock.now_ns()
+            if is_over() or now_ns >= until_ns:
+                return
+            look_ns = min(now_ns + int(HEALTH_S * 1e9), until_ns)
+            await self._driver.run(is_over, look_ns, most_s=most_s)
+            member.membership.set_health(member.health.of_leader())
+
+    def _is_to_end(self) -> bool:
+        """Return whether this term is not to begin trading: it is over, or the node is to stop."""
+        return self._must_leave() or bool(self._why_stop())
 
     def _must_leave(self) -> bool:
         return bool(self._term.over or self._member.membership.retired or self._engine.halted)

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AsyncExitStack
 from importlib.metadata import version
 from typing import Final
 
@@ -75,7 +75,7 @@ class Member:
         """Why the node should stop; empty while it should not."""
         self.trading: Trading | None = None
         self._tls: Final = _peer_tls(config)
-        self.membership: Final = Membership(config, section, self._alert, self._tls)
+        self.membership: Final = Membership(config, section, self.alert, self._tls)
         self.sharing: Final = VersionSharing(self.membership, archive_of(config))
         self.replica: Replica
         self.engine: Engine
@@ -93,29 +93,25 @@ class Member:
         try:
             self._new_engine()
             warning = (lambda: "") if self._tls is None else self._tls.warning
-            self.health = NodeHealth(self.config, self.engine, self._alert, warning)
+            self.health = NodeHealth(self.config, self.engine, self.alert, warning)
             self.health.watchdog.start()
             self._listen()
             subject = self._subject()
             control = Control(self.config, self.options, subject)
-            try:
+            async with AsyncExitStack() as last:  # each of these is closed, whatever becomes of the others
+                last.push_async_callback(self.close_trading)
+                last.push_async_callback(control.close)
+                last.push_async_callback(self.membership.close)
+                last.push_async_callback(self.sharing.close)
+                last.callback(self.health.watchdog.stop)
                 await control.start()
                 first_epoch = max(self.clock.now_ns() // 1_000_000_000 - EPOCH_ZERO_S, 1)
                 await self.membership.start(self.engine.state.epoch, first_epoch)
                 self.membership.maintain(bool(self.engine.state.maintenance))
-                with TerminalView() if self.options.ui else nullcontext() as screen:
-                    showing = asyncio.ensure_future(self._show(screen)) if screen is not None else None
-                    try:
-                        await self._live(subject, control)
-                    finally:
-                        if showing is not None:
-                            showing.cancel()
-            finally:
-                self.health.watchdog.stop()
-                await self.sharing.close()
-                await self.membership.close()
-                await control.close()
-                await self.close_trading()
+                if self.options.ui:
+                    screen = last.enter_context(TerminalView())
+                    last.callback(asyncio.ensure_future(self._show(screen)).cancel)
+                await self._live(subject, control)
             report = make_report(
                 self.engine,
                 stopped=self.stop_reason or self.membership.retired,
@@ -140,6 +136,8 @@ class Member:
                 # The journal was cut, or replaced by a snapshot: everything is made anew on it.
                 await self.close_trading()
                 self._take_role(subject, control)
+        if membership.fault is not None:
+            raise membership.fault
         if not self.stop_reason:
             raise NodeMustRestart(membership.retired)
 
@@ -157,10 +155,13 @@ class Member:
         give_up_ns = boottime_ns() + 2 * self.section.ttl_ms * 1_000_000
         while membership.elector.state not in (State.WATCHING, State.RETIRED):
             if boottime_ns() > give_up_ns or membership.elector.state is State.LEADING:
-                raise NodeMustRestart("the lease store did not answer when the lease was to be handed over")
+                late = "the lease store did not answer when the lease was to be handed over"
+                raise NodeMustRestart(membership.retired or late)
             await asyncio.sleep(SETTLE_LOOK_S)
         membership.release()
         if not membership.retired:
+            # The next primary's history may lack the entry that a snapshot still being written is of.
+            await self.engine.upkeep.snapshot_written()
             self._close_journal()
             self._open_replica()
             self._take_role(subject, control)
@@ -233,6 +234,8 @@ class Member:
 
     def _on_record(self, record: e.Record, outcome: Outcome | None) -> None:
         """Have the shadows hear of an entry that the state has taken in."""
+        if self.replica.journal is not self.engine.journal:
+            return  # cut, or replaced by a snapshot: everything is about to be made anew on it
         if isinstance(record.entry, e.MaintenanceSet):
             self.membership.maintain(record.entry.is_on)
         shadows = None if self.trading is None else self.trading.assembly.shadows
@@ -288,12 +291,19 @@ class Member:
             standby_of=lambda: None if membership.engine is not None else membership.primary_control,
         )
 
-    def _alert(self, code: str, text: str) -> None:
-        """Tell people: in the journal while this node writes one, else in its log and view."""
-        if self.engine.halted:
+    def alert(self, code: str, text: str) -> None:
+        """Tell people: in the journal while this node writes one, else in its log and view. Raises nothing.
+
+        Whoever tells something of the lease or of a standby could do nothing about a journal that fails.
+        """
+        engine = self.engine
+        if engine.halted:
             _log.warning("%s: %s", code, text)
-        else:
-            self.engine.alert(code, text)
+            return
+        try:
+            engine.alert(code, text)
+        except JournalError as error:
+            engine.abort_turn(error)
 
     def _in_words(self) -> str:
         """Say what this node is, for its view."""

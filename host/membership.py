@@ -8,15 +8,15 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from failover.clock import boottime_ns, on_clock
 from failover.elector import Elector, ElectorSettings
 from failover.guardian import guarded_session
-from failover.lease import LeaseStore, check_cell, check_ttl, open_store
+from failover.lease import LeaseError, LeaseStore, LeaseUnansweredError, check_cell, check_ttl, open_store
 from failover.replication import (
     DurabilitySettings,
     EligibilityLimits,
@@ -68,6 +68,7 @@ from failover.signals import (
 )
 from host.api import TandemError
 from host.config import FailoverSection, NodeConfig
+from host.journal import JournalError
 from host.runtime.engine import Engine
 
 __all__ = ["CommandRefused", "Membership", "Term"]
@@ -77,8 +78,11 @@ TICK_S: Final = 0.05
 """How often peers are weighed and the health of this node is told."""
 STORE_DEADLINE_S: Final = 3.0
 """For the first questions to the lease store, when the node starts."""
+CHECK_AGAIN_S: Final = 1.0
+"""How often they are asked again where the store did not answer."""
 PULL_SHARE: Final = 4
 """A leader that may not renew pulls its quotes this part of a ttl before its right ends: 1/4."""
+_HAD_A_TERM: Final = "it led until a moment ago, and does not stand by again yet"
 
 
 class CommandRefused(TandemError):  # noqa: N818 - the answer, not a malfunction
@@ -93,6 +97,8 @@ class Term(Struct):
     """When it was won, by CLOCK_BOOTTIME."""
     drain: str = ""
     """Why it is to be handed over; empty while it is not."""
+    heir: str = ""
+    """Who it is to be handed to; empty if to whoever claims it."""
     over: str = ""
     """Why it is over; empty while it is not."""
     is_lapsed: bool = False
@@ -121,6 +127,10 @@ class Membership:
         self.term: Term | None = None
         self.retired = ""
         """Why this node takes no part any more; empty while it does."""
+        self.fault: LeaseError | None = None
+        """What no new process would change about that, where there is such a thing."""
+        self.why_unchecked = ""
+        """Why it is not known yet that the store is the one of this cell; empty once it is."""
         self.engine: Engine | None = None
         self.primary_control = ""
         """The control address of the node that is followed."""
@@ -132,6 +142,8 @@ class Membership:
         self.on_attached: Callable[[str], None] = lambda node: None
         """Told which standby follows from here on."""
         self.health = Health(is_fit=False, is_current=False, reason="the node is starting")
+        self._candidate = self.health
+        """What the elector was told of it."""
         self.durability: ReplicaDurability | None = None
         self.previous_holder = ""
         """Who led before; empty where this node does not know."""
@@ -144,8 +156,11 @@ class Membership:
         self._runner: ElectorRunner | None = None
         self._running: asyncio.Task[None] | None = None
         self._ticking: asyncio.Task[None] | None = None
+        self._checking: asyncio.Task[None] | None = None
         self._client: ReplicationClient | None = None
         self._right_until_ns = 0
+        self._held_term: Term | None = None
+        """Whose right the engine's gate is held to."""
         self._heard_ns = 0
         self._answers: list[asyncio.Future[str]] = []
         self._turned_away: dict[str, str] = {}
@@ -172,13 +187,17 @@ class Membership:
         """Listen for standbys and enter the election; raise `TandemError` where that cannot be.
 
         `known_epoch` is the last epoch in the journal, 0 for none; `first_epoch` is what a cell without
-        any record begins with.
+        any record begins with. A store that does not answer keeps nobody out: until it does this node leads
+        nothing, and its promise may be what a leader goes on by.
         """
         section = self.section
         store = open_store(section.lease)
         try:
-            await check_cell(store, section.lease, section.cell, STORE_DEADLINE_S)
-            await check_ttl(store, section.ttl_ms, STORE_DEADLINE_S)
+            try:
+                await self._check(store)
+            except LeaseUnansweredError as error:
+                self.why_unchecked = str(error)
+                self._on_alert("lease_store_unanswered", str(error))
             if section.replicate is not None:
                 await self.server.start(section.replicate, self._tls)
         except BaseException:
@@ -203,14 +222,15 @@ class Membership:
             boottime_ns(),
         )
         self._runner = ElectorRunner(elector, store, self._carry_out)
-        self._runner.tell(elector.on_health, self.health)
-        self._running = asyncio.create_task(self._runner.run(), name="elector")
-        self._running.add_done_callback(self._elector_ended)
-        self._ticking = asyncio.create_task(self._tick(), name="membership")
+        self._runner.tell(elector.on_health, self._candidate)
+        self._running = self._begin(self._runner.run(), "the elector")
+        self._ticking = self._begin(self._tick(), "the part that this node takes in its cell")
+        if self.why_unchecked:
+            self._checking = self._begin(self._check_again(store), "the check of the lease store")
 
     async def close(self) -> None:
         """Take no part any more; a lease that is still held runs out by itself."""
-        for task in (self._ticking, self._running):
+        for task in (self._checking, self._ticking, self._running):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
@@ -280,13 +300,12 @@ class Membership:
 
     # -- leading ---------------------------------------------------------------------------------
 
-    def hold(self, engine: Engine) -> None:
-        """Hold the engine's gate to the lease from here on."""
-        self.engine = engine
+    def hold(self, engine: Engine, term: Term) -> None:
+        """Hold the engine's gate to the lease from here on, for this term."""
+        self.engine, self._held_term = engine, term
         self._has_pulled = False
         engine.gate.lease(engine.clock.now_ns)
-        term = self.term
-        if term is not None and not term.over and not term.is_lapsed:
+        if not term.is_lapsed:
             self._move_gate()
 
     def serve(self, engine: Engine, replica: Replica, epoch: int) -> None:
@@ -307,7 +326,7 @@ class Membership:
         self.server.step_down(self.term.over if self.term is not None and self.term.over else "it stood down")
         if self.engine is not None:
             self.engine.gate.close()
-        self.engine, self.term, self.durability = None, None, None
+        self.engine, self.term, self._held_term, self.durability = None, None, None, None
 
     def drained(self) -> None:
         """Say that nothing of this node can reach a venue any more, in answer to `Term.drain`."""
@@ -345,16 +364,21 @@ class Membership:
         self._tell(self.elector.stop)
 
     def set_health(self, health: Health) -> None:
-        """Say how this node is; to the elector, its peers and its primary."""
-        if health == self.health:
-            return
-        self.health = health
-        told = _as_told(health)
-        self.server.health = told
-        if self._client is not None:
-            self._client.set_health(told)
-        if self._runner is not None:
-            self._tell(self.elector.on_health, health)
+        """Say how this node is; to the elector, its peers and its primary.
+
+        With a term it is no candidate for the next one, however well it is: it has to stand by in between.
+        """
+        if health != self.health:
+            self.health = health
+            self.server.health = told = _as_told(health)
+            if self._client is not None:
+                self._client.set_health(told)
+        if self.term is not None:
+            health = structs.replace(health, is_fit=False, is_current=False, reason=_HAD_A_TERM)
+        if health != self._candidate:
+            self._candidate = health
+            if self._runner is not None:
+                self._tell(self.elector.on_health, health)
 
     def hold_version(self, plugin: str, digest: str, problem: str) -> None:
         """Tell the primary whether this node could run a version of a plugin."""
@@ -400,11 +424,11 @@ class Membership:
                 self.changed.set()
             case Drain():
                 if self.term is not None:
-                    self.term.drain = action.reason
+                    self.term.drain, self.term.heir = action.reason, self.elector.heir
                 self.changed.set()
             case Resume():
                 if self.term is not None:
-                    self.term.drain = ""
+                    self.term.drain = self.term.heir = ""
                 self._answer(action.reason)
                 self.changed.set()
             case Follow():
@@ -425,10 +449,7 @@ class Membership:
             case Alert():
                 self._on_alert(action.code, action.text)
             case Retire():
-                self.retired = action.reason
-                if self.term is not None:
-                    self.term.over = self.term.over or action.reason
-                self.changed.set()
+                self._leave(action.reason)
 
     def _close_gate(self, reason: str) -> None:
         self._right_until_ns = 0
@@ -445,9 +466,15 @@ class Membership:
             self.changed.set()
 
     def _move_gate(self) -> None:
-        """Let the engine send until the right ends, by its own clock."""
-        engine = self.engine
-        if engine is not None and self._right_until_ns:
+        """Let the engine send until the right ends, by its own clock.
+
+        Not by the right of another term, should this node win one before it is done with this: what the engine
+        knows ends with its own.
+        """
+        engine, term = self.engine, self.term
+        if engine is None or term is None or term is not self._held_term or term.over:
+            return
+        if self._right_until_ns:
             engine.gate.valid_until_ns = on_clock(self._right_until_ns, engine.clock.now_ns)
 
     # -- what replication tells ------------------------------------------------------------------
@@ -573,15 +600,47 @@ class Membership:
                 f"the lease was not renewed: quotes are pulled {left_ns / 1e6:.0f} ms before the right ends"
             )
             self._on_alert("lease_ending", text)
-            engine.stand_back("the lease could not be renewed", pulls=True)
+            try:
+                engine.stand_back("the lease could not be renewed", pulls=True)
+            except JournalError as error:
+                engine.abort_turn(error)
 
-    def _elector_ended(self, task: "asyncio.Task[None]") -> None:
+    async def _check(self, store: LeaseStore) -> None:
+        """Make sure that the store is this cell's, and near enough; raises `LeaseError`."""
+        section = self.section
+        await check_cell(store, section.lease, section.cell, STORE_DEADLINE_S)
+        await check_ttl(store, section.ttl_ms, STORE_DEADLINE_S)
+
+    async def _check_again(self, store: LeaseStore) -> None:
+        while self.why_unchecked:
+            await asyncio.sleep(CHECK_AGAIN_S)
+            try:
+                await self._check(store)
+            except LeaseUnansweredError:
+                continue
+            except LeaseError as error:
+                self.fault = error
+                self._leave(str(error))
+                return
+            self.why_unchecked = ""
+
+    def _begin(self, work: Coroutine[Any, Any, None], what: str) -> "asyncio.Task[None]":
+        """Start what this node cannot take part without; `what` it is, in words."""
+        task = asyncio.create_task(work, name=what)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            _log.error("the elector failed", exc_info=error)
-            self.retired = f"the elector failed: {type(error).__name__}: {error}"
-            if self.term is not None:
-                self.term.over = self.term.over or self.retired
+            _log.error("%s failed", task.get_name(), exc_info=error)
+            self._leave(f"{task.get_name()} failed: {type(error).__name__}: {error}")
+        self.changed.set()
+
+    def _leave(self, why: str) -> None:
+        self.retired = self.retired or why
+        if self.term is not None:
+            self.term.over = self.term.over or self.retired
         self.changed.set()
 
 

@@ -31,23 +31,28 @@ class VersionSharing:
         self._membership: Final = membership
         self._archive: Final = archive
         self._answers: dict[tuple[str, str, str], asyncio.Future[str]] = {}
+        self._sent: dict[str, set[tuple[str, str]]] = {}
+        """What each standby was sent since it came."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.reloading: Callable[[], Reloading | None] = lambda: None
         """Returns what loads plugins on this node now; None while nothing does."""
 
     async def share(self, version: Version) -> None:
         """Have every standby that could take over hold a version; raise `TandemError` where one cannot."""
-        names = [view.node for view in self._membership.standbys() if view.is_eligible]
-        if not names:
+        views = self._membership.standbys()
+        if not views:
             return
+        names = [view.node for view in views if view.is_eligible]
         content = await asyncio.to_thread(self._archive.content, version.name, version.digest)
         loop = asyncio.get_running_loop()
         waiting = {name: loop.create_future() for name in names}
         for name, answer in waiting.items():
             self._answers[name, version.name, version.digest] = answer
-            self._membership.server.offer_version(version.name, version.digest, content, to=name)
+        for view in views:  # who is not ready yet will be, and is to have it then
+            self._offer(view.node, version.name, version.digest, content)
         try:
-            await asyncio.wait(waiting.values(), timeout=ANSWER_WITHIN_S)
+            if waiting:
+                await asyncio.wait(waiting.values(), timeout=ANSWER_WITHIN_S)
             still_there = {view.node for view in self._membership.standbys() if view.is_eligible}
             for name, answer in waiting.items():
                 if answer.done() and answer.result():
@@ -70,9 +75,26 @@ class VersionSharing:
             _log.warning("standby %s, plugin %s: %s", event.node, event.plugin, event.problem)
 
     def attached(self, node: str, state: TradingState) -> None:
-        """Send a standby that has just come the versions that this node runs."""
-        wanted = {(name, record.permanent) for name, record in state.plugins.items() if record.permanent}
-        self._spawn(self._send_all(node, sorted(wanted)))
+        """Send a standby that has just come the versions that this node runs, and what it stands in for."""
+        self._sent[node] = set()
+        self.keep_up(state)
+
+    def keep_up(self, state: TradingState) -> None:
+        """Send each standby what this node runs and it was not sent; to be called now and then.
+
+        A version that went live while a standby came was shared with those who were there before.
+        """
+        wanted = {
+            (name, digest)
+            for name, record in state.plugins.items()
+            for digest in (record.permanent, record.active)
+            if digest
+        }
+        for view in self._membership.standbys():
+            missing = wanted - self._sent.setdefault(view.node, set())
+            if missing:
+                self._sent[view.node] |= missing
+                self._spawn(self._send_all(view.node, sorted(missing)))
 
     def came(self, event: VersionCame) -> None:
         """Keep a version that the primary sent, prove that it loads, and answer."""
@@ -93,7 +115,11 @@ class VersionSharing:
             except (TandemError, OSError) as error:
                 _log.warning("standby %s is not sent a version: %s", node, error)
                 continue
-            self._membership.server.offer_version(plugin, digest, content, to=node)
+            self._offer(node, plugin, digest, content)
+
+    def _offer(self, node: str, plugin: str, digest: str, content: bytes) -> None:
+        self._sent.setdefault(node, set()).add((plugin, digest))
+        self._membership.server.offer_version(plugin, digest, content, to=node)
 
     async def _keep(self, event: VersionCame) -> None:
         problem = ""
@@ -104,6 +130,9 @@ class VersionSharing:
                 await reloading.try_version(version)
         except (TandemError, OSError) as error:
             problem = str(error)
+        except Exception as error:  # noqa: BLE001 - the root of a task: the primary waits for its answer
+            problem = f"{type(error).__name__}: {error}"
+        if problem:
             _log.warning("plugin %s %s cannot be run here: %s", event.plugin, event.digest[:12], problem)
         self._membership.hold_version(event.plugin, event.digest, problem)
 

@@ -3,10 +3,12 @@
 import asyncio
 import logging
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from host.api import TandemError
 from host.errors import NodeMustRestart
+from host.loader import Catalog
 from host.membership import Term
 from host.reloading import archive_of, load_catalog
 from host.runtime.shadowing import Shadowing
@@ -26,6 +28,8 @@ BUILD_WITHIN_S: Final = 5.0
 """How long a node that has won the lease may still get ready; then it is better to let others lead."""
 BUILD_AGAIN_S: Final = 3.0
 """How long a standby that could not get ready waits before it tries again."""
+BUILD_AGAIN_MOST_S: Final = 60.0
+"""The same where only some of its accounts cannot be connected: each attempt costs it all that is warm."""
 
 
 class StandingBy:
@@ -34,6 +38,10 @@ class StandingBy:
     def __init__(self, member: "Member") -> None:
         self._member: Final = member
         self._why_not_built = "it is getting ready"
+        self._tried: frozenset[tuple[str, str]] = frozenset()
+        """The versions that were there to be loaded when it was built: what of them it does not run, it will not."""
+        self._again_s = BUILD_AGAIN_S
+        self._build_again_at_s = 0.0
         self._next_health_s = 0.0
         self._next_snapshot_lsn = member.engine.state.lsn + member.engine.settings.snapshot_every
 
@@ -53,8 +61,8 @@ class StandingBy:
                     return None
                 if membership.failure:
                     raise NodeMustRestart(membership.failure)
-                if building.done() and self._is_outdated():
-                    self._why_not_built = "it loads other versions of plugins"
+                if building.done() and (why := self._why_build_again()):
+                    self._why_not_built = why
                     self._tell_health()
                     await member.close_trading()
                     building = asyncio.create_task(self._build())
@@ -66,6 +74,7 @@ class StandingBy:
                 except TimeoutError:
                     continue
             if membership.term is not None:
+                membership.set_health(membership.health)  # no candidate for another term from here on
                 if self._has_another_journal():
                     return None  # what was built is on the journal as it was before
                 if not building.done():
@@ -96,8 +105,17 @@ class StandingBy:
             except Exception as error:  # noqa: BLE001 - plugin boundary: `connect` may raise anything
                 _log.exception("not ready to take over")
                 self._not_built(f"getting ready raised {type(error).__name__}: {error}")
-            await self._member.close_trading()
+            await self._close_what_was_built()
             await asyncio.sleep(BUILD_AGAIN_S)
+
+    async def _close_what_was_built(self) -> None:
+        """Close it to the end though this standby is told to make way meanwhile: nobody else would."""
+        closing = asyncio.ensure_future(self._member.close_trading())
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            await asyncio.wait([closing])
+            raise
 
     def _not_built(self, why: str) -> None:
         if self._why_not_built != why:
@@ -106,25 +124,53 @@ class StandingBy:
 
     async def _try_to_build(self) -> None:
         member = self._member
-        # In a thread: importing every plugin takes a while, and there may be a lease to look after.
-        catalog = await asyncio.to_thread(load_catalog, member.config, member.engine)
+        self._tried = frozenset(self._permanent())
+        catalog = await self._load()
         trading = Trading(member.config, member.options, member.source, member.engine, catalog)
         member.trading = trading
         trading.assembly.check_offers()
         await trading.assembly.connect()
         trading.assembly.shadow().refresh()
+        if not trading.assembly.skipped_accounts:
+            self._again_s = BUILD_AGAIN_S
+        self._build_again_at_s = time.monotonic() + self._again_s
 
-    def _is_outdated(self) -> bool:
-        """Return whether this standby has come to hold other versions of plugins than it has loaded."""
+    async def _load(self) -> Catalog:
+        """Load the plugins in a thread: to import all takes a while, and there may be a lease to look after."""
         member = self._member
-        if member.trading is None or self._why_not_built:
-            return False
-        versions = member.trading.reloading.catalog.versions
+        loading = asyncio.get_running_loop().run_in_executor(None, load_catalog, member.config, member.engine)
+        try:
+            return await asyncio.shield(loading)
+        except asyncio.CancelledError:
+            # Not waited for, for an import may take its time; its modules are given back all the same.
+            loading.add_done_callback(_give_back)
+            raise
+
+    def _why_build_again(self) -> str:
+        """Return why what was built is not what this standby would lead with; empty while it is."""
+        member = self._member
+        trading = member.trading
+        if trading is None or self._why_not_built:
+            return ""
+        if not self._tried.issuperset(self._permanent()):
+            return "it loads other versions of plugins"
+        lost = dict(trading.assembly.skipped_accounts)
+        lost |= {name: feed.failure for name, feed in member.engine.feeds.items() if feed.failure}
+        if lost and time.monotonic() >= self._build_again_at_s:
+            self._again_s = min(2 * self._again_s, BUILD_AGAIN_MOST_S)
+            return "; ".join(f"account {name}: {why}" for name, why in lost.items())
+        return ""
+
+    def _permanent(self) -> Iterator[tuple[str, str]]:
+        """Return the versions that this standby is to run and holds, other than those that it has loaded."""
+        member = self._member
+        archive = archive_of(member.config)
+        loaded = {} if member.trading is None else member.trading.reloading.catalog.versions
         for name, record in member.engine.state.plugins.items():
-            loaded = versions.get(name)
-            if loaded is not None and record.permanent not in ("", loaded.digest):
-                return archive_of(member.config).holds(name, record.permanent)
-        return False
+            runs = loaded.get(name)
+            is_loaded = runs is not None and runs.digest == record.permanent
+            if record.permanent and not is_loaded and archive.holds(name, record.permanent):
+                yield name, record.permanent
 
     # -- now and then ----------------------------------------------------------------------------
 
@@ -150,6 +196,8 @@ class StandingBy:
             faults.append("failover.may_lead is false")
         if self._why_not_built:
             faults.append(self._why_not_built)
+        if member.membership.why_unchecked:
+            faults.append(member.membership.why_unchecked)
         difference = member.replica.difference
         if difference is not None:
             faults.append(f"its state differs from the primary's since entry {difference.lsn}")
@@ -161,3 +209,8 @@ class StandingBy:
     def _shadows(self) -> Shadowing | None:
         trading = self._member.trading
         return None if trading is None else trading.assembly.shadows
+
+
+def _give_back(loading: "asyncio.Future[Catalog]") -> None:
+    if not loading.cancelled() and loading.exception() is None:
+        loading.result().close()
