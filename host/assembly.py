@@ -8,6 +8,7 @@ from msgspec import Struct
 from host.api import ExchangeError, Instrument, SteppedAdapter, TandemError
 from host.config import AccountSection, InstanceSection, NodeConfig, RunOptions
 from host.core.state import TradingState
+from host.isolation.workers import Workers
 from host.loader import Catalog, Offer, make
 from host.runtime.engine import Engine
 from host.runtime.instance import Instance
@@ -54,7 +55,10 @@ class Assembly:
         self.adapter_uses: dict[str, AdapterUse] = {}
         self._config = config
         self._options = options
-        self.maker = InstanceMaker(engine, catalog)
+        self.workers = Workers(engine, config.node.data_dir / "workers")
+        engine.is_winding_down = lambda: self.workers.are_busy
+        # In simulated time everything runs here: a replay's result must not depend on when a process runs.
+        self.maker = InstanceMaker(engine, catalog, None if options.is_simulated else self.workers.stand_in)
         self._engine = engine
         self._catalog = catalog
         self._connected: dict[str, _Connected] = {}

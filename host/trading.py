@@ -93,6 +93,7 @@ class Trading:
         if self.assembly.shadows is not None:
             self.assembly.shadows.end()
         await self.reloading.close()
+        self.assembly.workers.close()
         engine = self.engine
         for account, feed in list(engine.feeds.items()):
             await feed.close()
@@ -133,7 +134,7 @@ async def stop_trading(
     try:
         if not engine.halted:
             engine.stop_trading(why)
-            await driver.run(lambda: not engine.state.orders or bool(engine.halted), until_ns)
+            await driver.run(lambda: _is_at_rest(engine) or bool(engine.halted), until_ns)
         if not engine.halted:
             if engine.state.orders:
                 text = f"{len(engine.state.orders)} orders were not confirmed cancelled in time"
@@ -144,6 +145,10 @@ async def stop_trading(
     if engine.halted:
         await driver.run(lambda: not engine.live_orders, until_ns)
     await engine.upkeep.snapshot_written()
+
+
+def _is_at_rest(engine: Engine) -> bool:
+    return not engine.state.orders and not engine.is_winding_down()
 
 
 def start_store(config: NodeConfig) -> StoreWriter | None:

@@ -239,7 +239,6 @@ def test_limit_that_would_protect_nothing_is_refused(
             '[failover]\nlease = "sqlite:///l"\ntakeover_orphans = "adopt"\n[node]',
             "failover.takeover_orphans",
         ),
-        ('plugin = "two_sided"', 'plugin = "two_sided"\nisolation = "process"', "instance[mm-btc].isolation"),
     ],
 )
 def test_setting_of_a_later_version_is_refused_instead_of_ignored(

@@ -24,7 +24,6 @@ from host.config.sources import KeyPath
 __all__ = ["Finding", "convert", "find_mistakes"]
 
 LATER_VALUES: Final[Mapping[tuple[str, str], str]] = {
-    ("isolation", "process"): 'worker processes come with a later version; use "inline"',
     ("takeover_orphans", "adopt"): 'adopting them comes with a later version; use "cancel"',
 }
 """Values that exist by design and do nothing yet: taken silently they would mislead."""

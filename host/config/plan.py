@@ -18,7 +18,7 @@ RESTART_REQUIRED: Final = "RESTART_REQUIRED"
 
 LIVE_NODE_KEYS: Final = ("reload", "probation_s", "probation_events", "rollback_policy")
 """The keys of `[node]` that the reload transaction reads anew each time."""
-_IDENTITY: Final = ("plugin", "account", "symbols", "isolation")
+_IDENTITY: Final = ("plugin", "account", "symbols", "isolation", "worker")
 """What makes an instance another one: it is stopped, and a new one takes its name, orders and state."""
 
 

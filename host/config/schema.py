@@ -26,6 +26,7 @@ __all__ = [
     "RunOptions",
     "SecretsSection",
     "StoreSection",
+    "WorkerSection",
     "bundled_plugins",
 ]
 
@@ -90,6 +91,26 @@ class ModelRef(Struct, frozen=True, forbid_unknown_fields=True):
     params: ParamsTable = {}
 
 
+class WorkerSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`worker` of an `[[instance]]`: what its worker process is held to, and what happens when it fails."""
+
+    deadline_ms: Positive = 1_000
+    """A worker that handles nothing for so long, though there is something to handle, is lost."""
+    memory_mb: Positive = 512
+    """What it may hold in memory."""
+    cpu_share: Annotated[float, Meta(gt=0)] | None = None
+    """What it may use of one processor core over 5 s; None: all it wants."""
+    on_loss: Literal["pull", "keep"] = "pull"
+    """Its resting orders while it is gone: cancelled, or kept until it is back."""
+    crashes: Positive = 5
+    """Lost so often within `crash_window_s`, the instance is quarantined."""
+    crash_window_s: Annotated[float, Meta(gt=0)] = 300.0
+    backoff_ms: Positive = 100
+    """The pause before it is started again; it doubles with each further loss, up to 10 s."""
+    start_ms: Positive = 20_000
+    """How long it may take to start."""
+
+
 class InstanceSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[[instance]]`: one configured, runnable copy of a strategy."""
 
@@ -100,7 +121,10 @@ class InstanceSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     symbols: Annotated[tuple[str, ...], Meta(min_length=1)]
     models: tuple[ModelRef, ...] = ()
     """Applied to every quote, in this order."""
-    isolation: Literal["inline"] = "inline"
+    isolation: Literal["inline", "process"] = "inline"
+    """Whether it runs on the node's event loop, or in a worker process of its own."""
+    worker: WorkerSection = WorkerSection()
+    """What such a worker is held to."""
     params: ParamsTable = {}
     quote_tolerance_bps: Annotated[float, Meta(ge=0)] = 0.5
     """How far, in basis points of the price, a wanted quote may move before its order follows."""

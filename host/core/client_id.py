@@ -57,6 +57,15 @@ class ClientIdMaker:
         self._next += 1
         return client_id
 
+    def reserve(self, count: int) -> tuple[str, int, int]:
+        """Return (stem, first, last): sequences for ids that somebody else makes, and `make` never will.
+
+        An id is the stem and the sequence in hexadecimal.
+        """
+        first = self._next
+        self._next += count
+        return self._stem, first, self._next - 1
+
 
 def epoch_tag(prefix: str, epoch: int) -> str:
     """Return what the ids of one epoch begin with, and no id of another."""

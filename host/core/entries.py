@@ -279,11 +279,15 @@ class ConfigApplied(_Entry, frozen=True, tag="config_applied"):
 
 
 class StrategyStateSaved(_Entry, frozen=True, tag="strategy_state_saved"):
-    """The state of a strategy as of this entry. `data` is msgpack of plain data."""
+    """The state of a strategy as of this entry. `data` is msgpack of plain data.
+
+    `heard` is how many of its oldest news (`TradingState.unheard`) it has taken in; −1: all of them.
+    """
 
     instance: str
     state_version: int
     data: bytes
+    heard: int = -1
 
 
 class InstrumentSet(_Entry, frozen=True, tag="instrument_set"):

@@ -311,11 +311,17 @@ class Oms:
                 self._work(channel, slot, top, now_ns)
 
     def place(
-        self, channel: Channel, request: OrderRequest, top: BookTop | None, now_ns: int, by: str = ""
+        self,
+        channel: Channel,
+        request: OrderRequest,
+        top: BookTop | None,
+        now_ns: int,
+        by: str = "",
+        client_id: str = "",
     ) -> str:
         """Send an imperative order and return its client id; raise `OrderRefused`.
 
-        `by` is who places it by hand.
+        `by` is who places it by hand, `client_id` an id that was reserved for it.
         """
         self._check_request(channel, "place", request, now_ns)
         refusal = channel.risk.check(
@@ -336,6 +342,7 @@ class Oms:
             -1,
             now_ns,
             by,
+            client_id,
         ).client_id
 
     def amend(
@@ -629,8 +636,9 @@ class Oms:
         slot: int,
         now_ns: int,
         by: str = "",
+        client_id: str = "",
     ) -> Order:
-        client_id = channel.ids.make()
+        client_id = client_id or channel.ids.make()
         account, symbol = channel.account, channel.symbol
         self.record(
             e.PlaceSent(

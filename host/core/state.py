@@ -385,7 +385,11 @@ class TradingState(Struct):
         record.strategy_state = entry.data
         record.state_version = entry.state_version
         record.state_lsn = self.lsn
-        self.unheard.pop(entry.instance, None)
+        unheard = self.unheard.get(entry.instance, [])
+        if 0 <= entry.heard < len(unheard):
+            del unheard[: entry.heard]
+        else:
+            self.unheard.pop(entry.instance, None)
 
     def _instrument_set(self, entry: e.InstrumentSet) -> None:
         self.instruments.setdefault(entry.account, {})[entry.instrument.symbol] = entry.instrument

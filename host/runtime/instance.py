@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
 from msgspec import Struct
 
 from host.api import (
@@ -18,16 +17,16 @@ from host.api import (
     Params,
     Position,
     Quote,
-    State,
     Strategy,
-    TandemError,
 )
+from host.core.carried import StateNotCarried, carry_state, encode_state
 from host.core.entries import InstanceState
 from host.core.oms import Channel
 from host.runtime.candles import CandleMaker
 from host.runtime.feed import SymbolFeed
 from host.runtime.history import EventHistory
 from host.runtime.models import ModelStage
+from host.runtime.remote import RemoteStrategy
 
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
@@ -50,10 +49,6 @@ class Checkpoint(Struct, frozen=True):
     commands: int = 0
     """Orders and amends that the instance had sent by then."""
     refusals: int = 0
-
-
-class StateNotCarried(TandemError):  # noqa: N818 - the fact, in the words operators see
-    """A saved strategy state does not fit the class that should take it over."""
 
 
 class Instance:
@@ -177,8 +172,11 @@ class Instance:
         else:
             engine.oms.set_quotes(channel, quotes, top, engine.now_ns)
 
-    def place(self, request: OrderRequest) -> str:
-        """Send one order and return its client order id; raise `OrderRefused` if it may not go."""
+    def place(self, request: OrderRequest, client_id: str = "") -> str:
+        """Send one order and return its client order id; raise `OrderRefused` if it may not go.
+
+        `client_id` is one that was reserved for it; empty: it gets the next.
+        """
         if not self.is_trading:
             if self.state is InstanceState.RUNNING:
                 why = self._engine.standing_back
@@ -188,7 +186,8 @@ class Instance:
             raise OrderRefused("NOT_RUNNING", f"instance {self.instance} is {self.state}, not running")
         channel = self._channel(request.symbol)
         engine = self._engine
-        return engine.oms.place(channel, request, self.book(request.symbol), engine.clock.now_ns())
+        now_ns = engine.clock.now_ns()
+        return engine.oms.place(channel, request, self.book(request.symbol), now_ns, client_id=client_id)
 
     def cancel(self, client_id: str) -> None:
         """Ask the venue to cancel one of this instance's orders."""
@@ -258,9 +257,13 @@ class Instance:
 
     def restore_state(self, version: int, data: bytes) -> None:
         """Give the strategy a saved state, upgraded step by step; raise `StateNotCarried`."""
-        if data:
+        if not data:
+            return
+        if isinstance(self.strategy, RemoteStrategy):
+            self.strategy.restore(version, data)
+        else:
             self.strategy.state = carry_state(self.strategy.state_type, version, data, self.instance)
-            self.saved_state = data
+        self.saved_state = data
 
     def set_params(self, params: Params) -> None:
         """Change the parameters between two events and tell the strategy."""
@@ -282,32 +285,3 @@ class Instance:
 
 
 SECOND_NS: Final = 1_000_000_000
-_STATE_ENCODER = msgspec.msgpack.Encoder()
-
-
-def encode_state(strategy: Strategy[Any]) -> bytes:
-    """Return a strategy's state as msgpack; raises whatever a state that is no plain data raises."""
-    return _STATE_ENCODER.encode(strategy.state)
-
-
-def carry_state(state_type: type[State], version: int, data: bytes, instance: str) -> State:
-    """Return a saved state as `state_type`; raise `StateNotCarried` naming what does not fit."""
-    wanted = state_type.state_version
-    try:
-        plain = msgspec.msgpack.decode(data)
-        for step in range(version, wanted):
-            plain = state_type.upgrade(step, plain)
-        if version > wanted:
-            raise StateNotCarried(
-                f"instance {instance}: the saved state has version {version}, "
-                f"{state_type.__name__} knows up to {wanted}; bring the newer plugin back"
-            )
-        return msgspec.convert(plain, state_type)
-    except StateNotCarried:
-        raise
-    except (Exception, SystemExit) as error:
-        raise StateNotCarried(
-            f"instance {instance}: the saved state (version {version}) does not fit "
-            f"{state_type.__name__} (version {wanted}): {error}; give the new field a default or "
-            f"raise state_version and extend upgrade()"
-        ) from error

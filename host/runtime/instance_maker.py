@@ -9,7 +9,7 @@ from msgspec import Struct
 from host.api import Strategy, TandemError
 from host.config import InstanceSection
 from host.core.entries import InstanceState
-from host.loader import Catalog, Version, make
+from host.loader import Catalog, Offer, Version, make
 from host.runtime.instance import Instance
 from host.runtime.models import ModelStage
 from host.runtime.reload import ModelUse, StrategyUse
@@ -34,9 +34,16 @@ class PreparedInstance(Struct, frozen=True):
 class InstanceMaker:
     """Makes instances from the offers of the catalog in use, which a reload changes."""
 
-    def __init__(self, engine: "Engine", catalog: Callable[[], Catalog]) -> None:
+    def __init__(
+        self,
+        engine: "Engine",
+        catalog: Callable[[], Catalog],
+        stand_in: Callable[[InstanceSection, Offer], Strategy[Any]] | None = None,
+    ) -> None:
         self._engine: Final = engine
         self._catalog: Final = catalog
+        self._stand_in: Final = stand_in
+        """Makes what stands in for a strategy in another process; None: there are none, all run here."""
 
     def prepare(self, section: InstanceSection) -> PreparedInstance:
         """Construct an instance with its models and restore its state; nothing else has changed then.
@@ -49,7 +56,7 @@ class InstanceMaker:
         if feed is None:
             raise TandemError(f"account {section.account} is not connected")
         offer = self._catalog().strategy(section.plugin)
-        strategy: Strategy[Any] = make(offer, section.params, instance=section.name)
+        strategy = self._make_strategy(section, offer)
         uses = tuple(ModelUse(self._catalog().model(ref.name), ref.params) for ref in section.models)
         models = [(use.offer.name, self._make_model(section.name, use)) for use in uses]
         spec = InstanceSpec(
@@ -121,6 +128,12 @@ class InstanceMaker:
             engine.roster.keep_stopped(instance, hold)
         else:
             engine.roster.start(instance, paused=True, reason=hold.reason, by=hold.by, takes_over=takes_over)
+
+    def _make_strategy(self, section: InstanceSection, offer: Offer) -> Strategy[Any]:
+        if section.isolation != "inline" and self._stand_in is not None:
+            return self._stand_in(section, offer)
+        strategy: Strategy[Any] = make(offer, section.params, instance=section.name)
+        return strategy
 
     def _make_model(self, instance: str, use: ModelUse) -> Any:
         return make(use.offer, use.params, instance=f"{instance}, model {use.offer.name}")

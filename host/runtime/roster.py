@@ -22,6 +22,7 @@ from host.runtime.history import OwnEvent
 from host.runtime.instance import SECOND_NS, Instance
 from host.runtime.models import ModelStage
 from host.runtime.plugin_errors import describe_error
+from host.runtime.remote import RemoteStrategy
 
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
@@ -201,6 +202,8 @@ class Roster:
         self._engine.end_turn(now_ns, 0)
 
     def _tell_unheard(self, instance: Instance) -> None:
+        if isinstance(instance.strategy, RemoteStrategy):
+            return  # the other side is told when it is there
         state = self._engine.state
         # A copy: an adapter that answers at once adds to it, and tells that by itself.
         for news in list(state.unheard.get(instance.instance, ())):
@@ -465,6 +468,8 @@ class Roster:
     def _set_state(self, instance: Instance, state: InstanceState, reason: str, by: str = "") -> None:
         instance.state = state
         self.set_trading(instance)
+        if isinstance(instance.strategy, RemoteStrategy):
+            instance.strategy.moved(state)
         if state not in _RECEIVING and state is not InstanceState.STARTING:
             instance.timers.clear()
         self._engine.record(e.InstanceChanged(instance.instance, state, reason, by), self._engine.now_ns)
@@ -476,6 +481,10 @@ class Roster:
         goes_on = not (engine.must_stop or engine.stopping or engine.standing_back)
         is_settled = engine.feeds[instance.account].is_settled
         instance.is_trading = instance.state is InstanceState.RUNNING and is_settled and goes_on
+
+    def pull_orders(self, instance: Instance, reason: str, now_ns: int) -> None:
+        """Pull an instance's quotes and cancel its orders, within a turn; it goes on as it is."""
+        self._pull_all(instance, reason, now_ns)
 
     def _pull_all(self, instance: Instance, reason: str, now_ns: int) -> None:
         self._engine.oms.pull_quotes(instance.instance, reason, now_ns)
@@ -494,10 +503,22 @@ class Roster:
                 instance.checkpoints.append(checkpoint)
 
     def save_touched(self, now_ns: int) -> None:
-        """Save the states of the strategies that heard of their orders in this turn."""
+        """Save the states of the strategies that heard of their orders in this turn.
+
+        One in another process is told now, and saved by `heard` once it says that it has heard.
+        """
         for name in sorted(self.touched):
-            self.save_state(self.instances[name], now_ns, force=True)
+            instance = self.instances[name]
+            if isinstance(instance.strategy, RemoteStrategy):
+                instance.strategy.tell()
+            else:
+                self.save_state(instance, now_ns, force=True)
         self.touched.clear()
+
+    def heard(self, instance: Instance, version: int, data: bytes, news: int, now_ns: int) -> None:
+        """Journal the state of a strategy in another process, which has taken in so many more of its news."""
+        instance.saved_state = data
+        self._engine.record(e.StrategyStateSaved(instance.instance, version, data, news), now_ns)
 
     def save_state(self, instance: Instance, now_ns: int, *, force: bool = False) -> None:
         """Journal a strategy's state if it changed.
@@ -508,7 +529,7 @@ class Roster:
         is on probation, what is written is the state of the one before it, which a restart comes
         back to.
         """
-        if instance.state not in _RECEIVING:
+        if instance.state not in _RECEIVING or isinstance(instance.strategy, RemoteStrategy):
             return
         if instance.fallback is not None:
             instance.fallback.save_state(now_ns, force=force)

@@ -162,8 +162,8 @@ class Shadowing:
 
     def _begin(self, section: InstanceSection) -> None:
         engine, name = self._engine, section.name
-        if name in self.stumbles:
-            return
+        if name in self.stumbles or section.isolation != "inline":
+            return  # one that runs in a worker is started with the takeover, from the state that was saved
         try:
             prepared = self._maker.prepare(section)
         except (TandemError, KeyError) as error:

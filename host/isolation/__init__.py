@@ -1,0 +1,1 @@
+"""Strategies in processes of their own: the host's side (`Workers`) and the worker's (`worker`)."""

@@ -1,0 +1,115 @@
+"""The two sockets of one worker: events to it, turns from it.
+
+Read by the loop through the socket's file descriptor, which is edge-triggered: it says once that
+something came, so everything is read then, a slice at a time. Sending never blocks and never waits.
+"""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import zmq
+
+__all__ = ["Channel"]
+
+READ_AT_ONCE: Final = 64
+"""Messages that are read before the loop gets its turn: a flood must not hold up anybody else."""
+MOST_MESSAGE_BYTES: Final = 4 << 20
+"""A longer message has its sender disconnected."""
+QUEUE: Final = 16_384
+"""Messages that either side may have on their way; flow control keeps far below it."""
+
+
+class Channel:
+    """Belongs to the running loop; nothing is read before `open`.
+
+    The key is the topic of the events, too, and no other subscription is granted: who does not know it
+    can neither send nor listen. `strangers` counts what came without it.
+    """
+
+    def __init__(
+        self,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+        events: str,
+        turns: str,
+        key: bytes,
+        *,
+        curve: tuple[bytes, bytes] | None = None,
+    ) -> None:
+        self.events_address: Final = events
+        self.turns_address: Final = turns
+        self.strangers = 0
+        self._key: Final = key
+        self._on_message: Callable[[bytes], None] = lambda _body: None
+        self._is_subscribed = False
+        self._is_closed = False
+        self._events = context.socket(zmq.XPUB)
+        self._turns = context.socket(zmq.PULL)
+        for socket in (self._events, self._turns):
+            socket.linger = 0
+            socket.maxmsgsize = MOST_MESSAGE_BYTES
+            if curve is not None:
+                socket.curve_server = True
+                socket.curve_publickey, socket.curve_secretkey = curve
+        self._events.setsockopt(zmq.XPUB_MANUAL, 1)
+        self._events.sndhwm = self._turns.rcvhwm = QUEUE
+        try:
+            self._events.bind(events)
+            self._turns.bind(turns)
+        except zmq.ZMQError:
+            self._close_sockets()
+            raise
+        self._loop = asyncio.get_running_loop()
+        self._descriptor = self._turns.FD
+
+    def open(self, on_message: Callable[[bytes], None]) -> None:
+        """Call `on_message` with each body that carries the right key, from here on."""
+        self._on_message = on_message
+        self._loop.add_reader(self._descriptor, self._read)
+        self._read()
+
+    def send(self, body: bytes) -> None:
+        """Send a message to whoever is subscribed; without anybody it is gone."""
+        self._events.send_multipart((self._key, body), zmq.NOBLOCK)
+
+    def is_subscribed(self) -> bool:
+        """Return whether the peer listens by now."""
+        while True:
+            try:
+                wish = self._events.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return self._is_subscribed
+            if wish[:1] == b"\x01" and wish[1:] == self._key:
+                self._events.setsockopt(zmq.SUBSCRIBE, self._key)
+                self._is_subscribed = True
+            else:
+                self.strangers += wish[:1] == b"\x01"
+
+    def close(self) -> None:
+        """Hear and say nothing any more; what was sent and not read is dropped."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._loop.remove_reader(self._descriptor)
+            self._close_sockets()
+
+    def _close_sockets(self) -> None:
+        for socket, address in ((self._events, self.events_address), (self._turns, self.turns_address)):
+            socket.close()
+            if address.startswith("ipc://"):
+                Path(address.removeprefix("ipc://")).unlink(missing_ok=True)
+
+    def _read(self) -> None:
+        turns, key = self._turns, self._key
+        for _ in range(READ_AT_ONCE):
+            if self._is_closed:
+                return
+            try:
+                frames = turns.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            if len(frames) == 2 and frames[0] == key:
+                self._on_message(frames[1])
+            else:
+                self.strangers += 1
+        self._loop.call_soon(self._read)

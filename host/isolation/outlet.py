@@ -1,0 +1,216 @@
+"""Flow control towards one worker: what it has not handled is counted, and never grows without end.
+
+At most `window` events are with the worker unhandled. What comes beyond that waits here; what waits too
+long, or is too much, is conflated: of each symbol the newest quote and ticker stay, the whole book takes
+the place of its changes, and trades are summed up. What concerns the instance itself (orders, fills,
+parameters) is never conflated. Sans-IO; times are any clock's that does not go back, in ns.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from msgspec import Raw
+
+from host.api import BookTop, Candle, Depth, MarketEvent, Ticker, Trade
+from host.isolation.settings import WorkerSettings
+from host.wire import Codec
+from host.wire.messages import Book, CandleEvent, DepthEvent, Event, Missed, TickerEvent, TradeEvent
+
+__all__ = ["Item", "Outlet"]
+
+_WRAPPED: Final[dict[type[Any], Callable[[Any], Any]]] = {
+    BookTop: Book,
+    Depth: DepthEvent,
+    Trade: TradeEvent,
+    Ticker: TickerEvent,
+    Candle: CandleEvent,
+}
+
+
+class Item:
+    """One event, encoded once for all workers that get it."""
+
+    __slots__ = ("_raws", "event")
+
+    def __init__(self, event: MarketEvent | Candle) -> None:
+        self.event: Final = event
+        self._raws: dict[str, Raw] = {}
+
+    def raw(self, codec: Codec) -> Raw:
+        """Return it as it goes onto the wire."""
+        raw = self._raws.get(codec.name)
+        if raw is None:
+            raw = self._raws[codec.name] = Raw(codec.encode(_WRAPPED[type(self.event)](self.event)))
+        return raw
+
+
+class _Latest:
+    """What is left of the events of one symbol that were conflated."""
+
+    __slots__ = ("book", "books", "bought", "depths", "sold", "ticker", "tickers", "trades")
+
+    def __init__(self) -> None:
+        self.book: Item | None = None
+        self.ticker: Item | None = None
+        self.books = self.tickers = self.depths = self.trades = 0
+        self.bought = self.sold = 0.0
+
+    def add(self, item: Item) -> None:
+        event = item.event
+        if isinstance(event, BookTop):
+            self.book, self.books = item, self.books + 1
+        elif isinstance(event, Trade):
+            self.trades += 1
+            if event.taker_is_buyer:
+                self.bought += event.qty
+            else:
+                self.sold += event.qty
+        elif isinstance(event, Depth):
+            self.depths += 1
+        elif isinstance(event, Ticker):
+            self.ticker, self.tickers = item, self.tickers + 1
+
+
+class Outlet:
+    """The events on their way to one worker. `whole_book(symbol)` returns a snapshot, or None without one."""
+
+    def __init__(
+        self, codec: Codec, settings: WorkerSettings, whole_book: Callable[[str], Depth | None]
+    ) -> None:
+        self.sent = 0
+        """Number of the last event that was sent."""
+        self.handled = 0
+        """Number of the last event that the worker has handled."""
+        self.conflated = 0
+        """How many market events were left out so far."""
+        self.heard = 0
+        """How much of what `put_own` marked the worker has handled."""
+        self.progress_ns = 0
+        """When the worker last handled something, or got something to handle after it had nothing."""
+        self._codec: Final = codec
+        self._settings: Final = settings
+        self._whole_book: Final = whole_book
+        self._waiting: deque[tuple[Item | Raw, int, int]] = deque()
+        """(event, since when it waits, what is heard with it)."""
+        self._latest: dict[str, _Latest] = {}
+        self._sent_ns: deque[tuple[int, int]] = deque()
+        """(number of the last event, when) of each batch that is not handled."""
+        self._marks: deque[tuple[int, int]] = deque()
+        """(number of the event, what is heard with it), of those sent and not handled."""
+
+    # -- in --------------------------------------------------------------------------------------
+
+    def put(self, item: Item, now_ns: int) -> None:
+        """Add a market event."""
+        if self._latest:
+            self._conflate(item)
+            return
+        waiting = self._waiting
+        if waiting and (
+            len(waiting) >= self._settings.most_waiting
+            or now_ns - waiting[0][1] > self._settings.conflate_after_ns
+        ):
+            kept: deque[tuple[Item | Raw, int, int]] = deque()
+            for entry in waiting:
+                if isinstance(entry[0], Item) and not isinstance(entry[0].event, Candle):
+                    self._conflate(entry[0])
+                else:
+                    kept.append(entry)
+            self._waiting = kept
+            self._conflate(item)
+            return
+        waiting.append((item, now_ns, 0))
+
+    def put_own(self, event: Event, now_ns: int, mark: int = 0) -> None:
+        """Add what concerns the instance itself; encoded at once, for an order may change meanwhile.
+
+        `heard` is `mark` once it is handled; marks rise.
+        """
+        self._waiting.append((Raw(self._codec.encode(event)), now_ns, mark))
+
+    def put_candle(self, item: Item, now_ns: int) -> None:
+        """Add a candle: there are few of them, and none is left out."""
+        self._waiting.append((item, now_ns, 0))
+
+    def _conflate(self, item: Item) -> None:
+        symbol = item.event.symbol
+        latest = self._latest.get(symbol)
+        if latest is None:
+            latest = self._latest[symbol] = _Latest()
+        latest.add(item)
+
+    # -- out -------------------------------------------------------------------------------------
+
+    def take(self, now_ns: int) -> list[Raw] | None:
+        """Return the events to send now, and count them as sent; None while there is nothing, or no room."""
+        room = self._settings.window - (self.sent - self.handled)
+        waiting = self._waiting
+        if room <= 0 or not (waiting or self._latest):
+            return None
+        batch = []
+        while waiting and room > 0:
+            entry, _, mark = waiting.popleft()
+            batch.append(entry.raw(self._codec) if isinstance(entry, Item) else entry)
+            if mark:
+                self._marks.append((self.sent + len(batch), mark))
+            room -= 1
+        if self._latest and not waiting and room > 0:
+            # Whole, though it may be a few more than there is room for.
+            batch.extend(self._conflated())
+        if self.sent == self.handled:
+            self.progress_ns = now_ns
+        self.sent += len(batch)
+        self._sent_ns.append((self.sent, now_ns))
+        return batch
+
+    def _conflated(self) -> list[Raw]:
+        codec, batch = self._codec, []
+        for symbol, left in self._latest.items():
+            missed = Missed(
+                symbol,
+                max(left.books - 1, 0),
+                left.depths,
+                max(left.tickers - 1, 0),
+                left.trades,
+                left.bought,
+                left.sold,
+            )
+            self.conflated += missed.books + missed.depths + missed.tickers + missed.trades
+            batch.append(Raw(codec.encode(missed)))
+            if left.depths and (whole := self._whole_book(symbol)) is not None:
+                batch.append(Raw(codec.encode(DepthEvent(whole))))
+            batch.extend(item.raw(codec) for item in (left.ticker, left.book) if item is not None)
+        self._latest = {}
+        return batch
+
+    def handle(self, number: int, now_ns: int) -> bool:
+        """Take note that the worker has handled everything up to an event; False where that cannot be."""
+        if not self.handled <= number <= self.sent:
+            return False
+        if number > self.handled:
+            self.handled = number
+            self.progress_ns = now_ns
+            sent_ns = self._sent_ns
+            while sent_ns and sent_ns[0][0] <= number:
+                sent_ns.popleft()
+            while self._marks and self._marks[0][0] <= number:
+                self.heard = self._marks.popleft()[1]
+        return True
+
+    # -- what can be seen ------------------------------------------------------------------------
+
+    @property
+    def behind(self) -> int:
+        """Return how many events the worker has not handled; conflated ones count as one for each symbol."""
+        return self.sent - self.handled + len(self._waiting) + len(self._latest)
+
+    def lag_ns(self, now_ns: int) -> int:
+        """Return how long ago the oldest event that is not handled was sent; 0 where there is none."""
+        if self._sent_ns:
+            return now_ns - self._sent_ns[0][1]
+        return now_ns - self._waiting[0][1] if self._waiting else 0
+
+    def stuck_ns(self, now_ns: int) -> int:
+        """Return for how long the worker has handled nothing, though it has something; 0 where it has not."""
+        return now_ns - self.progress_ns if self.sent > self.handled else 0

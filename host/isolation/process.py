@@ -1,0 +1,139 @@
+"""One worker process, from the host's side: started, measured, killed, and seen when it ends."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Final
+
+__all__ = ["WorkerProcess"]
+
+LAST_WORDS: Final = 4096
+"""Bytes kept of what a worker wrote: a crash's stack is at the end."""
+READ_AT_ONCE: Final = 65_536
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+_TICK_NS: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+class WorkerProcess:
+    """Belongs to the running loop. `on_exit(how)` is told once how the process ended, in words."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", on_exit: Callable[[str], None]) -> None:
+        self.pid: Final = process.pid
+        self.has_ended = False
+        self._process: Final = process
+        self._on_exit = on_exit
+        self._words = b""
+        self._loop = asyncio.get_running_loop()
+        self._pidfd = os.pidfd_open(process.pid)
+        assert process.stdout is not None
+        self._output: IO[bytes] = process.stdout
+        os.set_blocking(self._output.fileno(), False)
+        self._loop.add_reader(self._output.fileno(), self._read)
+        self._loop.add_reader(self._pidfd, self._exited)
+
+    @classmethod
+    async def start(cls, assignment: bytes, on_exit: Callable[[str], None]) -> "WorkerProcess":
+        """Start a worker; starting and feeding it is done beside the loop."""
+        spawning = asyncio.ensure_future(asyncio.to_thread(_spawn, assignment))
+        try:
+            process = await asyncio.shield(spawning)
+        except asyncio.CancelledError:
+            process = await spawning  # a thread cannot be cancelled: what it starts is ended
+            process.kill()
+            process.wait()
+            raise
+        return cls(process, on_exit)
+
+    @property
+    def last_words(self) -> str:
+        """Return the end of what it wrote to its output."""
+        return self._words.decode(errors="replace").strip()
+
+    def memory_bytes(self) -> int:
+        """Return what it holds in memory; 0 once it has ended."""
+        try:
+            return int(_proc(self.pid, "statm").split()[1]) * _PAGE
+        except (OSError, IndexError):
+            return 0
+
+    def cpu_ns(self) -> int:
+        """Return the processor time that it has used; 0 once it has ended."""
+        try:
+            fields = _proc(self.pid, "stat").rpartition(")")[2].split()
+        except OSError:
+            return 0
+        return (int(fields[11]) + int(fields[12])) * _TICK_NS if len(fields) > 12 else 0
+
+    def kill(self) -> None:
+        """End it and what it started, whatever it is doing; `on_exit` follows."""
+        if not self.has_ended:
+            for kill in (os.killpg, os.kill):
+                try:
+                    kill(self.pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue  # it ended this moment
+
+    def close(self) -> None:
+        """Kill it and wait for its end, which takes a moment; nothing is told any more."""
+        self._on_exit = lambda _how: None
+        if not self.has_ended:
+            self.kill()
+            self._process.wait()
+            self._exited()
+
+    def _exited(self) -> None:
+        if self.has_ended or self._process.poll() is None:
+            return
+        self.has_ended = True
+        self._read()
+        self._loop.remove_reader(self._pidfd)
+        self._loop.remove_reader(self._output.fileno())
+        os.close(self._pidfd)
+        self._output.close()
+        self._on_exit(_in_words(self._process.returncode))
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._output.fileno(), READ_AT_ONCE)
+        except BlockingIOError:
+            return
+        if not data:
+            self._loop.remove_reader(self._output.fileno())
+        self._words = (self._words + data)[-LAST_WORDS:]
+
+
+def _spawn(assignment: bytes) -> "subprocess.Popen[bytes]":
+    # Nothing of the node's own settings and secrets is a plugin's business.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TANDEM_")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "host.isolation.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        start_new_session=True,  # Ctrl-C is for the host, which stops its workers in order
+    )
+    assert process.stdin is not None
+    try:
+        process.stdin.write(assignment)
+        process.stdin.close()
+    except BrokenPipeError:
+        process.stdin = None  # it has ended already, which its exit tells
+    return process
+
+
+def _proc(pid: int, name: str) -> str:
+    return Path(f"/proc/{pid}/{name}").read_text(encoding="ascii", errors="replace")
+
+
+def _in_words(code: int) -> str:
+    if code >= 0:
+        return f"it exited with code {code}"
+    try:
+        return f"it was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"it was ended by signal {-code}"

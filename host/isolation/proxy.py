@@ -1,0 +1,119 @@
+"""The class that stands in an instance for a plugin's class that runs in a worker."""
+
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+import msgspec
+
+from host.api import BookTop, Candle, Depth, Fill, Order, Params, Strategy, Ticker, Trade
+from host.core.entries import InstanceState
+from host.isolation.outlet import Item
+from host.isolation.session import Session
+from host.runtime.instance import Instance
+from host.runtime.remote import RemoteStrategy
+from host.wire.messages import TimerEvent
+
+__all__ = ["Proxy", "proxy_class"]
+
+
+class Proxy(RemoteStrategy):
+    """Passes an instance's callbacks on to its session, while there is one.
+
+    `on_moved` is told each state that the instance reaches: by it the worker is started and ended.
+    """
+
+    session: Session | None = None
+
+    def __init__(self, params: Params, last_item: Callable[[Any], Item]) -> None:
+        super().__init__(params)
+        self.takes_over = False
+        self.on_moved: Callable[[InstanceState], None] = lambda _state: None
+        self._item: Final = last_item
+
+    @property
+    def instance(self) -> Instance:
+        """Return the instance that it stands in."""
+        assert isinstance(self.ctx, Instance)
+        return self.ctx
+
+    # -- what the roster asks --------------------------------------------------------------------
+
+    def restore(self, version: int, data: bytes) -> None:
+        """Keep a saved state: the worker is given it with its `welcome`."""
+        self.state = msgspec.Raw(data)
+
+    def tell(self) -> None:
+        """Let what was reported out."""
+        if self.session is not None:
+            self.session.tell()
+
+    def moved(self, state: InstanceState) -> None:
+        """Tell whoever runs the worker."""
+        self.on_moved(state)
+
+    # -- callbacks -------------------------------------------------------------------------------
+
+    def on_stop(self) -> None:
+        """Have the worker run its own, and end."""
+        self.on_moved(InstanceState.STOPPED)
+
+    def on_timer(self, name: str) -> None:
+        """Pass on that the instance's schedule triggers it; the strategy's own timers are the worker's."""
+        if self.session is not None:
+            self.session.put(TimerEvent(name))
+
+    def on_takeover(self) -> None:
+        """Have the worker run its own."""
+        self.takes_over = True
+
+    def on_params(self, old: Params) -> None:
+        """Pass the new parameters on."""
+        if self.session is not None:
+            self.session.tell_params(msgspec.json.decode(msgspec.json.encode(self.params)))
+
+    def on_book(self, book: BookTop) -> None:
+        """Pass it on."""
+        if self.session is not None:
+            self.session.market(self._item(book))
+
+    def on_order(self, order: Order) -> None:
+        """Pass it on at the end of the turn."""
+        if self.session is not None:
+            self.session.reported(order)
+
+    def on_fill(self, fill: Fill) -> None:
+        """Pass it on at the end of the turn."""
+        if self.session is not None:
+            self.session.reported(fill)
+
+
+def _on_market(self: Proxy, event: Depth | Trade | Ticker) -> None:
+    if self.session is not None:
+        self.session.market(self._item(event))
+
+
+def _on_candle(self: Proxy, candle: Candle) -> None:
+    if self.session is not None:
+        self.session.candle(self._item(candle))
+
+
+_FORWARDED: Final[dict[str, Callable[[Proxy, Any], None]]] = {
+    "on_depth": _on_market,
+    "on_trade": _on_market,
+    "on_ticker": _on_market,
+    "on_candle": _on_candle,
+}
+"""What only a strategy is sent that handles it."""
+
+
+def proxy_class(cls: type[Strategy[Any]]) -> type[Proxy]:
+    """Return what stands for a strategy class: it hears what that hears, and has its kinds of data."""
+    forwarded = {
+        name: handle
+        for name, handle in _FORWARDED.items()
+        if getattr(cls, name) is not getattr(Strategy, name)
+    }
+    proxy = cast("type[Proxy]", type(f"{cls.__name__}InWorker", (Proxy,), forwarded))
+    proxy.params_type, proxy.state_type = cls.params_type, cls.state_type
+    proxy.candle_seconds = cls.candle_seconds
+    return proxy

@@ -1,0 +1,495 @@
+"""The host's conversation with one strategy in another process: what it is told, and what it asks for.
+
+Everything that comes in enters as a turn of the engine and goes through the same `Instance` as the
+wishes of an inline strategy: risk, journal and gate do not know the difference.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import msgspec
+
+from host.api import BookTop, Depth, Fill, Order, OrderRefused
+from host.core.client_id import ClientIdMaker
+from host.isolation.conduct import Conduct
+from host.isolation.outlet import Item, Outlet
+from host.isolation.settings import SECOND_NS, WorkerSettings
+from host.journal import JournalError
+from host.runtime.instance import Instance
+from host.wire import Codec, CodecError, codec_of
+from host.wire.messages import (
+    NO_STATE,
+    PROTOCOL,
+    Ack,
+    BookLost,
+    Bye,
+    Cancel,
+    Event,
+    Events,
+    Failed,
+    FillEvent,
+    Heartbeat,
+    Held,
+    Hello,
+    IdRange,
+    Log,
+    OrderEvent,
+    OrderRefusal,
+    ParamsEvent,
+    Place,
+    Positions,
+    PutQuotes,
+    Refused,
+    Request,
+    Start,
+    Stop,
+    Turn,
+    Welcome,
+)
+
+if TYPE_CHECKING:
+    from host.runtime.engine import Engine
+
+__all__ = ["Session"]
+
+IDS_AT_ONCE: Final = 4096
+"""Client order ids handed out ahead; half of them used, more follow."""
+ACK_EVERY: Final = 64
+"""Turns that are acknowledged at once; those of a quiet worker with the next heartbeat."""
+LOG_LINES_PER_S: Final = 100
+MOST_LEVELS: Final = 64
+MAX_STATE_BYTES: Final = 1 << 20
+_LEVELS: Final = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+ALL_LEVELS: Final = 1 << 30
+
+
+class Way(Protocol):
+    """How messages leave."""
+
+    def send(self, body: bytes) -> None:
+        """Send one."""
+
+    def is_subscribed(self) -> bool:
+        """Return whether the peer listens."""
+
+
+class Session:
+    """From a peer's `hello` until it is gone. `on_gone(why)` is told once, with an empty text for a `bye`.
+
+    `on_failed` is told what the strategy raised, `on_cut_off` that the peer breaks the rules.
+    """
+
+    def __init__(
+        self,
+        engine: "Engine",
+        instance: Instance,
+        ids: ClientIdMaker,
+        settings: WorkerSettings,
+        way: Way,
+        *,
+        takes_over: bool,
+        on_welcomed: Callable[[], None],
+        on_failed: Callable[[str], None],
+        on_bye: Callable[[str], None],
+        on_cut_off: Callable[[str], None],
+    ) -> None:
+        self.outlet: Outlet | None = None
+        """None until the peer is welcome."""
+        self.conduct: Final = Conduct(settings)
+        self.slowest_us = 0
+        """The longest that the peer took for one event so far, as it says."""
+        self._engine: Final = engine
+        self._instance: Final = instance
+        self._ids: Final = ids
+        self._settings: Final = settings
+        self._way: Final = way
+        self._takes_over = takes_over
+        self._on_welcomed, self._on_failed = on_welcomed, on_failed
+        self._on_bye, self._on_cut_off = on_bye, on_cut_off
+        self._codec: Codec | None = None
+        self._run = ""
+        self._state_version = 1
+        self._is_over = False
+        self._own: list[Event] = []
+        """What was reported in this turn; it leaves at the turn's end."""
+        self._heard = 0
+        """How many of the instance's news the journal says the peer has heard, counted from hello."""
+        self._held: dict[str, Held] = {}
+        self._lost_books: set[str] = set()
+        self._ranges: list[IdRange] = []
+        self._last_id = 0
+        self._needs_ids = False
+        self._acked = 0
+        self._asked_again_ns = 0
+        self._log_second_ns = 0
+        self._log_lines = 0
+
+    # -- what the peer hears ---------------------------------------------------------------------
+
+    def market(self, item: Item) -> None:
+        """Pass on a market event."""
+        outlet = self.outlet
+        if outlet is not None:
+            now_ns = time.monotonic_ns()
+            outlet.put(item, now_ns)
+            self._send(outlet, now_ns)
+
+    def candle(self, item: Item) -> None:
+        """Pass on a candle."""
+        outlet = self.outlet
+        if outlet is not None:
+            outlet.put_candle(item, time.monotonic_ns())
+            self._send(outlet, time.monotonic_ns())
+
+    def reported(self, what: Order | Fill) -> None:
+        """Pass on, at the end of this turn, what the venue did to an order."""
+        if self.outlet is not None:
+            if isinstance(what, Order):
+                copy = msgspec.structs.replace(what, trade_ids=list(what.trade_ids))
+                self._own.append(OrderEvent(copy))
+            else:
+                self._own.append(FillEvent(what))
+
+    def tell(self) -> None:
+        """Let out what was reported, positions first, and remember how far that brings the peer."""
+        outlet, own = self.outlet, self._own
+        if outlet is None or not own:
+            return
+        self._own = []
+        now_ns = time.monotonic_ns()
+        self._put_positions(outlet, now_ns)
+        for event in own[:-1]:
+            outlet.put_own(event, now_ns)
+        outlet.put_own(own[-1], now_ns, mark=self._heard + len(self._unheard()))
+        self._send(outlet, now_ns)
+
+    def tell_params(self, params: dict[str, Any]) -> None:
+        """Pass on other parameters."""
+        self.put(ParamsEvent(params))
+
+    def tell_stop(self, reason: str) -> None:
+        """Have the peer end."""
+        self.put(Stop(reason))
+
+    def put(self, event: Event) -> None:
+        """Pass on what concerns the instance itself, at once."""
+        outlet = self.outlet
+        if outlet is not None:
+            now_ns = time.monotonic_ns()
+            outlet.put_own(event, now_ns)
+            self._send(outlet, now_ns)
+
+    def refuse(self, reason: str, detail: str) -> None:
+        """Say that the peer is not let in, or no more; nothing that it says counts from here on."""
+        self._is_over = True
+        if self._way.is_subscribed():
+            for codec in (self._codec,) if self._codec is not None else ():
+                self._way.send(codec.encode(Refused(reason, detail)))
+
+    def end(self) -> None:
+        """Hear and say nothing any more."""
+        self._is_over = True
+        self.outlet = None
+
+    def beat(self, now_ns: int) -> None:
+        """Do what is due a few times a second: ask for progress, tell what changed meanwhile, acknowledge."""
+        outlet = self.outlet
+        if outlet is None:
+            return
+        if not outlet.behind:
+            self._tell_lost_books(outlet, now_ns)
+            self._put_positions(outlet, now_ns)
+            outlet.put_own(Heartbeat(self._engine.clock.now_ns()), now_ns)
+        self._send(outlet, now_ns)
+        if self.conduct.last_turn != self._acked:
+            self._ack()
+
+    def _send(self, outlet: Outlet, now_ns: int) -> None:
+        while (batch := outlet.take(now_ns)) is not None:
+            assert self._codec is not None
+            self._way.send(self._codec.encode(_Batch(outlet.sent, batch)))
+
+    def _put_positions(self, outlet: Outlet, now_ns: int) -> None:
+        changed = []
+        for symbol in self._instance.symbols:
+            held = self._held_of(symbol)
+            if self._held.get(symbol) != held:
+                self._held[symbol] = held
+                changed.append(held)
+        if changed:
+            outlet.put_own(Positions(tuple(changed)), now_ns)
+
+    def _held_of(self, symbol: str) -> Held:
+        return Held(self._instance.position(symbol), self._instance.inventory_ratio(symbol))
+
+    def _tell_lost_books(self, outlet: Outlet, now_ns: int) -> None:
+        for symbol, feed in self._instance.feeds.items():
+            if not feed.book.top_fault:
+                self._lost_books.discard(symbol)
+            elif symbol not in self._lost_books:
+                self._lost_books.add(symbol)
+                outlet.put_own(BookLost(symbol), now_ns)
+
+    def _unheard(self) -> list[Any]:
+        return self._engine.state.unheard.get(self._instance.instance, [])
+
+    # -- what the peer says ----------------------------------------------------------------------
+
+    def on_message(self, body: bytes) -> None:
+        """Take in one message; whatever is wrong with it is counted, and cut off when it persists."""
+        if self._is_over:
+            return
+        now_ns = time.monotonic_ns()
+        conduct = self.conduct
+        conduct.count(now_ns)
+        try:
+            codec = self._codec or codec_of(body)
+            message = codec.decode_from_strategy(body)
+        except CodecError as error:
+            conduct.strike(str(error), now_ns)
+        else:
+            if isinstance(message, Turn):
+                self._on_turn(message, now_ns)
+            elif isinstance(message, Hello):
+                self._on_hello(message, codec)
+            elif isinstance(message, Failed):
+                self._is_over = True
+                self._on_failed(f"{message.where} raised {message.error}")
+            elif isinstance(message, Bye):
+                self._is_over = True
+                self._on_bye(message.reason)
+        if conduct.fault and not self._is_over:
+            self.refuse("CUT_OFF", conduct.fault)
+            self._on_cut_off(conduct.fault)
+
+    def _on_hello(self, hello: Hello, codec: Codec) -> None:
+        if self.outlet is not None:
+            if hello.run != self._run:
+                self._is_over = True
+                self._on_bye("it began anew")
+            return
+        if not self._way.is_subscribed():
+            return  # an answer would be lost: it says hello once more
+        self._codec, self._run = codec, hello.run
+        if hello.protocol != PROTOCOL:
+            detail = f"this host speaks version {PROTOCOL} of the strategy protocol, was {hello.protocol}"
+            self.refuse("PROTOCOL", detail)
+            self._on_cut_off(detail)
+            return
+        self._state_version = hello.state_version
+        instance = self._instance
+        outlet = self.outlet = Outlet(codec, self._settings, self._whole_book)
+        self._way.send(codec.encode(self._welcome(codec)))
+        now_ns = time.monotonic_ns()
+        outlet.put_own(Start(self._takes_over), now_ns)
+        self._on_welcomed()
+        # What its saved state has not seen; a copy, because telling goes by the same list.
+        state = self._engine.state
+        for news in list(self._unheard()):
+            order = state.orders.get(news.client_id) or state.retired.get(news.client_id)
+            if news.fill is not None:
+                self.reported(news.fill)
+            if order is not None:
+                self.reported(order)
+        self.tell()
+        for symbol in instance.symbols:
+            top = instance.book(symbol)
+            if top is not None:
+                outlet.put(Item(top), now_ns)
+            if "depth" in hello.subscribe and (whole := self._whole_book(symbol)) is not None:
+                outlet.put(Item(whole), now_ns)
+        self._send(outlet, now_ns)
+
+    def _welcome(self, codec: Codec) -> Welcome:
+        engine, instance = self._engine, self._instance
+        record = engine.state.instances[instance.instance]
+        self._held = {symbol: self._held_of(symbol) for symbol in instance.symbols}
+        orders = tuple(instance.open_orders())
+        tops = (instance.book(symbol) for symbol in instance.symbols)
+        return Welcome(
+            protocol=PROTOCOL,
+            instance=instance.instance,
+            account=instance.account,
+            symbols=instance.symbols,
+            now_ns=engine.clock.now_ns(),
+            params=msgspec.json.decode(msgspec.json.encode(instance.strategy.params)),
+            state_version=record.state_version,
+            state=codec.from_saved(record.strategy_state),
+            instruments=tuple(instance.instrument(symbol) for symbol in instance.symbols),
+            held=tuple(self._held.values()),
+            orders=orders,
+            books=tuple(top for top in tops if isinstance(top, BookTop)),
+            ids=self._more_ids(),
+            deadline_ms=self._settings.deadline_ns // 1_000_000,
+        )
+
+    def _whole_book(self, symbol: str) -> Depth | None:
+        book = self._instance.feeds[symbol].book
+        if book.depth_fault or not book.seq:
+            return None
+        bids, asks = book.levels(ALL_LEVELS)
+        now_ns = self._engine.clock.now_ns()
+        return Depth(
+            symbol, tuple(bids), tuple(asks), is_snapshot=True, first_seq=book.seq, seq=book.seq,
+            ts_event=now_ns, ts_recv=now_ns,
+        )  # fmt: skip
+
+    # -- turns -----------------------------------------------------------------------------------
+
+    def _on_turn(self, turn: Turn, now_ns: int) -> None:
+        conduct, outlet = self.conduct, self.outlet
+        if outlet is None:
+            conduct.strike("a turn came before hello was answered", now_ns)
+            return
+        if not conduct.is_due(turn.seq):
+            is_gap = turn.seq > conduct.last_turn
+            if is_gap:
+                conduct.strike(f"turn {turn.seq} came, {conduct.last_turn + 1} was due", now_ns)
+            if now_ns - self._asked_again_ns > SECOND_NS // 10:
+                self._asked_again_ns = now_ns
+                self._ack(resend=is_gap)
+            return
+        if not outlet.handle(turn.handled, now_ns):
+            conduct.strike(f"it has handled event {turn.handled}, the last was {outlet.sent}", now_ns)
+            return
+        conduct.last_turn = turn.seq
+        self.slowest_us = max(self.slowest_us, turn.slowest_us)
+        if turn.requests or turn.state is not NO_STATE or outlet.heard > self._heard:
+            self._take_in(turn, outlet, now_ns)
+        if self._needs_ids:
+            self._needs_ids = False
+            self._ack(ids=self._more_ids())
+        elif turn.seq - self._acked >= ACK_EVERY:
+            self._ack()
+        if self.outlet is not None:
+            self._send(outlet, now_ns)
+
+    def _take_in(self, turn: Turn, outlet: Outlet, now_ns: int) -> None:
+        """Do in one turn of the engine, and so in one write, all that the strategy did with some events."""
+        engine = self._engine
+        started_ns = time.perf_counter_ns()
+        engine.begin_turn(engine.clock.now_ns())
+        try:
+            for request in turn.requests:
+                self._do(request, now_ns)
+            self._save(turn, outlet.heard, now_ns)
+        except JournalError as error:
+            engine.abort_turn(error)
+        else:
+            engine.end_turn(engine.now_ns, started_ns)
+
+    def _save(self, turn: Turn, heard: int, now_ns: int) -> None:
+        """Journal that the strategy has heard, with the state that it has since."""
+        instance = self._instance
+        data = instance.saved_state
+        if turn.state is not NO_STATE:
+            assert self._codec is not None
+            data = self._codec.to_saved(turn.state)
+            if len(data) > MAX_STATE_BYTES:
+                what = f"its state has {len(data)} bytes, at most {MAX_STATE_BYTES} are kept"
+                self.conduct.strike(what, now_ns)
+                return
+        if heard > self._heard or data != instance.saved_state:
+            now = self._engine.now_ns
+            self._engine.roster.heard(instance, self._state_version, data, heard - self._heard, now)
+            self._heard = heard
+
+    def _do(self, request: Request, now_ns: int) -> None:
+        instance = self._instance
+        try:
+            if isinstance(request, PutQuotes):
+                _check_quotes(request)
+                instance.quote(request.symbol, request.quotes)
+            elif isinstance(request, Place):
+                _check_order(request)
+                self._take_id(request.client_id, now_ns)
+                instance.place(request.order, request.client_id)
+            elif isinstance(request, Cancel):
+                instance.cancel(request.client_id)
+            elif isinstance(request, Log):
+                self._log(request, now_ns)
+        except OrderRefused as refused:
+            symbol = request.order.symbol if isinstance(request, Place) else getattr(request, "symbol", "")
+            client_id = "" if isinstance(request, PutQuotes) else getattr(request, "client_id", "")
+            action = str(type(request).__struct_config__.tag)
+            refusal = OrderRefusal(symbol, refused.reason, refused.detail, client_id, action)
+            if self.outlet is not None:
+                self.outlet.put_own(refusal, now_ns)
+            if refused.reason in ("NOT_YOURS", "UNKNOWN_SYMBOL", "ORDER_ID", "NO_NUMBER"):
+                self.conduct.strike(str(refused), now_ns)
+
+    def _take_id(self, client_id: str, now_ns: int) -> None:
+        """Use up one of the ids that were handed out; raise `OrderRefused` for any other, or one used before."""
+        number = self._number_of(client_id)
+        if number is None or number <= self._last_id:
+            raise OrderRefused(
+                "ORDER_ID", f"{client_id[:64]!r} is not one of the ids handed out, or was used"
+            )
+        self._last_id = number
+        left = sum(ids.last - max(number, ids.first - 1) for ids in self._ranges if ids.last >= number)
+        self._needs_ids = left < IDS_AT_ONCE // 2
+
+    def _number_of(self, client_id: str) -> int | None:
+        for ids in self._ranges:
+            if client_id.startswith(ids.stem):
+                digits = client_id[len(ids.stem) :]
+                if digits.isascii() and digits.isalnum() and len(digits) <= 16:
+                    try:
+                        number = int(digits, 16)
+                    except ValueError:
+                        continue
+                    if ids.first <= number <= ids.last and f"{number:x}" == digits:
+                        return number
+        return None
+
+    def _more_ids(self) -> IdRange:
+        stem, first, last = self._ids.reserve(IDS_AT_ONCE)
+        ids = IdRange(stem, first, last)
+        self._ranges = [*self._ranges[-2:], ids]
+        return ids
+
+    def _ack(self, *, resend: bool = False, ids: IdRange | None = None) -> None:
+        assert self._codec is not None
+        self._acked = self.conduct.last_turn
+        self._way.send(self._codec.encode(Ack(self._acked, resend, ids)))
+
+    def _log(self, line: Log, now_ns: int) -> None:
+        if now_ns - self._log_second_ns >= SECOND_NS:
+            self._log_second_ns, self._log_lines = now_ns, 0
+        self._log_lines += 1
+        if self._log_lines <= LOG_LINES_PER_S:
+            self._instance.log.log(_LEVELS.get(line.level, logging.INFO), "%s", line.text[:2000])
+
+
+def _check_quotes(request: PutQuotes) -> None:
+    """Raise `OrderRefused` for what no arithmetic may meet: numbers that are none, levels without end."""
+    if len(request.quotes) > MOST_LEVELS:
+        raise OrderRefused("NO_NUMBER", f"at most {MOST_LEVELS} levels are quoted, was {len(request.quotes)}")
+    for quote in request.quotes:
+        prices = [price for price in (quote.bid, quote.ask) if price is not None]
+        if not all(math.isfinite(p) for p in prices) or not (quote.bid_qty + quote.ask_qty).is_finite():
+            raise OrderRefused("NO_NUMBER", f"a quote of {request.symbol} holds what is no number: {quote}")
+
+
+def _check_order(request: Place) -> None:
+    order = request.order
+    if not order.qty.is_finite() or not (order.price is None or order.price.is_finite()):
+        raise OrderRefused("NO_NUMBER", f"order {request.client_id[:64]!r} holds what is no number: {order}")
+
+
+class _Batch(msgspec.Struct, frozen=True, tag_field="type", tag="events"):
+    """`Events` whose events are encoded already."""
+
+    seq: int
+    events: list[msgspec.Raw]
+
+
+assert _Batch.__struct_config__.tag == Events.__struct_config__.tag

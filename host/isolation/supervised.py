@@ -1,0 +1,261 @@
+"""One worker and its process: started, watched, ended, and started again when it was lost."""
+
+import asyncio
+import logging
+import os
+import secrets
+import time
+from typing import TYPE_CHECKING, Final
+
+from host.core.entries import InstanceState
+from host.isolation.assignment import Assignment, SeatPlan
+from host.isolation.channel import Channel
+from host.isolation.fate import Fate
+from host.isolation.process import WorkerProcess
+from host.isolation.proxy import Proxy
+from host.isolation.session import Session
+from host.isolation.settings import SECOND_NS, WorkerSettings
+from host.loader import Offer
+from host.runtime.turn import turn
+
+if TYPE_CHECKING:
+    from host.isolation.workers import Workers
+    from host.runtime.engine import Engine
+
+__all__ = ["Worker"]
+
+_log = logging.getLogger("tandem.workers")
+LOOK_AT_PROCESS_NS: Final = SECOND_NS // 10
+_RECEIVING: Final = (InstanceState.RUNNING, InstanceState.PAUSED)
+
+
+class Worker:
+    """Runs one instance in a process of its own, for as long as the instance is to run."""
+
+    def __init__(
+        self,
+        engine: "Engine",
+        node: "Workers",
+        name: str,
+        proxy: Proxy,
+        offer: Offer,
+        settings: WorkerSettings,
+    ) -> None:
+        self.name: Final = name
+        self.process: WorkerProcess | None = None
+        self.restarts = 0
+        self.is_wanted = False
+        """Whether the instance is to run."""
+        self._engine: Final = engine
+        self._proxy: Final = proxy
+        self.offer = offer
+        self._settings: Final = settings
+        self._node: Final = node
+        self._fate: Final = Fate(settings)
+        self._channel: Channel | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._starts_ns = 0
+        """When it is to be started again; 0 while it is not waiting for that."""
+        self._started_ns = 0
+        self._welcomed_ns = 0
+        self._stopping_ns = 0
+        self._looked_ns = 0
+        self._cpu: tuple[int, int] = (0, 0)
+        self._beat_ns = 0
+        proxy.on_moved = self.moved
+
+    # -- what the instance does ------------------------------------------------------------------
+
+    def moved(self, state: InstanceState) -> None:
+        """Follow the instance: start with it, end with it."""
+        if state in _RECEIVING:
+            if not self.is_wanted:
+                self.is_wanted = True
+                self._fate.forget()
+                self._node.add(self)
+                if self.process is None and self._task is None:
+                    self._start()
+        elif state is InstanceState.STOPPED:
+            self.stop()
+        elif state is InstanceState.QUARANTINED:
+            self.is_wanted = False
+            self.end()
+
+    def stop(self) -> None:
+        """Have the strategy run its `on_stop`, and end; it gets `stop_ns` for that."""
+        self.is_wanted = False
+        self._starts_ns = 0
+        session = self._proxy.session
+        if session is None or session.outlet is None:
+            self.end()
+        elif not self._stopping_ns:
+            self._stopping_ns = time.monotonic_ns()
+            session.tell_stop("")
+
+    def end(self) -> None:
+        """End the process, whatever it is doing, and hear no more of it."""
+        self._starts_ns = self._stopping_ns = self._welcomed_ns = 0
+        session, self._proxy.session = self._proxy.session, None
+        if session is not None:
+            session.end()
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        if self.process is not None:
+            self.process.kill()
+            self.process = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Return whether it is still on its way to its end."""
+        return self._stopping_ns != 0
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether nothing of it is left and nothing is to be done any more."""
+        return not (self.is_wanted or self._stopping_ns or self.process or self._task)
+
+    # -- starting --------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        engine, proxy, settings = self._engine, self._proxy, self._settings
+        self._starts_ns = 0
+        self._started_ns = time.monotonic_ns()
+        events, turns = self._node.new_addresses()
+        key = secrets.token_hex(16).encode()
+        channel = self._channel = Channel(self._node.context, events, turns, key)
+        instance = proxy.instance
+        session = proxy.session = Session(
+            engine,
+            instance,
+            engine.roster.ids_of(instance.instance, engine.state.instances[instance.instance].number),
+            settings,
+            channel,
+            takes_over=proxy.takes_over,
+            on_welcomed=self._welcomed,
+            on_failed=self._failed,
+            on_bye=self._said_bye,
+            on_cut_off=lambda why: self._lost(f"it was cut off: {why}"),
+        )
+        proxy.takes_over = False
+        channel.open(session.on_message)
+        offer = self.offer
+        seat = SeatPlan(instance.instance, offer.version, offer.name, events, turns, key)
+        self._task = self._node.spawn(self._run(seat))
+
+    async def _run(self, seat: SeatPlan) -> None:
+        try:
+            data = Assignment(os.getpid(), self._settings.memory_bytes, (seat,)).encode()
+            process = await WorkerProcess.start(data, lambda how: self._exited(process, how))
+        except OSError as error:
+            self._task = None
+            self._lost(f"its process could not be started: {error}")
+            return
+        self._task = None
+        self.process = process
+        self._cpu = (time.monotonic_ns(), 0)
+
+    def _welcomed(self) -> None:
+        self._welcomed_ns = time.monotonic_ns()
+        pid = 0 if self.process is None else self.process.pid
+        again = f", restart {self.restarts}" if self.restarts else ""
+        took_ms = (self._welcomed_ns - self._started_ns) // 1_000_000
+        _log.info("instance %s runs in worker %d after %d ms%s", self.name, pid, took_ms, again)
+        self._engine.record_alert(
+            "worker_started", f"instance {self.name} runs in process {pid}{again}", self.name
+        )
+
+    # -- how it ends -----------------------------------------------------------------------------
+
+    def _failed(self, what: str) -> None:
+        """Quarantine the instance for what its code raised, as an inline one."""
+        with turn(self._engine):
+            self._engine.roster.put_in_quarantine(self._proxy.instance, what)
+
+    def _said_bye(self, reason: str) -> None:
+        if self.is_wanted:
+            self._lost(f"it said bye of its own will: {reason or 'no reason given'}")
+        else:
+            self.end()
+
+    def _exited(self, process: WorkerProcess, how: str) -> None:
+        if self.process is not process:
+            return  # it was given up before
+        if not self.is_wanted:
+            self.end()
+            return
+        words = process.last_words
+        self._lost(f"{how}; its last words: {words[-1500:]}" if words else how)
+
+    def _lost(self, why: str) -> None:
+        """End what is left of it, see to its orders, and start it again or not, as is configured."""
+        self.end()
+        if not self.is_wanted:
+            return
+        engine, instance, settings = self._engine, self._proxy.instance, self._settings
+        delay_ns = self._fate.lost(time.monotonic_ns())
+        with turn(engine) as now_ns:
+            engine.record_alert("worker_lost", f"instance {self.name}: {why}", self.name)
+            if delay_ns is None:
+                many = f"its worker was lost {self._fate.count} times, the last time: {why}"
+                engine.roster.put_in_quarantine(instance, many)
+                return
+            if settings.on_loss == "pull":
+                engine.roster.pull_orders(instance, "worker lost", now_ns)
+        self._starts_ns = time.monotonic_ns() + delay_ns
+
+    # -- a few times a second --------------------------------------------------------------------
+
+    def look(self, now_ns: int) -> None:
+        """Find out whether it makes progress within its limits; restart it when that is due."""
+        if self._starts_ns and now_ns >= self._starts_ns:
+            self.restarts += 1
+            self._start()
+            return
+        session, settings = self._proxy.session, self._settings
+        if session is None:
+            return
+        if self._stopping_ns and now_ns - self._stopping_ns > settings.stop_ns:
+            _log.warning("instance %s: its worker did not handle stop in time; it is killed", self.name)
+            self.end()
+            return
+        outlet = session.outlet
+        if outlet is None:
+            if now_ns - self._started_ns > settings.start_ns:
+                self._lost(f"it did not start within {settings.start_ns / 1e9:g} s")
+            return
+        stuck_ns = outlet.stuck_ns(now_ns)
+        if stuck_ns > settings.deadline_ns:
+            self._lost(
+                f"it has handled nothing for {stuck_ns / 1e6:.0f} ms with {outlet.behind} events before it, "
+                f"the limit is {settings.deadline_ns / 1e6:g} ms"
+            )
+            return
+        if now_ns - self._looked_ns >= LOOK_AT_PROCESS_NS:
+            self._looked_ns = now_ns
+            fault = self._over_limit(now_ns)
+            if fault:
+                self._lost(fault)
+                return
+        if now_ns - self._beat_ns >= settings.heartbeat_ns:
+            self._beat_ns = now_ns
+            session.beat(now_ns)
+
+    def _over_limit(self, now_ns: int) -> str:
+        process, settings = self.process, self._settings
+        if process is None:
+            return ""
+        held = process.memory_bytes()
+        if held > settings.memory_bytes:
+            return f"it holds {held >> 20} MiB, the limit is {settings.memory_bytes >> 20}"
+        since_ns, used_ns = self._cpu
+        if settings.cpu_share is not None and now_ns - since_ns >= settings.cpu_window_ns:
+            used_now_ns = process.cpu_ns()
+            share = (used_now_ns - used_ns) / (now_ns - since_ns)
+            self._cpu = (now_ns, used_now_ns)
+            if used_ns and share > settings.cpu_share:
+                return f"it uses {share:.0%} of a core, the limit is {settings.cpu_share:.0%}"
+        return ""

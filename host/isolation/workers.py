@@ -1,0 +1,133 @@
+"""The workers of a node."""
+
+import asyncio
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import zmq
+
+from host.config import InstanceSection
+from host.isolation.outlet import Item
+from host.isolation.proxy import Proxy, proxy_class
+from host.isolation.settings import settings_of
+from host.isolation.supervised import Worker
+from host.loader import Offer, decode_params
+
+if TYPE_CHECKING:
+    from host.runtime.engine import Engine
+
+__all__ = ["Workers"]
+
+_log = logging.getLogger("tandem.workers")
+LOOK_EVERY_S: Final = 0.02
+MOST_PATH: Final = 100
+"""Characters that the path of a socket may have."""
+
+
+class Workers:
+    """Makes what stands in instances for strategies in workers, and looks after those workers.
+
+    Belongs to the running loop; `close` ends every worker. Sockets are in `folder`, which nobody but this
+    node's user may enter.
+    """
+
+    def __init__(self, engine: "Engine", folder: Path) -> None:
+        self.running: set[Worker] = set()
+        """Those of the instances that run, or are on their way to their end."""
+        self._engine: Final = engine
+        self._folder = folder
+        self._is_temporary = False
+        self._is_open = False
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._looking: asyncio.TimerHandle | None = None
+        self._item: Item | None = None
+        self._sockets = 0
+
+    def stand_in(self, section: InstanceSection, offer: Offer) -> Proxy:
+        """Return what stands in an instance for an offered strategy; its worker starts with the instance.
+
+        Raises `ParamsInvalid`. The class is not constructed here.
+        """
+        params = decode_params(offer, section.params, instance=section.name)
+        proxy = proxy_class(offer.cls)(params, self.item)
+        Worker(self._engine, self, section.name, proxy, offer, settings_of(section.worker))
+        return proxy
+
+    def item(self, event: Any) -> Item:
+        """Return an event as it is sent; the same for every worker that gets it, so it is encoded once."""
+        item = self._item
+        if item is None or item.event is not event:
+            item = self._item = Item(event)
+        return item
+
+    @property
+    def are_busy(self) -> bool:
+        """Return whether a worker is still handling its `stop`."""
+        return any(worker.is_busy for worker in self.running)
+
+    def close(self) -> None:
+        """End every worker; nothing is left of them when this returns."""
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+        for worker in self.running:
+            worker.is_wanted = False
+            process = worker.process
+            worker.end()
+            if process is not None:
+                process.close()
+        for task in self._tasks:
+            task.cancel()
+        self.running.clear()
+        self.context.destroy(linger=0)
+        if self._is_temporary:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    # -- for its workers -------------------------------------------------------------------------
+
+    def add(self, worker: Worker) -> None:
+        """Look after a worker from here on, until it has ended."""
+        self.running.add(worker)
+        if self._is_open:
+            return
+        self._is_open = True
+        if len(str(self._folder.absolute())) > MOST_PATH:
+            self._folder, self._is_temporary = Path(tempfile.mkdtemp(prefix="tandem-")), True
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.chmod(0o700)
+        for left in self._folder.glob("*.sock"):
+            left.unlink(missing_ok=True)  # of a process that died
+        self._looking = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
+
+    def new_addresses(self) -> tuple[str, str]:
+        """Return where the sockets of a worker that starts are to be bound: for events, and for turns."""
+        self._sockets += 1
+        base = self._folder.absolute() / f"{os.getpid()}-{self._sockets}"
+        return f"ipc://{base}.events.sock", f"ipc://{base}.turns.sock"
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Run a coroutine until it ends or the node does."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        now_ns = time.monotonic_ns()
+        for worker in list(self.running):
+            if self._engine.halted:
+                worker.is_wanted = False
+                worker.end()
+            worker.look(now_ns)
+            if worker.is_over:
+                self.running.discard(worker)
+        self._looking = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)

@@ -1,0 +1,398 @@
+"""A strategy at its end of the protocol: bytes in, callbacks, bytes out. Sans-IO.
+
+Whoever has the sockets gives `receive` what came, calls `idle` when nothing more is there, and `on_time`
+when a timer is due. The same strategy class runs here as inline in the host.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from host.api import Order, OrderStatus, Params, Strategy, TandemError
+from host.core.carried import StateNotCarried, carry_state, encode_state
+from host.wire.codec import Codec
+from host.wire.context import RemoteContext, boot_ns
+from host.wire.messages import (
+    NO_STATE,
+    PROTOCOL,
+    Ack,
+    Book,
+    BookLost,
+    Bye,
+    CandleEvent,
+    DepthEvent,
+    Events,
+    Failed,
+    FillEvent,
+    Hello,
+    Missed,
+    OrderEvent,
+    OrderRefusal,
+    ParamsEvent,
+    Positions,
+    Refused,
+    Start,
+    Stop,
+    TickerEvent,
+    TimerEvent,
+    TradeEvent,
+    Turn,
+    Welcome,
+)
+
+__all__ = ["Stage", "StageRefused"]
+
+SAY_HANDLED_EVERY: Final = 32
+"""Events handled without a wish before the host hears of it, while more are there."""
+SAVE_STATE_NS: Final = 1_000_000_000
+"""How often a state that changed without an order or fill is sent."""
+KEPT_TURNS: Final = 256
+"""Turns kept to be sent again; the host acknowledges a quarter of that at a time."""
+
+_MARKET: Final = ("book", "depth", "trade", "ticker")
+
+
+class StageRefused(TandemError):  # noqa: N818 - the answer, not a malfunction
+    """The host does not let this strategy in, or lets it in no more. `reason` is a stable code."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"the host refused: {reason}: {detail}")
+        self.reason = reason
+
+
+class Stage:
+    """Runs one strategy. `make(params)` constructs it, once the host has said with which parameters.
+
+    `send` is given each message; `describe` says an error in words. `is_over` is true when nothing more
+    comes: it said `bye`, or its code raised.
+    """
+
+    def __init__(
+        self,
+        cls: type[Strategy[Any]],
+        make: Callable[[Mapping[str, object]], Strategy[Any]],
+        codec: Codec,
+        send: Callable[[bytes], None],
+        *,
+        run: str,
+        client: str = "",
+        describe: Callable[[BaseException], str] = repr,
+    ) -> None:
+        self.is_over = False
+        self.is_welcome = False
+        self.strategy: Strategy[Any] | None = None
+        self.instance = ""
+        self._cls: Final = cls
+        self._make: Final = make
+        self._codec: Final = codec
+        self._send_bytes: Final = send
+        self._run: Final = run
+        self._client: Final = client
+        self._describe: Final = describe
+        self._ctx: RemoteContext | None = None
+        self._turn = 0
+        self._handled = 0
+        self._said_handled = 0
+        self._unsaid = 0
+        self._has_news = False
+        self._sent_state = b""
+        self._next_save_ns = 0
+        self._slowest_ns = 0
+        self._kept: dict[int, bytes] = {}
+        self._where = ""
+        self._reactions: Final[dict[type[Any], Callable[[Any], None]]] = {
+            Book: self._on_book,
+            DepthEvent: self._on_depth,
+            TradeEvent: self._on_trade,
+            TickerEvent: self._on_ticker,
+            CandleEvent: self._on_candle,
+            BookLost: self._on_book_lost,
+            Missed: self._on_missed,
+            OrderEvent: self._on_order,
+            FillEvent: self._on_fill,
+            OrderRefusal: self._on_refusal,
+            Positions: self._on_positions,
+            ParamsEvent: self._on_params,
+            TimerEvent: self._on_timer_event,
+            Start: self._on_start,
+            Stop: self._on_stop,
+        }
+
+    # -- for whoever has the sockets -------------------------------------------------------------
+
+    def say_hello(self) -> None:
+        """Ask to be let in; to be repeated until `is_welcome`."""
+        cls = self._cls
+        wanted = tuple(
+            kind
+            for kind in _MARKET
+            if kind == "book" or getattr(cls, f"on_{kind}") is not getattr(Strategy, f"on_{kind}")
+        )
+        self._send(
+            Hello(
+                protocol=PROTOCOL,
+                client=self._client,
+                run=self._run,
+                state_version=cls.state_type.state_version,
+                subscribe=wanted,
+            )
+        )
+
+    def receive(self, body: bytes) -> None:
+        """Take in one message of the host; raise `StageRefused`, or `CodecError` for what is none."""
+        message = self._codec.decode_from_host(body)
+        if isinstance(message, Events):
+            if self.is_welcome and not self.is_over:
+                self._take_in(message)
+        elif isinstance(message, Ack):
+            self._on_ack(message)
+        elif isinstance(message, Welcome):
+            if not self.is_welcome:
+                self._on_welcome(message)
+        elif isinstance(message, Refused):
+            raise StageRefused(message.reason, message.detail)
+
+    def idle(self) -> None:
+        """Say how far everything is handled; to be called when nothing more is there to receive."""
+        if self._handled != self._said_handled and not self.is_over:
+            self._say()
+
+    def next_timer_ns(self) -> int | None:
+        """Return in how many ns a timer is due; None without one."""
+        ctx = self._ctx
+        if ctx is None or not ctx.timers or self.is_over:
+            return None
+        return max(min(due_ns for due_ns, _ in ctx.timers.values()) - ctx.now_ns(), 0)
+
+    def on_time(self) -> None:
+        """Call the timers that are due; a late one is called once, not once per missed time."""
+        ctx, strategy = self._ctx, self.strategy
+        if ctx is None or strategy is None or self.is_over:
+            return
+        now_ns = ctx.now_ns()
+        for name, (due_ns, every_ns) in list(ctx.timers.items()):
+            if now_ns >= due_ns and name in ctx.timers and not self.is_over:
+                late_ns = (now_ns - due_ns) % every_ns
+                ctx.timers[name] = (now_ns - late_ns + every_ns, every_ns)
+                self._guarded(lambda name=name: strategy.on_timer(name), "on_timer")  # type: ignore[misc]
+        if ctx.requests and not self.is_over:
+            self._say()
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _send(self, message: Any) -> None:
+        self._send_bytes(self._codec.encode(message))
+
+    def _on_welcome(self, welcome: Welcome) -> None:
+        self.is_welcome = True
+        self.instance = welcome.instance
+        self._ctx = RemoteContext(welcome, boot_ns)
+        self._turn = welcome.next_turn - 1
+        saved = self._codec.to_saved(welcome.state)
+
+        def construct() -> None:
+            strategy = self._make(welcome.params)
+            assert self._ctx is not None
+            strategy.ctx = self._ctx
+            if saved:
+                strategy.state = carry_state(
+                    strategy.state_type, welcome.state_version, saved, welcome.instance
+                )
+            self.strategy = strategy
+            self._sent_state = encode_state(strategy)
+
+        self._guarded(construct, "__init__")
+
+    def _on_ack(self, ack: Ack) -> None:
+        for seq in [seq for seq in self._kept if seq <= ack.seq]:
+            del self._kept[seq]
+        if ack.ids is not None and self._ctx is not None:
+            self._ctx.ids.append(ack.ids)
+        if ack.resend:
+            for seq in sorted(self._kept):
+                self._send_bytes(self._kept[seq])
+
+    def _take_in(self, message: Events) -> None:
+        number = message.seq - len(message.events)
+        if number != self._handled:
+            raise StageRefused("GAP", f"event {self._handled + 1} was due, {number + 1} came; begin anew")
+        assert self._ctx is not None
+        requests = self._ctx.requests
+        for event in message.events:
+            number += 1
+            react = self._reactions.get(type(event))
+            if react is not None:
+                started_ns = time.perf_counter_ns()
+                try:
+                    react(event)
+                except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary: told to the host
+                    self._failed(error)
+                    return
+                taken_ns = time.perf_counter_ns() - started_ns
+                if taken_ns > self._slowest_ns:
+                    self._slowest_ns = taken_ns
+            self._handled = number
+            self._unsaid += 1
+            if requests or self._unsaid >= SAY_HANDLED_EVERY:
+                self._say()
+            if self.is_over:
+                return
+
+    def _say(self) -> None:
+        """Send a turn: what the strategy wants, how far everything is handled, and its state if it is due."""
+        ctx, strategy = self._ctx, self.strategy
+        assert ctx is not None
+        assert strategy is not None
+        state = NO_STATE
+        now_ns = boot_ns()
+        if self._has_news or now_ns >= self._next_save_ns:
+            try:
+                data = encode_state(strategy)
+            except Exception as error:  # noqa: BLE001 - plugin boundary: told to the host
+                self._where = "encoding its state"
+                self._failed(error)
+                return
+            self._has_news = False
+            self._next_save_ns = now_ns + SAVE_STATE_NS
+            if data != self._sent_state:
+                self._sent_state = data
+                state = self._codec.from_saved(data)
+        self._turn += 1
+        body = self._codec.encode(
+            Turn(
+                seq=self._turn,
+                handled=self._handled,
+                requests=tuple(ctx.requests),
+                state=state,
+                slowest_us=self._slowest_ns // 1000,
+            )
+        )
+        ctx.requests.clear()
+        self._said_handled, self._unsaid, self._slowest_ns = self._handled, 0, 0
+        self._kept[self._turn] = body
+        if len(self._kept) > KEPT_TURNS:
+            del self._kept[next(iter(self._kept))]
+        self._send_bytes(body)
+
+    def _guarded(self, work: Callable[[], None], where: str) -> None:
+        self._where = where
+        try:
+            work()
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary: told to the host
+            self._failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        self.is_over = True
+        text = str(error) if isinstance(error, StateNotCarried) else self._describe(error)
+        self._send(Failed(self._where, text))
+
+    # -- reactions -------------------------------------------------------------------------------
+
+    def _on_book(self, event: Book) -> None:
+        assert self._ctx is not None
+        assert self.strategy is not None
+        book = event.data
+        self._ctx.books[book.symbol] = book
+        self._where = "on_book"
+        self.strategy.on_book(book)
+
+    def _on_depth(self, event: DepthEvent) -> None:
+        assert self.strategy is not None
+        self._where = "on_depth"
+        self.strategy.on_depth(event.data)
+
+    def _on_trade(self, event: TradeEvent) -> None:
+        assert self.strategy is not None
+        self._where = "on_trade"
+        self.strategy.on_trade(event.data)
+
+    def _on_ticker(self, event: TickerEvent) -> None:
+        assert self.strategy is not None
+        self._where = "on_ticker"
+        self.strategy.on_ticker(event.data)
+
+    def _on_candle(self, event: CandleEvent) -> None:
+        assert self.strategy is not None
+        self._where = "on_candle"
+        self.strategy.on_candle(event.data)
+
+    def _on_book_lost(self, event: BookLost) -> None:
+        assert self._ctx is not None
+        self._ctx.books.pop(event.symbol, None)
+
+    def _on_missed(self, event: Missed) -> None:
+        assert self._ctx is not None
+        count = event.books + event.depths + event.tickers + event.trades
+        self._ctx.log.warning("too slow: %d events of %s were left out", count, event.symbol)
+
+    def _on_order(self, event: OrderEvent) -> None:
+        assert self._ctx is not None
+        order = event.data
+        if order.status.is_terminal:
+            self._ctx.orders.pop(order.client_id, None)
+        else:
+            self._ctx.orders[order.client_id] = order
+        self._tell_order(order)
+
+    def _tell_order(self, order: Order) -> None:
+        assert self.strategy is not None
+        self._has_news = True
+        self._where = "on_order"
+        self.strategy.on_order(order)
+
+    def _on_fill(self, event: FillEvent) -> None:
+        assert self.strategy is not None
+        self._has_news = True
+        self._where = "on_fill"
+        self.strategy.on_fill(event.data)
+
+    def _on_refusal(self, event: OrderRefusal) -> None:
+        assert self._ctx is not None
+        reason = f"{event.reason}: {event.detail}"
+        if event.action == "place":
+            order = self._ctx.refused(event.client_id, reason)
+            if order is not None:
+                assert order.status is OrderStatus.REJECTED
+                self._tell_order(order)
+                return
+        self._ctx.log.warning("the host refused to %s: %s", event.action, reason)
+
+    def _on_positions(self, event: Positions) -> None:
+        assert self._ctx is not None
+        for held in event.data:
+            self._ctx.held[held.position.symbol] = held
+
+    def _on_params(self, event: ParamsEvent) -> None:
+        strategy = self.strategy
+        assert strategy is not None
+        self._where = "on_params"
+        old = strategy.params
+        params: Params = msgspec.convert(event.data, strategy.params_type)
+        strategy.params = params
+        strategy.on_params(old)
+
+    def _on_timer_event(self, event: TimerEvent) -> None:
+        assert self.strategy is not None
+        self._where = "on_timer"
+        self.strategy.on_timer(event.name)
+
+    def _on_start(self, event: Start) -> None:
+        assert self.strategy is not None
+        self._where = "on_start"
+        self.strategy.on_start()
+        if event.takes_over:
+            self._where = "on_takeover"
+            self.strategy.on_takeover()
+
+    def _on_stop(self, event: Stop) -> None:
+        assert self.strategy is not None
+        self._where = "on_stop"
+        self.strategy.on_stop()
+        self._handled += 1  # the turn says that this event is handled, too, because nothing comes after it
+        self._has_news = True
+        self._say()
+        if not self.is_over:
+            self.is_over = True
+            self._send(Bye(event.reason))

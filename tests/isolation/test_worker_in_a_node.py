@@ -1,0 +1,101 @@
+"""A strategy with `isolation = "process"` in a whole node."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from isolation_tools import PATIENCE_S, is_alive
+
+from host.core import entries as e
+from host.core.state import TradingState
+from host.journal import JournalError, read
+
+CONFIG = """
+[node]
+name = "a"
+data_dir = "var"
+journal_segment_kb = 256
+[store]
+url = ""
+[control]
+listen = []
+[[account]]
+name = "paper"
+exchange = "paper"
+[[instance]]
+name = "mm-btc"
+plugin = "two_sided"
+account = "paper"
+symbols = ["BTC-USDT"]
+models = ["inventory_skew"]
+isolation = "process"
+quote_tolerance_bps = 0.05
+params = { half_spread_bps = 0.2, size = "0.01" }
+"""
+
+
+def entries(folder: Path) -> list[e.Entry]:
+    try:
+        return [record.entry for record in read(folder / "var" / "journal")]
+    except (JournalError, OSError):
+        return []  # not there yet
+
+
+def wait_for(folder: Path, is_it: Callable[[e.Entry], Any]) -> e.Entry:
+    ends_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < ends_s:
+        for entry in entries(folder):
+            if is_it(entry):
+                return entry
+        time.sleep(0.05)
+    raise AssertionError(f"never came; there is {entries(folder)[-5:]}")
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    (tmp_path / "tandem.toml").write_text(CONFIG)
+    with subprocess.Popen(
+        [Path(sys.executable).with_name("tandem"), "run", "-c", "tandem.toml"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        yield process
+        process.kill()
+
+
+def worker_of(folder: Path) -> int:
+    alert = wait_for(folder, lambda entry: isinstance(entry, e.Alert) and entry.kind == "worker_started")
+    assert isinstance(alert, e.Alert)
+    return int(alert.text.split("process ")[1].split(",")[0])
+
+
+def test_it_trades_and_stops_with_the_node(tmp_path: Path, node: "subprocess.Popen[str]") -> None:
+    worker = worker_of(tmp_path)
+    wait_for(tmp_path, lambda entry: isinstance(entry, e.AmendSent))
+    assert is_alive(worker)
+    node.send_signal(signal.SIGTERM)
+    output, _ = node.communicate(timeout=PATIENCE_S)
+    assert node.returncode == 0, output
+    assert not is_alive(worker)
+    state = TradingState()
+    for record in read(tmp_path / "var" / "journal"):
+        state.apply(record.lsn, record.ts_ns, record.entry)
+    assert state.orders == {}
+    assert list((tmp_path / "var" / "workers").iterdir()) == []
+
+
+def test_no_worker_survives_the_host(tmp_path: Path, node: "subprocess.Popen[str]") -> None:
+    worker = worker_of(tmp_path)
+    assert is_alive(worker)
+    node.kill()
+    ends_s = time.monotonic() + PATIENCE_S
+    while is_alive(worker):
+        assert time.monotonic() < ends_s
+        time.sleep(0.01)

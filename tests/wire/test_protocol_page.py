@@ -1,0 +1,56 @@
+"""docs/strategy-protocol.md says what the messages are."""
+
+import json
+import re
+import typing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from host.wire import JSON, CodecError
+from host.wire import messages as m
+
+PAGE = Path(__file__).parents[2] / "docs" / "strategy-protocol.md"
+GROUPS = {
+    "from the strategy": m.FromStrategy,
+    "requests": m.Request,
+    "from the host": m.FromHost,
+    "events": m.Event,
+}
+
+
+def shown(group: str) -> list[str]:
+    text = PAGE.read_text(encoding="utf-8")
+    return text.partition(f"<!-- messages: {group} -->\n")[2].partition("<!-- end -->")[0].splitlines()
+
+
+def row(cls: type[msgspec.Struct]) -> str:
+    fields = ", ".join(f"`{field.encode_name}`" for field in msgspec.structs.fields(cls))
+    return f"| `{cls.__struct_config__.tag}` | {fields} |"
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_the_page_names_every_message_with_its_fields(group: str) -> None:
+    classes: tuple[Any, ...] = typing.get_args(GROUPS[group])
+    assert shown(group) == ["| type | fields |", "|---|---|", *map(row, classes)]
+
+
+def test_the_page_names_the_version() -> None:
+    assert f"Version **{m.PROTOCOL}**." in PAGE.read_text(encoding="utf-8")
+
+
+def test_the_examples_are_messages() -> None:
+    text = "\n".join(re.findall(r"```json\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL))
+    decoder, at, count = json.JSONDecoder(), 0, 0
+    while text[at:].strip():
+        at += len(text[at:]) - len(text[at:].lstrip())
+        value, at = decoder.raw_decode(text, at)
+        count += 1
+        body = json.dumps(value).encode()
+        try:
+            JSON.decode_from_strategy(body)
+        except CodecError:
+            JSON.decode_from_host(body)
+    assert count == 4
