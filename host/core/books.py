@@ -5,13 +5,13 @@ Two streams feed it that the venue does not order against each other: quotes (`B
 is for estimating; nothing here reaches an order.
 """
 
-from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from enum import Enum
 from math import inf
 from typing import Final
 
 from host.api import BookTop, Depth, Level, Side
+from host.core.book_side import BadLevel, BookSide
 
 __all__ = ["MAX_HELD_UPDATES", "Book", "DepthResult"]
 
@@ -49,10 +49,8 @@ class Book:
     """
 
     __slots__ = (
-        "_ask_prices",
-        "_ask_sizes",
-        "_bid_prices",
-        "_bid_sizes",
+        "_asks",
+        "_bids",
         "_held",
         "_is_synced",
         "_last_recv_ns",
@@ -74,11 +72,8 @@ class Book:
         self._top_seq = 0
         self._last_recv_ns = 0
         self._is_synced = False
-        # Both ascending: the best bid is last, the best ask first.
-        self._bid_prices: list[float] = []
-        self._ask_prices: list[float] = []
-        self._bid_sizes: dict[float, float] = {}
-        self._ask_sizes: dict[float, float] = {}
+        self._bids: Final = BookSide(Side.BUY)
+        self._asks: Final = BookSide(Side.SELL)
         self._held: deque[Depth] = deque(maxlen=MAX_HELD_UPDATES)
 
     # -- what comes in ---------------------------------------------------------------------------
@@ -158,25 +153,18 @@ class Book:
 
     def levels(self, n: int) -> tuple[list[Level], list[Level]]:
         """Return up to `n` levels of bids and of asks, best first; empty while depth is invalid."""
-        if n <= 0:
-            return [], []
-        bids, asks = self._bid_sizes, self._ask_sizes
-        return (
-            [(price, bids[price]) for price in self._bid_prices[: -n - 1 : -1]],
-            [(price, asks[price]) for price in self._ask_prices[:n]],
-        )
+        return self._bids.levels(n), self._asks.levels(n)
 
     def size_at(self, side: Side, price: float) -> float:
         """Return the size resting at exactly `price` among the bids (`BUY`) or the asks (`SELL`)."""
-        return (self._bid_sizes if side is Side.BUY else self._ask_sizes).get(price, 0.0)
+        return self._side(side).sizes.get(price, 0.0)
 
     def depth_qty(self, side: Side, price: float) -> float:
         """Return the total size at `price` or better among the bids (`BUY`) or the asks (`SELL`)."""
-        if side is Side.BUY:
-            sizes = self._bid_sizes
-            return sum(sizes[p] for p in self._bid_prices[bisect_left(self._bid_prices, price) :])
-        sizes = self._ask_sizes
-        return sum(sizes[p] for p in self._ask_prices[: bisect_right(self._ask_prices, price)])
+        return self._side(side).qty(price)
+
+    def _side(self, side: Side) -> BookSide:
+        return self._bids if side is Side.BUY else self._asks
 
     # -- depth -----------------------------------------------------------------------------------
 
@@ -210,28 +198,28 @@ class Book:
         return self._apply_levels(depth)
 
     def _apply_levels(self, depth: Depth) -> DepthResult:
-        bids, asks = self._bid_prices, self._ask_prices
-        fault = _merge(bids, self._bid_sizes, depth.bids) or _merge(asks, self._ask_sizes, depth.asks)
-        if not fault and bids and asks and bids[-1] >= asks[0]:
-            fault = f"crossed depth: expected best bid < best ask, was bid {bids[-1]!r}, ask {asks[0]!r}"
-        if fault:
-            self._drop_depth(f"{fault} in seq {depth.seq}")
+        try:
+            bid, ask = self._bids.merge(depth.bids), self._asks.merge(depth.asks)
+        except BadLevel as error:
+            self._drop_depth(f"{error} in seq {depth.seq}")
+            return DepthResult.GAP
+        if bid >= ask > 0.0:
+            self._drop_depth(
+                f"crossed depth: expected best bid < best ask, was bid {bid!r}, ask {ask!r} in seq {depth.seq}"
+            )
             return DepthResult.GAP
         self._last_recv_ns = depth.ts_recv
         if depth.seq >= self._top_seq:
-            self._derive_top(depth)
+            self._derive_top(depth, bid, ask)
         return DepthResult.APPLIED
 
-    def _derive_top(self, depth: Depth) -> None:
+    def _derive_top(self, depth: Depth, bid: float, ask: float) -> None:
         self._top_seq = depth.seq
-        if not self._bid_prices or not self._ask_prices:
-            self.top_fault = (
-                f"empty side: no {'asks' if self._bid_prices else 'bids'} as of depth seq {depth.seq}"
-            )
+        if not bid or not ask:
+            self.top_fault = f"empty side: no {'asks' if bid else 'bids'} as of depth seq {depth.seq}"
             return
         was_faulty, self.top_fault = bool(self.top_fault), ""
-        bid, ask = self._bid_prices[-1], self._ask_prices[0]
-        bid_size, ask_size = self._bid_sizes[bid], self._ask_sizes[ask]
+        bid_size, ask_size = self._bids.sizes[bid], self._asks.sizes[ask]
         top = self.top
         if (
             was_faulty
@@ -249,23 +237,6 @@ class Book:
         self.depth_fault = reason
         self._is_synced = False
         self.seq = 0
-        self._bid_prices.clear()
-        self._ask_prices.clear()
-        self._bid_sizes.clear()
-        self._ask_sizes.clear()
+        self._bids.clear()
+        self._asks.clear()
         self._held.clear()
-
-
-def _merge(prices: list[float], sizes: dict[float, float], levels: tuple[Level, ...]) -> str:
-    """Set these levels' sizes (0 removes); return what is wrong with the first bad one, or ""."""
-    for price, size in levels:
-        if not (0.0 < price < inf and 0.0 <= size < inf):
-            return f"bad depth: expected a price above 0 and a size of at least 0, was {size!r} at {price!r}"
-        if size == 0.0:
-            if sizes.pop(price, None) is not None:
-                del prices[bisect_left(prices, price)]
-        else:
-            if price not in sizes:
-                insort(prices, price)
-            sizes[price] = size
-    return ""
