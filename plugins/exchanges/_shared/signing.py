@@ -5,7 +5,7 @@ import hmac
 
 from host.api import ExchangeError, Secret
 
-__all__ = ["HmacSigner", "require"]
+__all__ = ["HmacSigner", "mask", "require"]
 
 
 class HmacSigner:
@@ -44,3 +44,11 @@ def require(exchange: str, name: str, secret: Secret | None) -> Secret:
             f'{name} = "secret:NAME"'
         )
     return secret
+
+
+def mask(text: str, *secrets: Secret | None) -> str:
+    """Return a venue's words without the credentials that it repeats in them."""
+    for secret in secrets:
+        if secret is not None and (shown := secret.reveal()):
+            text = text.replace(shown, "***")
+    return text

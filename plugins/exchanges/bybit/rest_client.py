@@ -136,7 +136,7 @@ class RestClient:
 
     def refusal(self, what: str, code: int, text: str) -> VenueRefused | Unknown:
         """Return what a code other than 0 means, and act on it: a wrong clock, too many requests."""
-        verdict = ERRORS.verdict(code, text)
+        verdict, text = ERRORS.verdict(code, text), self._signer.masked(text)
         if verdict.is_clock:
             _log.warning(
                 "%s: %s: the venue refused our time: %s; its clock is measured again", EXCHANGE, what, text

@@ -52,3 +52,9 @@ def test_a_signer_shows_neither_key_nor_secret() -> None:
     ours = signer()
     shown = f"{ours!r} {ours.api_key!r} {ours._hmac!r}"
     assert KEY not in shown and SECRET not in shown
+
+
+def test_what_the_venue_says_of_a_wrong_signature_is_told_without_the_key() -> None:
+    signer = Signer(Secret("the-api-key"), Secret("the-secret"))
+    said = "error sign! origin_string[1672000000000the-api-key5000category=spot]"
+    assert signer.masked(said) == "error sign! origin_string[1672000000000***5000category=spot]"
