@@ -274,6 +274,8 @@ class VenuePosition(Struct, frozen=True):
     symbol: str
     qty: Decimal
     entry_price: Decimal
+    liquidation_price: Decimal = Decimal(0)
+    """The price at which the venue would close it by force, quote per base; 0 where it names none."""
 
 
 class AccountSnapshot(_Message, frozen=True, tag="account"):

@@ -29,7 +29,13 @@ _DECIMALS: Final = (
     "max_inventory_notional",
     "concentration_floor",
 )
-_NUMBERS: Final = ("max_open_orders", "max_orders_per_second", "price_collar_bps", "max_concentration")
+_NUMBERS: Final = (
+    "max_open_orders",
+    "max_orders_per_second",
+    "price_collar_bps",
+    "max_concentration",
+    "min_liquidation_distance_bps",
+)
 _FIELD_OF: Final = {"max_data_age": "max_data_age_ms", "on_any_breach": "on_breach"}
 """Where a field of the message stands for one of another name; all others are called alike."""
 _MESSAGE_FIELD_OF: Final = {"max_data_age_ms": "max_data_age"}

@@ -35,6 +35,8 @@ AUDIT_BACK_NS: Final = 6 * AUDIT_EVERY_NS
 BALANCES_EVERY_NS: Final = 300_000_000_000
 """How often balances and positions are compared while an account trades: a deposit, a payment of funding,
 somebody else's order move them, and no report says so."""
+POSITIONS_EVERY_NS: Final = 10_000_000_000
+"""How often they are asked for where a limit needs to know how far a position is from its liquidation."""
 BALANCES_AGAIN_NS: Final = 10_000_000_000
 """How long after a question they are asked for again while an account trades."""
 DRIFTS_BEFORE_ADJUSTING: Final = 3
@@ -143,7 +145,8 @@ class Reconciler:
                 self._oms.ask(account, QueryFills(max(now_ns - AUDIT_BACK_NS, 0)), now_ns)
                 self._oms.ask(account, QueryOpenOrders(), now_ns)
             if recovery.ready_ns:
-                if now_ns - recovery.account_ns >= BALANCES_EVERY_NS:
+                is_watched = self._oms.risk.needs_positions(account)
+                if now_ns - recovery.account_ns >= (POSITIONS_EVERY_NS if is_watched else BALANCES_EVERY_NS):
                     recovery.account_ns = 0
                 self._ask_for_balances(account, now_ns)
 

@@ -7,16 +7,21 @@ each check.
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from host.api import BookTop, Fill, Instrument, Order
+from host.api import BookTop, Fill, Instrument, Order, VenuePosition
 from host.core.accounting import Holding
 from host.core.risk_exposure import Market, OwnOrders, Scope
 from host.core.risk_lane import Lane
 from host.core.risk_limits import Action, Limits, Refusal, RiskConfig, RiskReason
+from host.core.risk_liquidation import judge_distances
 from host.core.risk_loss import judge_losses
 
 __all__ = ["Lane", "Refusal", "RiskEngine"]
 
 _NO_LIMITS = Limits()
+
+
+def _nothing_held(_account: str, _symbol: str) -> VenuePosition | None:
+    return None
 
 
 class RiskEngine:
@@ -34,6 +39,7 @@ class RiskEngine:
         self._lanes: dict[tuple[str, str, str], Lane] = {}
         self._markets: dict[tuple[str, str], Market] = {}
         self._own_orders: dict[tuple[str, str], OwnOrders] = {}
+        self._siblings: dict[tuple[str, str], list[Lane]] = {}
         self._instruments: dict[tuple[str, str], Instrument] = {}
         # Orders and fills that came before anyone said what their symbol is, by instance.
         self._waiting: dict[tuple[str, str], dict[str, dict[str, Order]]] = {}
@@ -58,7 +64,9 @@ class RiskEngine:
             self._markets.setdefault(place, Market()),
             self._own_orders.setdefault(place, OwnOrders()),
             self._holding(instance, instrument.symbol),
+            self._siblings.setdefault(place, []),
         )
+        lane.siblings.append(lane)
         lane.killed = self._killed(lane)
         lane.position_changed()
         for other, orders in self._waiting.pop(place, {}).items():
@@ -70,6 +78,12 @@ class RiskEngine:
     def lanes(self, scope: str = "node") -> list[Lane]:
         """Return the lanes inside a scope: whose orders to cancel when it is killed."""
         return [lane for lane in self._lanes.values() if any(s.key == scope for s in lane.scopes)]
+
+    def needs_positions(self, account: str) -> bool:
+        """Return whether a limit is judged by what the venue says of the account's positions."""
+        return any(
+            lane.account == account and lane.liquidation_scope is not None for lane in self._lanes.values()
+        )
 
     def _scopes_of(self, instance: str, account: str, symbol: str) -> tuple[Scope, ...]:
         keys = (f"instance:{instance}", f"symbol:{symbol}", f"account:{account}", "node")
@@ -158,11 +172,17 @@ class RiskEngine:
 
     # -- the watch -------------------------------------------------------------------------------
 
-    def monitor(self, now_ns: int, top: Callable[[str, str], BookTop | None]) -> list[Refusal]:
+    def monitor(
+        self,
+        now_ns: int,
+        top: Callable[[str, str], BookTop | None],
+        held: Callable[[str, str], VenuePosition | None] = _nothing_held,
+    ) -> list[Refusal]:
         """Value everything at the market and return the breaches that began since the last call.
 
-        Call it about once a second. `top(account, symbol)` is the latest top of book. Inventory and
-        daily loss are as of the last call; until the next, orders are judged by that.
+        Call it about once a second. `top(account, symbol)` is the latest top of book, `held(account, symbol)`
+        the venue's position as it was last told. Inventory, daily loss and the distance to liquidation are as
+        of the last call; until the next, orders are judged by that.
         """
         for (account, symbol), market in self._markets.items():
             market.top = top(account, symbol)
@@ -171,6 +191,7 @@ class RiskEngine:
                 inventory.revalue()
         lanes = list(self._lanes.values())
         breaches = judge_losses(self._scopes.values(), lanes)
+        breaches += judge_distances(lanes, held)
         for lane in lanes:
             stale = lane.check_age(now_ns)
             if stale is not None:

@@ -67,11 +67,14 @@ class Lane:
         "instrument",
         "inventory_ratio",
         "killed",
+        "liquidation_fault",
+        "liquidation_scope",
         "loss_scopes",
         "market",
         "max_position",
         "position",
         "scopes",
+        "siblings",
         "symbol",
     )
 
@@ -84,6 +87,7 @@ class Lane:
         market: Market,
         own_orders: OwnOrders,
         holding: Holding,
+        siblings: "list[Lane]",
     ) -> None:
         self.instance: Final = instance
         self.account: Final = account
@@ -94,6 +98,8 @@ class Lane:
         self.holding: Final = holding
         self.killed: Refusal | None = None
         """The answer to every order while a kill switch above this lane is on."""
+        self.siblings: Final = siblings
+        """All lanes to this symbol on this account, this one among them: the venue has one position of them all."""
         self._own_orders = own_orders
         self.take_limits()
 
@@ -113,6 +119,8 @@ class Lane:
         self._judged_mid = 0.0
         self._highest_buy = _INFINITY
         self._lowest_sell = 0.0
+        self.liquidation_fault: Refusal | None = None
+        """The answer to orders that do not reduce the account's position, since the last look at its distance."""
         self._own = scopes[0].exposure(instrument, market)
         self._exposures = [self._own]
         for scope in scopes[1:]:
@@ -141,6 +149,11 @@ class Lane:
         """The strictest position limit, for inventory ratios; None without one."""
         self.loss_scopes = [s for s in scopes if s.limits.max_daily_loss is not None]
         """The scopes that limit this lane's daily loss."""
+        distances = [s for s in scopes if s.limits.min_liquidation_distance_bps is not None]
+        self.liquidation_scope = max(
+            distances, key=lambda s: s.limits.min_liquidation_distance_bps or 0.0, default=None
+        )
+        """The scope that asks for the largest distance to liquidation; None without such a limit."""
         self._positions = [
             (scope.exposure(instrument, market), limit, limit.copy_negate(), scope)
             for scope in scopes
@@ -200,6 +213,8 @@ class Lane:
         for scope in self.loss_scopes:
             if scope.loss_fault is not None and not self._reduces(is_buy, added):
                 return self._refuse(scope, *scope.loss_fault)
+        if self.liquidation_fault is not None and not self._reduces_account(is_buy, added):
+            return self.liquidation_fault
 
         is_market = price is None
         if is_market or self._needs_price:
@@ -386,6 +401,17 @@ class Lane:
         if is_buy:
             return added <= 0 or _add(self._own.longest, added) <= 0
         return added <= 0 or _subtract(self._own.shortest, added) >= 0
+
+    def _reduces_account(self, is_buy: bool, added: Decimal) -> bool:
+        """Return whether the account's position cannot grow or turn by this, whatever of its side fills first."""
+        if added <= 0:
+            return True
+        own = self._own_orders.buys if is_buy else self._own_orders.sells
+        for lane in self.siblings:
+            added = _add(added, lane.position if is_buy else lane.position.copy_negate())
+        for order in own.values():
+            added = _add(added, exposed_qty(order))
+        return added <= 0
 
     def closable(self, side: Side) -> Decimal:
         """Return how much an order of `side` may close of the position beyond what open orders may."""

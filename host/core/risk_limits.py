@@ -35,6 +35,7 @@ class RiskReason(StrEnum):
     NO_REFERENCE = "no_reference"
     """A check needs a price and there is none."""
     STALE_DATA = "stale_data"
+    LIQUIDATION_DISTANCE = "liquidation_distance"
     ORDER_QTY = "order_qty"
     ORDER_NOTIONAL = "order_notional"
     PRICE_COLLAR = "price_collar"
@@ -136,6 +137,9 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Refused unless every scope that says something says `allow`."""
     on_breach: Action | dict[RiskReason, Action] | None = None
     """One action for every breach, or one per reason; else loss kills, stale data pulls, the rest refuses."""
+    min_liquidation_distance_bps: float | None = None
+    """How far the mid must be from the price at which the venue would liquidate the account's position, as a
+    part of the mid. Below it, orders that do not reduce that position are refused."""
 
     def __post_init__(self) -> None:
         for name in _POSITIVE:
@@ -187,6 +191,7 @@ _POSITIVE = (
     "max_orders_per_second",
     "price_collar_bps",
     "max_data_age_ms",
+    "min_liquidation_distance_bps",
 )
 
 

@@ -24,6 +24,7 @@ from host.api import (
     OrderRejected,
     OrderStatus,
     SteppedAdapter,
+    VenuePosition,
 )
 from host.core import entries as e
 from host.core.gate import Gate
@@ -160,6 +161,10 @@ class Engine:
         """Return the latest top of book, or None where there is none that can be trusted."""
         feed = self.feeds[account].symbols.get(symbol) if account in self.feeds else None
         return None if feed is None or feed.book.top_fault else feed.book.top
+
+    def venue_position(self, account: str, symbol: str) -> VenuePosition | None:
+        """Return a derivative position as the venue last told it; None where it has none."""
+        return self.state.venue_positions.get(account, {}).get(symbol)
 
     # -- turns -----------------------------------------------------------------------------------
 

@@ -92,7 +92,7 @@ class RiskSettings:
     def _hold(self, now_ns: int) -> None:
         engine = self._engine
         engine.risk.set_config(self._merged(), engine.state.orders.values())
-        for refusal in engine.risk.monitor(now_ns, engine.top):
+        for refusal in engine.risk.monitor(now_ns, engine.top, engine.venue_position):
             engine.safety.breach(refusal, refusal.instance)
 
     def _merged(self) -> RiskConfig:

@@ -109,7 +109,7 @@ class Upkeep:
         for feed in self._engine.feeds.values():
             if not feed.is_settled:
                 feed.settle()
-        for refusal in self._engine.risk.monitor(now_ns, self._engine.top):
+        for refusal in self._engine.risk.monitor(now_ns, self._engine.top, self._engine.venue_position):
             self._engine.safety.breach(refusal, refusal.instance)
         self._engine.safety.flattening.go_on(now_ns)
         if now_ns >= self._next_state_save_ns:

@@ -81,7 +81,7 @@ async def set_(session: Session, scope: str, settings: tuple[str, ...]) -> None:
       max_order_qty max_order_notional max_position max_inventory_notional
       max_open_orders max_orders_per_second price_collar_bps
       max_data_age (500ms, 2s, 1m)   max_daily_loss ("500 USDT")
-      max_concentration concentration_floor
+      max_concentration concentration_floor   min_liquidation_distance_bps
       self_trade (refuse, allow)
       on_any_breach, on_breach.REASON (refuse, pull, kill, flatten)
     """

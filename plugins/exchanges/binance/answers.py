@@ -229,7 +229,12 @@ def account_snapshot(
     for asset in account.assets or ():
         require_finite(asset.asset, wallet=asset.walletBalance, margin=asset.initialMargin)
     for position in positions:
-        require_finite(position.symbol, qty=position.positionAmt, entry=position.entryPrice)
+        require_finite(
+            position.symbol,
+            qty=position.positionAmt,
+            entry=position.entryPrice,
+            liquidation=position.liquidationPrice,
+        )
     balances = [
         Balance(item.asset, item.free + item.locked, item.locked)
         for item in account.balances or ()
@@ -241,7 +246,7 @@ def account_snapshot(
         if item.walletBalance or item.initialMargin
     ]
     open_positions = [
-        VenuePosition(symbol, item.positionAmt, item.entryPrice)
+        VenuePosition(symbol, item.positionAmt, item.entryPrice, max(item.liquidationPrice, Decimal(0)))
         for item in positions
         if item.positionAmt and (symbol := to_tandem(item.symbol)) is not None
     ]

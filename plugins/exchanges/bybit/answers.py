@@ -229,5 +229,8 @@ def positions_of(listings: Listings, product: Product, page: PositionPage) -> tu
         listing, size = listings.find(product, row.symbol), amount(row.size)
         if listing is not None and size > _ZERO:
             signed = size if row.side == "Buy" else -size
-            positions.append(VenuePosition(listing.symbol, signed, amount(row.avg_price)))
+            liquidation = max(amount(row.liq_price), _ZERO)
+            positions.append(
+                VenuePosition(listing.symbol, signed, amount(row.avg_price), liquidation)
+            )
     return tuple(positions)

@@ -226,7 +226,8 @@ def positions_of(listings: Listings, positions: Iterable[PositionRow]) -> tuple[
         if row.pos_side == "short":
             qty = -abs(qty)
         if qty:
-            out.append(VenuePosition(listing.symbol, qty, amount(row.avg_px)))
+            liquidation = max(amount(row.liq_px), Decimal(0))
+            out.append(VenuePosition(listing.symbol, qty, amount(row.avg_px), liquidation))
     return tuple(out)
 
 

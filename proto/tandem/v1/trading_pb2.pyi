@@ -629,6 +629,7 @@ class RiskLimits(_message.Message):
     ON_ANY_BREACH_FIELD_NUMBER: _builtins.int
     ON_BREACH_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    MIN_LIQUIDATION_DISTANCE_BPS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: the scope and "/riskLimits", such as node/riskLimits or instances/mm-btc/riskLimits."""
     max_order_qty: _builtins.str
@@ -655,6 +656,8 @@ class RiskLimits(_message.Message):
     """What every breach leads to; unspecified where `on_breach` or the defaults say it."""
     etag: _builtins.str
     """Changes whenever anything above does. Output only."""
+    min_liquidation_distance_bps: _builtins.float
+    """How far the mid must be from the price at which the account's position would be liquidated; basis points."""
     @_builtins.property
     def max_data_age(self) -> _duration_pb2.Duration:
         """How old the latest quote may be."""
@@ -686,10 +689,11 @@ class RiskLimits(_message.Message):
         on_any_breach: Global___RiskAction.ValueType = ...,
         on_breach: _abc.Mapping[_builtins.str, Global___RiskAction.ValueType] | None = ...,
         etag: _builtins.str = ...,
+        min_liquidation_distance_bps: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_concentration", b"_max_concentration", "_max_open_orders", b"_max_open_orders", "_max_orders_per_second", b"_max_orders_per_second", "_price_collar_bps", b"_price_collar_bps", "max_concentration", b"max_concentration", "max_daily_loss", b"max_daily_loss", "max_data_age", b"max_data_age", "max_open_orders", b"max_open_orders", "max_orders_per_second", b"max_orders_per_second", "price_collar_bps", b"price_collar_bps"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_concentration", b"_max_concentration", "_max_open_orders", b"_max_open_orders", "_max_orders_per_second", b"_max_orders_per_second", "_min_liquidation_distance_bps", b"_min_liquidation_distance_bps", "_price_collar_bps", b"_price_collar_bps", "max_concentration", b"max_concentration", "max_daily_loss", b"max_daily_loss", "max_data_age", b"max_data_age", "max_open_orders", b"max_open_orders", "max_orders_per_second", b"max_orders_per_second", "min_liquidation_distance_bps", b"min_liquidation_distance_bps", "price_collar_bps", b"price_collar_bps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_concentration", b"_max_concentration", "_max_open_orders", b"_max_open_orders", "_max_orders_per_second", b"_max_orders_per_second", "_price_collar_bps", b"_price_collar_bps", "concentration_floor", b"concentration_floor", "etag", b"etag", "max_concentration", b"max_concentration", "max_daily_loss", b"max_daily_loss", "max_data_age", b"max_data_age", "max_inventory_notional", b"max_inventory_notional", "max_open_orders", b"max_open_orders", "max_order_notional", b"max_order_notional", "max_order_qty", b"max_order_qty", "max_orders_per_second", b"max_orders_per_second", "max_position", b"max_position", "name", b"name", "on_any_breach", b"on_any_breach", "on_breach", b"on_breach", "price_collar_bps", b"price_collar_bps", "self_trade", b"self_trade"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_concentration", b"_max_concentration", "_max_open_orders", b"_max_open_orders", "_max_orders_per_second", b"_max_orders_per_second", "_min_liquidation_distance_bps", b"_min_liquidation_distance_bps", "_price_collar_bps", b"_price_collar_bps", "concentration_floor", b"concentration_floor", "etag", b"etag", "max_concentration", b"max_concentration", "max_daily_loss", b"max_daily_loss", "max_data_age", b"max_data_age", "max_inventory_notional", b"max_inventory_notional", "max_open_orders", b"max_open_orders", "max_order_notional", b"max_order_notional", "max_order_qty", b"max_order_qty", "max_orders_per_second", b"max_orders_per_second", "max_position", b"max_position", "min_liquidation_distance_bps", b"min_liquidation_distance_bps", "name", b"name", "on_any_breach", b"on_any_breach", "on_breach", b"on_breach", "price_collar_bps", b"price_collar_bps", "self_trade", b"self_trade"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_concentration: _TypeAlias = _typing.Literal["max_concentration"]  # noqa: Y015
     _WhichOneofArgType__max_concentration: _TypeAlias = _typing.Literal["_max_concentration", b"_max_concentration"]  # noqa: Y015
@@ -697,6 +701,8 @@ class RiskLimits(_message.Message):
     _WhichOneofArgType__max_open_orders: _TypeAlias = _typing.Literal["_max_open_orders", b"_max_open_orders"]  # noqa: Y015
     _WhichOneofReturnType__max_orders_per_second: _TypeAlias = _typing.Literal["max_orders_per_second"]  # noqa: Y015
     _WhichOneofArgType__max_orders_per_second: _TypeAlias = _typing.Literal["_max_orders_per_second", b"_max_orders_per_second"]  # noqa: Y015
+    _WhichOneofReturnType__min_liquidation_distance_bps: _TypeAlias = _typing.Literal["min_liquidation_distance_bps"]  # noqa: Y015
+    _WhichOneofArgType__min_liquidation_distance_bps: _TypeAlias = _typing.Literal["_min_liquidation_distance_bps", b"_min_liquidation_distance_bps"]  # noqa: Y015
     _WhichOneofReturnType__price_collar_bps: _TypeAlias = _typing.Literal["price_collar_bps"]  # noqa: Y015
     _WhichOneofArgType__price_collar_bps: _TypeAlias = _typing.Literal["_price_collar_bps", b"_price_collar_bps"]  # noqa: Y015
     @_typing.overload
@@ -705,6 +711,8 @@ class RiskLimits(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_open_orders) -> _WhichOneofReturnType__max_open_orders | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_orders_per_second) -> _WhichOneofReturnType__max_orders_per_second | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_liquidation_distance_bps) -> _WhichOneofReturnType__min_liquidation_distance_bps | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__price_collar_bps) -> _WhichOneofReturnType__price_collar_bps | None: ...
 
