@@ -331,3 +331,63 @@ def test_journal_cut_at_every_byte_of_its_last_entries_recovers_to_a_whole_entry
     for cut in (ends[-1] - 1, ends[-4] + 3, ends[len(ends) // 2] + 5):
         recovered_from(cut)
         assert report_of(run())["open_orders"] == 0
+
+
+# -- schedules -----------------------------------------------------------------------------------
+
+
+def test_schedule_is_kept_to_the_nanosecond_in_simulated_time_and_every_run_is_the_same() -> None:
+    """The simulation begins on a Monday at 00:00 UTC."""
+    schedule = (
+        '[instance.schedule]\nwindows = ["mon 00:00:05-00:00:10", "00:00:15-01:00"]\n'
+        'triggers = { look = "every 2s", sweep = "*/8 0 0 * * *" }\n'
+    )
+    configure(
+        instance("a", more=schedule),
+        instance("b", more='after = ["c"]'),
+        instance("c", more=schedule.replace("triggers", 'outside = "stop"\ntriggers')),
+    )
+    journals = []
+    for folder in ("one", "two"):
+        result = tandem(
+            "run",
+            "-c",
+            "tandem.toml",
+            "--speed",
+            "max",
+            "--for",
+            "19s",
+            "--data-dir",
+            folder,
+            "--report",
+            "json",
+        )
+        journals.append(report_of(result)["journal"])
+    records = list(read(Path("one") / "journal"))
+    begins_ns = 1_704_067_200 * 1_000_000_000
+
+    def moves(name: str) -> list[tuple[str, str, float]]:
+        return [
+            (str(record.entry.state), record.entry.by, (record.ts_ns - begins_ns) / 1e9)
+            for record in records
+            if isinstance(record.entry, e.InstanceChanged)
+            and record.entry.instance == name
+            and record.ts_ns % 1_000_000_000 == 0
+            and record.ts_ns > begins_ns
+        ]
+
+    assert moves("a") == [("running", "", 5.0), ("paused", "schedule", 10.0), ("running", "", 15.0)]
+    assert moves("b") == [("running", "", 5.0), ("paused", "dependency", 10.0), ("running", "", 15.0)]
+    assert [move for move in moves("c") if move[0] != "starting"] == [
+        ("running", "", 5.0),
+        ("stopped", "schedule", 10.0),
+        ("running", "", 15.0),
+    ]
+    fired = [
+        (record.entry.trigger, record.entry.due_ns - begins_ns)
+        for record in records
+        if isinstance(record.entry, e.TriggerFired) and record.entry.instance == "a"
+    ]
+    assert [due // 1_000_000_000 for name, due in fired if name == "sweep"] == [8, 16]
+    assert [due // 1_000_000_000 for name, due in fired if name == "look"] == [6, 8, 16, 18]
+    assert journals[0]["digest"] == journals[1]["digest"]

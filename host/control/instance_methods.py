@@ -100,6 +100,8 @@ class InstanceMethods:
         _check_state(
             instance, "started", InstanceState.STOPPED, InstanceState.QUARANTINED, InstanceState.LOADED
         )
+        _, control = self._subject.trading()
+        control.check_not_held(instance.instance, "start it")
         response = pb.StartInstanceResponse()
         if request.validate_only:
             response.instance.CopyFrom(self._instances.show(instance))
@@ -111,7 +113,6 @@ class InstanceMethods:
             call.after = self._summary(instance)
             call.keep(response)
 
-        _, control = self._subject.trading()
         await control.start(instance.instance, call.principal.name, paused=request.paused, then=started)
         return response
 
@@ -128,14 +129,16 @@ class InstanceMethods:
         instance = self._named_instance(request)
         _check_state(instance, "resumed", *RECEIVING)
         _, control = self._subject.trading()
+        control.check_not_held(instance.instance, "resume it")
         self._do(request, call, instance, lambda why: control.resume(instance.instance, why))
         return pb.ResumeInstanceResponse(instance=self._instances.show(instance))
 
     def stop_instance(self, request: pb.StopInstanceRequest, call: Call) -> pb.StopInstanceResponse:
         """Stop an instance until somebody starts it."""
         instance = self._named_instance(request)
-        _check_state(instance, "stopped", *RECEIVING, InstanceState.QUARANTINED)
         (_, control), who = self._subject.trading(), call.principal.name
+        if not control.is_stopped_for_now(instance.instance):
+            _check_state(instance, "stopped", *RECEIVING, InstanceState.QUARANTINED)
         self._do(request, call, instance, lambda why: control.stop(instance.instance, who, why))
         return pb.StopInstanceResponse(instance=self._instances.show(instance))
 

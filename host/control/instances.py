@@ -11,7 +11,7 @@ from host.api import Params, TandemError, params_schema
 from host.config import InstanceSection, ModelRef
 from host.config.schema import SYMBOL_PATTERN
 from host.control.etags import etag_of
-from host.control.plain import struct, to_struct
+from host.control.plain import struct, timestamp, to_struct
 from host.control.reasons import Refused, Violation, check_count
 from host.control.recorded import recorded_instances, show_recorded
 from host.control.subject import Subject
@@ -138,9 +138,25 @@ class InstanceView:
         if section is not None:
             shown.quote_tolerance_bps = section.quote_tolerance_bps
             shown.start_paused = section.start == "paused"
+        self._show_schedule(name, shown)
         if with_schema:
             shown.params_schema.CopyFrom(schema_of(type(instance.strategy).params_type))
         return shown
+
+    def _show_schedule(self, name: str, shown: pb.Instance) -> None:
+        view = self._subject.engine.scheduler.view(name)
+        if view is None:
+            return
+        schedule = shown.schedule
+        schedule.held_by, schedule.next_trigger = view.held_by, view.trigger
+        for time_ns, field in (
+            (view.opens_ns, schedule.open_time),
+            (view.closes_ns, schedule.close_time),
+            (view.trigger_ns, schedule.next_trigger_time),
+        ):
+            if time_ns is not None:
+                field.CopyFrom(timestamp(time_ns))
+        schedule.after.extend(f"instances/{one}" for one in view.after)
 
     # -- a new one ---------------------------------------------------------------------------------
 

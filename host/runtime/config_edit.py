@@ -317,7 +317,7 @@ class ConfigEdit:
         if old is not None:
             before = next((s for s in self._before.instance if s.name == name), None)
             if before is not None and before.start == one.section.start and old.state in _RECEIVING:
-                paused = old.state is InstanceState.PAUSED
+                paused = old.state is InstanceState.PAUSED and not engine.state.instances[name].by
             if name not in self._tools.leaving:
                 engine.roster.stop(old, _REPLACED)
             self._reloader.forget(old, now_ns)

@@ -208,8 +208,8 @@ class InstanceControl:
     def stop(self, name: str, who: str, reason: str) -> None:
         """Stop an instance until somebody starts it, over restarts too; its orders are pulled."""
         instance = self._engine.roster.instances[name]
-        is_stopped_for_now = instance.state is InstanceState.STOPPED and self._hold_in_force(name) is not None
-        if instance.state not in (*RECEIVING, InstanceState.QUARANTINED) and not is_stopped_for_now:
+        can_stop = instance.state in (*RECEIVING, InstanceState.QUARANTINED) or self.is_stopped_for_now(name)
+        if not can_stop:
             raise NotNow("WRONG_STATE", f"instance {name} is {instance.state}; it does not run")
         with turn(self._engine) as now_ns:
             self._engine.roster.stop(instance, reason)
@@ -231,6 +231,11 @@ class InstanceControl:
         if hold is not None:
             text = f"instance {name} is {hold.state}: {hold.reason}; to {wanted} sooner, change its schedule"
             raise NotNow("HELD_BY_SCHEDULE", text)
+
+    def is_stopped_for_now(self, name: str) -> bool:
+        """Return whether an instance is stopped by its schedule, which would start it again."""
+        record = self._engine.state.instances[name]
+        return record.state is InstanceState.STOPPED and bool(record.by)
 
     def _hold_in_force(self, name: str) -> Hold | None:
         by = self._engine.state.instances[name].by

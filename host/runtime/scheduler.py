@@ -59,6 +59,7 @@ class ScheduleView(Struct, frozen=True, kw_only=True):
     trigger: str
     """The trigger that is due next; empty where it has none."""
     trigger_ns: int | None
+    after: tuple[str, ...]
 
 
 class _Plan:
@@ -172,12 +173,15 @@ class Scheduler:
         for plan in self._plans.values():
             plan.at(now_ns)
         self._look_ns = min((plan.look_ns for plan in self._plans.values()), default=NEVER)
-        self._find_due(now_ns)
+        self.due_ns = min(self._look_ns, self._next_trigger_ns())
+
+    def _next_trigger_ns(self) -> int:
+        return min(
+            (due_ns for plan in self._plans.values() for due_ns in plan.next_ns.values()), default=NEVER
+        )
 
     def _find_due(self, now_ns: int) -> None:
-        soonest = min(
-            (plan.next_ns[name] for plan in self._plans.values() for name in plan.next_ns), default=NEVER
-        )
+        soonest = self._next_trigger_ns()
         # What is due and still there waits until its instance may trade.
         self.due_ns = min(self._look_ns, soonest if soonest > now_ns else now_ns + WAIT_NS)
 
@@ -202,6 +206,7 @@ class Scheduler:
             closes_ns=phase.until_ns if phase.is_open else None,
             trigger=trigger,
             trigger_ns=plan.next_ns.get(trigger),
+            after=plan.section.after,
         )
 
     def _hold(self, name: str, states: Mapping[str, InstanceState], now_ns: int) -> Hold | None:

@@ -81,7 +81,14 @@ Status = grpc.StatusCode
 class ControlDesk(Desk):
     """A desk that runs one configured instance, `mm`, and serves what `serving` is open for."""
 
-    def __init__(self, folder: Path, venue: ScriptedVenue | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        venue: ScriptedVenue | None = None,
+        *,
+        sections: tuple[InstanceSection, ...] = (MM,),
+        **settings: Any,
+    ) -> None:
         super().__init__(folder / "journal", venue, **settings)
         self.home = folder
         plugins = folder / "plugins"
@@ -99,7 +106,7 @@ class ControlDesk(Desk):
         self.config = NodeConfig(
             node=NodeSection(name="desk", data_dir=folder),
             account=(AccountSection(name=ACCOUNT, exchange="scripted", params={"api_key": "hush"}),),
-            instance=(MM,),
+            instance=sections,
             control=ControlSection(listen=(f"unix:{folder}/c.sock",)),
         )
         self.stopped: list[str] = []

@@ -10,6 +10,7 @@ import pytest
 from control_tools import BTC, ETH, MM, ControlDesk, Status, refused
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from host.config import ScheduleSection
 from host.control.plain import struct, to_struct
 from host.core import entries as e
 from host.core.entries import InstanceState
@@ -158,6 +159,34 @@ def test_get_holds_the_schema_of_the_parameters_and_lists_do_not(desk: ControlDe
         schema = struct(got.instance.params_schema)
         assert schema["$defs"]["MakerParams"]["properties"]["away"]["exclusiveMinimum"] == 0
         assert not listed.instances[0].HasField("params_schema")
+
+    asyncio.run(story())
+
+
+def test_schedule_is_shown_and_what_it_holds_is_not_resumed(tmp_path: Path) -> None:
+    schedule = ScheduleSection(windows=("mon 10:00-11:00",), triggers={"look": "every 1h"})
+    held = msgspec.structs.replace(MM, name="held", schedule=schedule, after=("mm",))
+    desk = ControlDesk(tmp_path, sections=(MM, held))
+
+    async def story() -> None:
+        async with desk.serving() as client:
+            shown = (await client.plugin.GetInstance(pb.GetInstanceRequest(name="instances/held"))).instance
+            assert shown.state == pb.INSTANCE_STATE_PAUSED
+            assert shown.state_reason == shown.schedule.held_by
+            assert shown.schedule.open_time.ToJsonString() == "2025-08-11T10:00:00Z"
+            assert not shown.schedule.HasField("close_time")
+            assert shown.schedule.next_trigger == "look"
+            assert shown.schedule.next_trigger_time.ToJsonString() == "2025-08-08T11:00:00Z"
+            assert shown.schedule.after == ["instances/mm"]
+            free = (await client.plugin.GetInstance(pb.GetInstanceRequest(name="instances/mm"))).instance
+            assert not free.HasField("schedule")
+            for call in (
+                client.plugin.ResumeInstance(pb.ResumeInstanceRequest(name="instances/held")),
+                client.plugin.ResumeInstance(
+                    pb.ResumeInstanceRequest(name="instances/held", validate_only=True)
+                ),
+            ):
+                assert (await refused(call)).reason == "HELD_BY_SCHEDULE"
 
     asyncio.run(story())
 

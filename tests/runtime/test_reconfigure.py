@@ -81,6 +81,7 @@ plugin = "maker"
 account = "acc"
 symbols = ["ETH-USDT"]
 """
+OTHER_FIRST = FIRST.replace("[[instance]]", OTHER + "\n[[instance]]")
 LIMITS = ProbationLimits(seconds=5.0, events=3)
 
 
@@ -256,6 +257,36 @@ def test_added_instance_quotes_from_the_next_event_on(desk: ConfigDesk) -> None:
         assert desk.bids(ETH) == [Decimal(99)]
         assert desk.state_of("other") is InstanceState.RUNNING
         assert desk.reloader.uses.keys() == {"mm", "other"}
+
+    play(story)
+
+
+def test_edited_schedule_holds_at_once_and_its_removal_lets_go(desk: ConfigDesk) -> None:
+    closed = FIRST + '[instance.schedule]\nwindows = ["sun 00:00-01:00"]\n'
+
+    async def story() -> None:
+        desk.tick()
+        await desk.edit(closed)
+        assert desk.state_of("mm") is InstanceState.PAUSED
+        assert desk.bids() == []
+        await desk.edit(closed.replace('symbols = ["BTC-USDT"]', 'symbols = ["BTC-USDT", "ETH-USDT"]'))
+        assert desk.state_of("mm") is InstanceState.PAUSED  # another one took its place
+        await desk.edit(FIRST)
+        assert desk.state_of("mm") is InstanceState.RUNNING
+        desk.tick()
+        assert desk.bids() == [Decimal(98)]
+
+    play(story)
+
+
+def test_edit_that_makes_an_instance_depend_on_one_that_is_stopped_pauses_it(desk: ConfigDesk) -> None:
+    async def story() -> None:
+        await desk.edit(OTHER_FIRST)
+        desk.engine.roster.stop(desk.instance("other"), "by hand")
+        await desk.edit(OTHER_FIRST + 'after = ["other"]\n')
+        assert desk.state_of("mm") is InstanceState.PAUSED
+        await desk.edit(OTHER_FIRST + 'after = ["other"]\non_dependency_lost = "keep"\n')
+        assert desk.state_of("mm") is InstanceState.RUNNING
 
     play(story)
 

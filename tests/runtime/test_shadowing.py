@@ -9,7 +9,7 @@ import pytest
 from desk_tools import ACCOUNT, BTC, ETH, START_NS, Desk, ScriptedVenue, spot
 
 from host.api import BookTop, Strategy, TandemError
-from host.config import InstanceSection
+from host.config import InstanceSection, ScheduleSection
 from host.core import entries as e
 from host.core.entries import InstanceState
 from host.core.state import TradingState
@@ -298,3 +298,69 @@ def test_account_that_is_not_connected_is_a_fault(desk: Desk, standby: Standby, 
     assert "not connected" in standby.shadows.faults["count"]
     with pytest.raises(TandemError):
         standby.maker.prepare(standby.sections[0])
+
+
+# -- schedules -----------------------------------------------------------------------------------
+
+
+def _scheduled(desk: Desk, standby: Standby, catalog: Catalog, **schedule: Any) -> Any:
+    """Run the instance on both nodes by a schedule in UTC; it is Friday, 10:46:40."""
+    [section] = standby.sections
+    section = msgspec.structs.replace(section, schedule=ScheduleSection(**schedule))
+    standby.sections[:] = [section]
+    desk.engine.scheduler.take_on(section)
+    return run_on(desk, catalog)
+
+
+def test_copy_hears_of_triggers_with_the_primary_and_of_none_twice(
+    desk: Desk, standby: Standby, catalog: Catalog
+) -> None:
+    _scheduled(desk, standby, catalog, triggers={"sweep": "47 10 * * *"})
+    desk.top()
+    standby.catch_up()
+    desk.advance(20)  # 10:47:00
+    standby.catch_up()
+    assert standby.strategy.heard.count("sweep") == 1
+
+    standby.top(60_000.0, 60_000.1)
+    instance = standby.take_over()
+    standby.clock.set(standby.clock.now_ns() + 1_000_000_000)
+    standby.engine.upkeep.on_time(standby.clock.now_ns())
+    assert instance.strategy.heard.count("sweep") == 1
+
+
+def test_trigger_that_the_primary_died_before_is_made_up_for_by_its_successor(
+    desk: Desk, standby: Standby, catalog: Catalog
+) -> None:
+    _scheduled(desk, standby, catalog, triggers={"sweep": "47 10 * * *"})
+    desk.top()
+    desk.advance(19)
+    standby.catch_up()
+    standby.clock.set(standby.clock.now_ns() + 2_000_000_000)  # 10:47:01
+    standby.top(60_000.0, 60_000.1)
+    instance = standby.take_over()
+    standby.engine.upkeep.on_time(standby.clock.now_ns())
+    assert instance.strategy.heard[-2:] == ["takeover", "sweep"]
+
+
+@pytest.mark.parametrize(
+    ("window", "state", "by"),
+    [
+        ("fri 10:00-10:46:50", InstanceState.PAUSED, "schedule"),
+        ("fri 10:00-11:00", InstanceState.RUNNING, ""),
+        ("fri 10:46:50-11:00", InstanceState.RUNNING, ""),
+    ],
+)
+def test_successor_looks_at_the_clock_for_whether_a_window_is_open(
+    desk: Desk, standby: Standby, catalog: Catalog, window: str, state: InstanceState, by: str
+) -> None:
+    running = _scheduled(desk, standby, catalog, windows=(window,))
+    desk.engine.scheduler.on_changed()
+    desk.advance(1)
+    standby.catch_up()
+    before = running.state
+    standby.clock.set(standby.clock.now_ns() + 15_000_000_000)  # 10:46:56
+    instance = standby.take_over()
+    record = standby.engine.state.instances["count"]
+    assert (instance.state, record.by) == (state, by)
+    assert before is (InstanceState.PAUSED if window.startswith("fri 10:46") else InstanceState.RUNNING)

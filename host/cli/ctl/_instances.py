@@ -11,7 +11,7 @@ from host.cli.ctl._schema import params_of, properties
 from host.cli.ctl._session import Session
 from host.cli.ctl._tables import Change, Listing, watch
 from host.cli.ctl._verb import verb
-from host.cli.ctl._words import full_name, plain_struct, short, word
+from host.cli.ctl._words import full_name, moment, plain_struct, short, word
 from tandem.v1 import plugin_pb2 as p
 
 __all__ = ["find_strategy_schema"]
@@ -249,10 +249,27 @@ def _described(instance: p.Instance) -> str:
         f"  etag       {instance.etag}",
         f"  params     {plain_struct(instance.params)}",
     ]
+    lines += _schedule_lines(instance)
     lines += [
         f"    {name}: {_bounds(known)}" for name, known in sorted(properties(instance.params_schema).items())
     ]
     return "\n".join(lines)
+
+
+def _schedule_lines(instance: p.Instance) -> list[str]:
+    """Return what there is to say of an instance's schedule, in UTC as all times are."""
+    if not instance.HasField("schedule"):
+        return []
+    schedule, lines = instance.schedule, []
+    if schedule.HasField("open_time"):
+        lines.append(f"  opens      {moment(schedule.open_time)}")
+    if schedule.HasField("close_time"):
+        lines.append(f"  closes     {moment(schedule.close_time)}")
+    if schedule.next_trigger:
+        lines.append(f"  trigger    {schedule.next_trigger} at {moment(schedule.next_trigger_time)}")
+    if schedule.after:
+        lines.append(f"  after      {', '.join(short(name) for name in schedule.after)}")
+    return lines
 
 
 def _bounds(known: dict[str, object]) -> str:

@@ -385,6 +385,9 @@ class Instance(_message.Message):
     ORIGIN_FIELD_NUMBER: _builtins.int
     PARAMS_SCHEMA_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    BLOCKS_FIELD_NUMBER: _builtins.int
+    LONGEST_BLOCK_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: instances/NAME. NAME is 1 to 64 of A-Z a-z 0-9 _ . -"""
     plugin: _builtins.str
@@ -405,6 +408,8 @@ class Instance(_message.Message):
     """Where it is configured. Output only."""
     etag: _builtins.str
     """Changes whenever anything above but the schema does. Output only."""
+    blocks: _builtins.int
+    """How often its code held the event loop for longer than allowed, since this node's process began. Output only."""
     @_builtins.property
     def symbols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What it trades: BASE-QUOTE for spot, BASE-QUOTE-PERP for perpetuals."""
@@ -420,6 +425,14 @@ class Instance(_message.Message):
     @_builtins.property
     def params_schema(self) -> _struct_pb2.Struct:
         """JSON schema (2020-12) of `params`. Output only, in GetInstance alone."""
+
+    @_builtins.property
+    def schedule(self) -> Global___InstanceSchedule:
+        """When it may trade, and what calls it next. Output only; not set for one without a schedule, nor by a standby."""
+
+    @_builtins.property
+    def longest_block(self) -> _duration_pb2.Duration:
+        """The longest of those times. Output only."""
 
     def __init__(
         self,
@@ -438,16 +451,69 @@ class Instance(_message.Message):
         origin: Global___InstanceOrigin.ValueType = ...,
         params_schema: _struct_pb2.Struct | None = ...,
         etag: _builtins.str = ...,
+        schedule: Global___InstanceSchedule | None = ...,
+        blocks: _builtins.int = ...,
+        longest_block: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_quote_tolerance_bps", b"_quote_tolerance_bps", "params", b"params", "params_schema", b"params_schema", "quote_tolerance_bps", b"quote_tolerance_bps"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_quote_tolerance_bps", b"_quote_tolerance_bps", "longest_block", b"longest_block", "params", b"params", "params_schema", b"params_schema", "quote_tolerance_bps", b"quote_tolerance_bps", "schedule", b"schedule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quote_tolerance_bps", b"_quote_tolerance_bps", "account", b"account", "digest", b"digest", "etag", b"etag", "models", b"models", "name", b"name", "origin", b"origin", "params", b"params", "params_schema", b"params_schema", "plugin", b"plugin", "quote_tolerance_bps", b"quote_tolerance_bps", "start_paused", b"start_paused", "state", b"state", "state_reason", b"state_reason", "symbols", b"symbols"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quote_tolerance_bps", b"_quote_tolerance_bps", "account", b"account", "blocks", b"blocks", "digest", b"digest", "etag", b"etag", "longest_block", b"longest_block", "models", b"models", "name", b"name", "origin", b"origin", "params", b"params", "params_schema", b"params_schema", "plugin", b"plugin", "quote_tolerance_bps", b"quote_tolerance_bps", "schedule", b"schedule", "start_paused", b"start_paused", "state", b"state", "state_reason", b"state_reason", "symbols", b"symbols"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__quote_tolerance_bps: _TypeAlias = _typing.Literal["quote_tolerance_bps"]  # noqa: Y015
     _WhichOneofArgType__quote_tolerance_bps: _TypeAlias = _typing.Literal["_quote_tolerance_bps", b"_quote_tolerance_bps"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__quote_tolerance_bps) -> _WhichOneofReturnType__quote_tolerance_bps | None: ...
 
 Global___Instance: _TypeAlias = Instance  # noqa: Y015
+
+@_typing.final
+class InstanceSchedule(_message.Message):
+    """When an instance may trade, by its windows, triggers, and what it comes after."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HELD_BY_FIELD_NUMBER: _builtins.int
+    OPEN_TIME_FIELD_NUMBER: _builtins.int
+    CLOSE_TIME_FIELD_NUMBER: _builtins.int
+    NEXT_TRIGGER_FIELD_NUMBER: _builtins.int
+    NEXT_TRIGGER_TIME_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    held_by: _builtins.str
+    """Why it may not trade now; empty where the schedule lets it."""
+    next_trigger: _builtins.str
+    """Its trigger that is due next; empty where it has none."""
+    @_builtins.property
+    def open_time(self) -> _timestamp_pb2.Timestamp:
+        """When its windows open; not set while they are open, or where that is more than two weeks off."""
+
+    @_builtins.property
+    def close_time(self) -> _timestamp_pb2.Timestamp:
+        """When they close; not set while they are closed, or where that is more than two weeks off."""
+
+    @_builtins.property
+    def next_trigger_time(self) -> _timestamp_pb2.Timestamp:
+        """When that is."""
+
+    @_builtins.property
+    def after(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The instances that it comes after: instances/NAME."""
+
+    def __init__(
+        self,
+        *,
+        held_by: _builtins.str = ...,
+        open_time: _timestamp_pb2.Timestamp | None = ...,
+        close_time: _timestamp_pb2.Timestamp | None = ...,
+        next_trigger: _builtins.str = ...,
+        next_trigger_time: _timestamp_pb2.Timestamp | None = ...,
+        after: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["close_time", b"close_time", "next_trigger_time", b"next_trigger_time", "open_time", b"open_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "close_time", b"close_time", "held_by", b"held_by", "next_trigger", b"next_trigger", "next_trigger_time", b"next_trigger_time", "open_time", b"open_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InstanceSchedule: _TypeAlias = InstanceSchedule  # noqa: Y015
 
 @_typing.final
 class ModelUse(_message.Message):
