@@ -206,6 +206,9 @@ class BinanceFront(Front):
         body: dict[str, Any] = {"code": code, "msg": text}
         headers = {"Retry-After": str(fault.retry_after_s)} if status in (418, 429) else {}
         if request.raw.connection is not None:
+            if headers:
+                now_ms = self.desk.now_ns() // 1_000_000
+                body["data"] = {"serverTime": now_ms, "retryAfter": now_ms + fault.retry_after_s * 1_000}
             return Reply({"id": request.id, "status": status, "error": body})
         return Reply(body, status, headers)
 

@@ -1,7 +1,6 @@
 """The adapters at the venue server, which speaks the protocol and misbehaves on command."""
 
 import asyncio
-import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -19,7 +18,6 @@ from host.api import (
     CancelRejected,
     ConnectionChanged,
     Depth,
-    ExchangeError,
     FillsSnapshot,
     OpenOrdersSnapshot,
     OrderAccepted,
@@ -103,34 +101,6 @@ class AtVenue:
     def channels(self) -> dict[str, bool]:
         """Return which channels are up, as last told."""
         return {change.channel: change.is_up for change in self.host.of(ConnectionChanged)}
-
-    async def cancel_all(self) -> None:
-        """Cancel what rests, until the venue lists nothing."""
-        while True:
-            heard = len(self.host.of(OpenOrdersSnapshot))
-            self.ask(QueryOpenOrders())
-            listing = await self.host.heard(OpenOrdersSnapshot, heard + 1)
-            if not listing.orders:
-                return
-            for order in listing.orders:
-                told = self.told(order.client_id, OrderCancelled, CancelRejected, RequestUnanswered)
-                self.cancel(order.client_id)
-                while self.told(order.client_id, OrderCancelled, CancelRejected, RequestUnanswered) == told:
-                    await asyncio.sleep(0.001)
-
-    def told(self, client_id: str, *kinds: type[Report]) -> int:
-        """Return how many reports of these types there were about one order."""
-        return sum(
-            isinstance(r, kinds) and getattr(r, "client_id", "") == client_id for r in self.host.reports
-        )
-
-    async def find_out(self, client_id: str) -> None:
-        """Ask for an order until the venue says what it is; a busy machine may leave a question unanswered."""
-        while not self.told(client_id, OrderSnapshot, OrderNotFound):
-            told = self.told(client_id, OrderSnapshot, OrderNotFound, RequestUnanswered)
-            self.ask(QueryOrder(client_id, self.symbol))
-            while self.told(client_id, OrderSnapshot, OrderNotFound, RequestUnanswered) == told:
-                await asyncio.sleep(0.001)
 
     async def about(self, client_id: str, *kinds: type[Report]) -> Report:
         """Wait for the first report of one of these types about one order."""
@@ -340,66 +310,3 @@ async def test_lost_connections_come_back_and_lost_changes_are_seen(usdm: bool) 
         assert gaps == 1
         at.place("c1", at.price(Side.BUY, "500"))
         await at.about("c1", OrderAccepted)
-
-
-FAULTS: list[dict[str, Any]] = [
-    {"kind": "drop", "request": "place", "probability": 0.2},
-    {"kind": "drop_request", "request": "place", "probability": 0.2},
-    {"kind": "server_error", "request": "place", "probability": 0.2},
-    {"kind": "server_error", "request": "cancel", "probability": 0.2},
-    {"kind": "drop", "request": "cancel", "probability": 0.2},
-    {"kind": "disconnect", "request": "place", "probability": 0.05},
-    {"kind": "duplicate", "request": "private", "probability": 0.3},
-    {"kind": "reorder", "request": "private", "probability": 0.3, "delay_ms": 5.0},
-    {"kind": "drop", "request": "private", "probability": 0.2},
-]
-
-
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault['kind']} {fault['request']}")
-@both
-@story
-async def test_after_random_orders_what_the_venue_tells_is_what_the_venue_has(
-    fault: dict[str, Any], usdm: bool
-) -> None:
-    """Whatever went wrong meanwhile, each order's end and fills are found, and none was sent twice."""
-    draw = random.Random(fault["kind"] + fault["request"])
-    async with at_venue(usdm=usdm, answer_timeout_ms=200.0) as at:
-        began_ns = at.host.now_ns() - S
-        number = at.venue.fault(**fault)
-        sent = []
-        for count in range(60):
-            client_id = f"r{count}"
-            try:
-                side = draw.choice(list(Side))
-                far = draw.random() < 0.5
-                price = at.price(side, "300" if far else "-50")
-                at.place(client_id, price, side=side)
-                sent.append(client_id)
-                if far and draw.random() < 0.7:
-                    at.cancel(client_id)
-            except ExchangeError as error:  # a connection that is down for a moment
-                assert "nothing was sent" in str(error), error
-            await asyncio.sleep(0)
-        at.venue.server.faults.remove(number)
-        await eventually(lambda: at.adapter._orders is not None and len(at.adapter._orders._pending) == 0)
-        await eventually(lambda: set(at.channels().values()) == {True})
-        await at.cancel_all()
-        for client_id in sent:  # as the host does for what is not known, and for what it thinks rests
-            await at.find_out(client_id)
-        at.ask(QueryFills(began_ns))
-        listed = {
-            (fill.client_id, fill.trade_id, fill.qty) for fill in (await at.host.heard(FillsSnapshot)).fills
-        }
-        told = {(fill.client_id, fill.trade_id, fill.qty) for fill in at.host.of(OrderFilled)}
-        assert told <= listed
-        if fault["request"] != "private":
-            assert told == listed or at.venue.lines("place", "lost") or fault["kind"] == "disconnect"
-        filled = {order.client_id: order.filled for order in at.host.of(OrderSnapshot)}
-        for client_id, total in filled.items():
-            assert sum((qty for owner, _, qty in listed if owner == client_id), Decimal(0)) == total
-        refused = {report.client_id for report in at.host.of(OrderRejected)}
-        assert not refused & {line.client_id for line in at.venue.lines("place")}  # a no was a no
-        missing = {report.client_id for report in at.host.of(OrderNotFound)}
-        assert not missing & {line.client_id for line in at.venue.lines("place")}
-        ids = [line.client_id for line in at.venue.lines("place")]
-        assert len(ids) == len(set(ids))

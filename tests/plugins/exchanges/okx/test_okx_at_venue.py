@@ -1,18 +1,14 @@
 """The adapter at the venue server, which speaks the protocol and misbehaves on command."""
 
-import asyncio
 import os
-import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import pytest
-import uvloop
 from exchange_tools import REPO, FakeHost, eventually, story
 from msgspec import Struct
 from okx_venue import DEMO, OkxVenue, okx_venue, serving
@@ -20,10 +16,8 @@ from okx_venue import DEMO, OkxVenue, okx_venue, serving
 from host.api import (
     AccountSnapshot,
     AmendOrder,
-    AmendRejected,
     BookTop,
     CancelOrder,
-    CancelRejected,
     ConnectionChanged,
     Depth,
     FillsSnapshot,
@@ -50,8 +44,6 @@ from host.api import (
     Trade,
 )
 from host.core.books import Book, DepthResult
-from plugins.exchanges._shared.rate_limit import OverLimit
-from plugins.exchanges._shared.websocket import NotConnected
 from plugins.exchanges.okx import Okx
 from plugins.exchanges.okx.params import OkxParams
 from venue.opening import open_venue
@@ -62,7 +54,6 @@ EACH = pytest.mark.parametrize("symbol", SYMBOLS)
 INST_IDS = {"BTC-USDT": "BTC-USDT", "BTC-USDT-PERP": "BTC-USDT-SWAP", "BTC-USD-PERP": "BTC-USD-SWAP"}
 QTY = {"BTC-USDT": Decimal("0.01"), "BTC-USDT-PERP": Decimal("0.01"), "BTC-USD-PERP": Decimal(100)}
 WINDOW_NS = 10_000_000_000
-T = TypeVar("T")
 
 
 class Desk(Struct):
@@ -71,8 +62,6 @@ class Desk(Struct):
     venue: OkxVenue
     host: FakeHost
     adapter: Okx
-    seen: int = 0
-    """How many reports were looked at."""
 
     def place(
         self, client_id: str, symbol: str = "BTC-USDT", side: Side = Side.BUY, **terms: Any
@@ -399,137 +388,3 @@ def test_a_recording_at_ten_times_its_speed_comes_without_a_gap() -> None:
             assert adapter._markets[0].bad_frames == {}
 
     run()
-
-
-ORDERS = int(os.environ.get("TANDEM_ORDERS", "60"))
-"""Random orders under each fault; `TANDEM_ORDERS=1000` for the long run."""
-
-FAULTS: dict[str, dict[str, Any]] = {
-    "none": {"kind": FaultKind.DROP, "request": "place", "count": 0, "skip": 1_000_000},
-    "late answers": {
-        "kind": FaultKind.ANSWER_LATENCY,
-        "delay_ms": 2.0,
-        "jitter_ms": 4.0,
-        "probability": 0.3,
-    },
-    "late requests": {"kind": FaultKind.LATENCY, "delay_ms": 2.0, "jitter_ms": 4.0, "probability": 0.3},
-    "lost requests": {"kind": FaultKind.DROP_REQUEST, "probability": 0.1, "transport": "ws"},
-    "lost answers": {"kind": FaultKind.DROP, "probability": 0.2, "transport": "ws"},
-    "doubled requests": {"kind": FaultKind.DUPLICATE, "probability": 0.2, "transport": "ws"},
-    "overtaking requests": {
-        "kind": FaultKind.REORDER,
-        "probability": 0.2,
-        "delay_ms": 5.0,
-        "transport": "ws",
-    },
-    "lost pushes": {"kind": FaultKind.DROP, "request": "private", "probability": 0.1},
-    "doubled pushes": {"kind": FaultKind.DUPLICATE, "request": "private", "probability": 0.3},
-    "overtaking pushes": {
-        "kind": FaultKind.REORDER,
-        "request": "private",
-        "probability": 0.2,
-        "delay_ms": 5.0,
-    },
-    "broken connections": {"kind": FaultKind.DISCONNECT, "probability": 0.03, "transport": "ws"},
-    "too many places": {"kind": FaultKind.RATE_LIMIT, "request": "place", "probability": 0.05, "count": 2},
-    "server errors at place": {"kind": FaultKind.SERVER_ERROR, "request": "place", "probability": 0.2},
-    "server errors at amend": {"kind": FaultKind.SERVER_ERROR, "request": "amend", "probability": 0.3},
-    "server errors at cancel": {"kind": FaultKind.SERVER_ERROR, "request": "cancel", "probability": 0.3},
-    "maintenance": {"kind": FaultKind.MAINTENANCE, "probability": 0.1, "transport": "ws"},
-    "gaps": {"kind": FaultKind.SEQUENCE_GAP, "request": "depth", "probability": 0.2},
-}
-TRADED = ("BTC-USDT", "BTC-USDT-PERP")
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_under_misbehaviour_what_is_ours_is_what_the_venue_has_and_no_order_is_sent_twice(fault: str) -> None:
-    async def run() -> None:
-        async with desk(TRADED, answer_timeout_ms=300.0) as at:
-            at.venue.fault(**FAULTS[fault])
-            chance = random.Random(fault)
-            for number in range(ORDERS):
-                await one_order(at, f"c{number}", chance)
-            at.venue.server.faults.clear()
-            await agrees_with_the_venue(at)
-
-    uvloop.run(asyncio.wait_for(run(), 60.0 + ORDERS))
-
-
-async def one_order(at: Desk, client_id: str, chance: random.Random) -> None:
-    """Place an order, perhaps change it, perhaps cancel it, and wait for each outcome."""
-    symbol = chance.choice(TRADED)
-    await eventually(partial(has_market, at, symbol), "a market")
-    terms: dict[str, Any] = {}
-    if chance.random() < 0.3:
-        terms = {"qty": Decimal("0.001"), "price": at.venue.best(symbol)[1] + 1000}
-    place = await allowed(lambda: at.place(client_id, symbol, **terms))
-    await said(at, client_id, (OrderAccepted, OrderRejected, RequestUnanswered))
-    assert place.price is not None
-    price = place.price - 1
-    if chance.random() < 0.4 and client_id in at.open_ids():
-        await allowed(lambda: at.amend(place, price, place.qty))
-        await said(at, client_id, (OrderAmended, AmendRejected, *ENDS))
-    if chance.random() < 0.5 and client_id in at.open_ids():
-        await allowed(lambda: at.cancel(place))
-        await said(at, client_id, (CancelRejected, *ENDS))
-
-
-ENDS = (OrderCancelled, OrderExpired, OrderRejected, OrderFilled, RequestUnanswered)
-
-
-async def allowed(send: Callable[[], T]) -> T:
-    """Send as soon as the limits and the connection allow; nothing was sent before that."""
-    while True:
-        try:
-            return send()
-        except (OverLimit, NotConnected) as error:
-            await asyncio.sleep(getattr(error, "wait_ns", 1_000_000) / 1e9)
-
-
-async def said(at: Desk, client_id: str, kinds: tuple[type[Any], ...]) -> None:
-    """Wait for news of an order since the last command about it, which `FakeHost.reports` began with."""
-
-    def is_said() -> bool:
-        return any(
-            isinstance(each, kinds) and each.client_id == client_id for each in at.host.reports[at.seen :]
-        )
-
-    await eventually(is_said, f"{client_id}: one of {', '.join(kind.__name__ for kind in kinds)}")
-    at.seen = len(at.host.reports)
-
-
-def has_market(at: Desk, symbol: str) -> bool:
-    """Return whether both sides are there: what took a whole side waits for the next quotes."""
-    return None not in at.venue.exchange.best(symbol)
-
-
-async def agrees_with_the_venue(at: Desk) -> None:
-    at.adapter.send(QueryOpenOrders(), 0)
-    found = (await at.host.heard(OpenOrdersSnapshot)).orders
-    records = {
-        record.order.client_id: record.order for record in at.venue.exchange.records("demo/trading").open()
-    }
-    assert {order.client_id: (order.price, order.qty, order.filled) for order in found} == {
-        client_id: (order.price, order.qty, order.filled) for client_id, order in records.items()
-    }
-    at.adapter.send(QueryFills(0), 0)
-    listed = {
-        fill.trade_id: (fill.price, fill.qty, fill.fee) for fill in (await at.host.heard(FillsSnapshot)).fills
-    }
-    known = {fill.trade_id: (fill.price, fill.qty, fill.fee) for fill in at.venue.fills()}
-    assert listed == known
-    told = [fill.trade_id for fill in at.host.of(OrderFilled)]
-    assert set(told) <= set(known) and len(told) == len(set(told))
-    at.adapter.send(QueryAccount(), 0)
-    account, ours = (
-        at.venue.exchange.account("demo/trading").snapshot(0),
-        await at.host.heard(AccountSnapshot),
-    )
-    assert {each.currency: each.total for each in ours.balances} == {
-        each.currency: each.total for each in account.balances
-    }
-    assert {each.symbol: each.qty for each in ours.positions} == {
-        each.symbol: each.qty for each in account.positions
-    }
-    accepted = [line.client_id for line in at.venue.lines("place") if line.verdict == "accepted"]
-    assert len(accepted) == len(set(accepted))
