@@ -44,7 +44,6 @@ __all__ = ["BinanceSpot", "BinanceUsdm"]
 _log = logging.getLogger("tandem.exchange")
 _CLOCK_SAMPLES: Final = 3
 _SUBSCRIBE_WINDOW_MS: Final = 5000
-_LIQUIDATION_EVERY_S: Final = 15.0
 
 P = TypeVar("P", bound=BinanceParams)
 
@@ -386,7 +385,7 @@ class BinanceUsdm(_Binance[BinanceUsdmParams]):
         if self.params.liquidation_alarm > 0:
             self.ctx.spawn(
                 watch_liquidation(
-                    self.ctx, self._queries, self.params.liquidation_alarm, _LIQUIDATION_EVERY_S
+                    self.ctx, self._queries, self.params.liquidation_alarm, self.params.liquidation_every_s
                 ),
                 "liquidation",
             )

@@ -69,3 +69,5 @@ class BinanceUsdmParams(BinanceParams, frozen=True):
     """The venue cancels a symbol's orders when it has not heard from us for so long; 0: never."""
     liquidation_alarm: Fraction = 0.1
     """Log an error when the mark price is within this share of a position's liquidation price."""
+    liquidation_every_s: Seconds = 15.0
+    """How often that is looked at."""

@@ -60,6 +60,7 @@ class MarketStream:
             on_down=self._on_down,
             heartbeat=params.heartbeat,
             timeout_s=params.connect_timeout_s,
+            renew_after_s=params.renew_after_s,
         )
 
     @property

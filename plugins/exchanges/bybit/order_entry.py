@@ -102,6 +102,7 @@ class OrderEntry:
             on_down=self._on_down,
             heartbeat=params.heartbeat,
             timeout_s=params.connect_timeout_s,
+            renew_after_s=params.renew_after_s,
             drops_unsent=True,
         )
 

@@ -58,6 +58,8 @@ class BybitParams(Params, frozen=True):
     """The venue is pinged so often (it cuts who is silent for ten minutes), ..."""
     lost_after_s: Seconds = 15.0
     """... and after so long without any message a connection counts as lost."""
+    renew_after_h: Positive = 23.0
+    """Connections are replaced after so long, the new one first: none grows old enough to be cut."""
     instruments_every_s: Seconds = 3600.0
     """How often the venue's list of instruments is read again."""
 
@@ -75,6 +77,11 @@ class BybitParams(Params, frozen=True):
     def heartbeat(self) -> Heartbeat:
         """Return how connections are watched."""
         return Heartbeat(self.ping_after_s, self.lost_after_s, HEARTBEAT_TEXT, is_regular=True)
+
+    @property
+    def renew_after_s(self) -> float:
+        """Return after how long a connection is replaced."""
+        return self.renew_after_h * 3600
 
     def _own_url(self, scheme: str) -> str:
         found, separator, rest = self.url.rstrip("/").partition("://")

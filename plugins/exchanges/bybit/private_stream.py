@@ -78,6 +78,7 @@ class PrivateStream:
             on_down=lambda text: on_change(False, text),
             heartbeat=params.heartbeat,
             timeout_s=params.connect_timeout_s,
+            renew_after_s=params.renew_after_s,
         )
 
     def watch(self, is_watched: bool) -> None:

@@ -6,7 +6,7 @@ reported; the host puts it again.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from host.api import (
@@ -24,7 +24,16 @@ from host.api import (
     Report,
 )
 
-from .answers import balances_of, positions_of, read_balances, read_executions, read_orders, read_positions
+from .answers import (
+    PositionRow,
+    balances_of,
+    near_liquidation,
+    positions_of,
+    read_balances,
+    read_executions,
+    read_orders,
+    read_positions,
+)
 from .errors import UNKNOWN_ORDER_CODE
 from .frames import BadFrame, ExecutionRow, OrderRow
 from .order_codec import execution_of, is_live, snapshot_of, time_ns
@@ -44,7 +53,8 @@ _RECENT_MS: Final = 3 * 24 * 3_600_000 - 60_000
 class AccountQueries:
     """Answers the host's questions.
 
-    `host_ns` turns the venue's time into the host's, `venue_ms` the other way round.
+    `host_ns` turns the venue's time into the host's, `venue_ms` the other way round. A position whose mark
+    price is within `alarm_share` of its liquidation price is logged as an error.
     """
 
     def __init__(
@@ -55,7 +65,9 @@ class AccountQueries:
         host_ns: Callable[[int], int],
         venue_ms: Callable[[int], int],
         report: Callable[[Report], None],
+        alarm_share: float,
     ) -> None:
+        self._alarm_share: Final = alarm_share
         self._rest: Final = rest
         self._listings: Final = listings
         self._now_ns: Final = now_ns
@@ -84,11 +96,22 @@ class AccountQueries:
         balance, positions = await asyncio.gather(
             self._rest.ask("/api/v5/account/balance"), self._rest.ask("/api/v5/account/positions")
         )
+        held = read_positions(positions.data)
+        self._look_out(held)
         return AccountSnapshot(
-            balances_of(read_balances(balance.data)),
-            positions_of(self._listings, read_positions(positions.data)),
-            asked_ns,
+            balances_of(read_balances(balance.data)), positions_of(self._listings, held), asked_ns
         )
+
+    def _look_out(self, held: Iterable[PositionRow]) -> None:
+        for row in held:
+            if near_liquidation(row, self._alarm_share):
+                _log.error(
+                    "%s: %s: the mark price %s is close to the liquidation price %s; reduce the position",
+                    EXCHANGE,
+                    row.inst_id,
+                    row.mark_px,
+                    row.liq_px,
+                )
 
     async def _order(self, question: QueryOrder, asked_ns: int) -> OrderSnapshot | OrderNotFound:
         listing = self._listings.known(question.symbol)

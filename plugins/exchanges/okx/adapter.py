@@ -92,6 +92,7 @@ class Okx(ExchangeAdapter[OkxParams]):
             self._host_ns,
             self._venue_ms,
             self._hand_report,
+            params.liquidation_alarm,
         )
         try:
             for _ in range(_MEASUREMENTS):

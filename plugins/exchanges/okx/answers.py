@@ -19,6 +19,7 @@ __all__ = [
     "Fees",
     "PositionRow",
     "balances_of",
+    "near_liquidation",
     "no_fees",
     "positions_of",
     "read_answer",
@@ -229,6 +230,16 @@ def positions_of(listings: Listings, positions: Iterable[PositionRow]) -> tuple[
             liquidation = max(amount(row.liq_px), Decimal(0))
             out.append(VenuePosition(listing.symbol, qty, amount(row.avg_px), liquidation))
     return tuple(out)
+
+
+def near_liquidation(row: PositionRow, share: float) -> bool:
+    """Return whether a position's mark price is within this share of its liquidation price. Raises `BadFrame`."""
+    if not row.liq_px or not row.mark_px:
+        return False  # the venue names none: there is no position, or nothing could end it
+    mark, liquidation = amount(row.mark_px), amount(row.liq_px)
+    if not amount(row.pos) or mark <= 0 or liquidation <= 0:
+        return False
+    return abs(mark - liquidation) <= liquidation * Decimal(repr(share))
 
 
 def _only(found: list[Any], what: str) -> Any:

@@ -19,7 +19,7 @@ from .checksum import BookTexts, read_texts
 from .conversation import HEARTBEAT, PONG, Conversation, subscription
 from .frames import BadFrame, MarketFrame, read_market_frame
 from .market_codec import BOOKS, TICKERS, TOPS, TRADES, market_events
-from .params import OkxParams, ws_url
+from .params import OkxParams, renew_after_s, ws_url
 from .products import EXCHANGE, Listing, Listings
 
 __all__ = ["MOST_INSTRUMENTS", "MarketStream"]
@@ -77,6 +77,7 @@ class MarketStream:
             on_down=lambda text: on_change(False, text),
             heartbeat=HEARTBEAT,
             timeout_s=params.connect_timeout_s,
+            renew_after_s=renew_after_s(params),
             overlap_s=_OVERLAP_S,
         )
 

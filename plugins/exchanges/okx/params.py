@@ -5,9 +5,9 @@ from typing import Final, Literal
 
 import msgspec
 
-from host.api import Params, Positive, Seconds, Secret
+from host.api import Fraction, Params, Positive, Seconds, Secret
 
-__all__ = ["OkxParams", "rest_url", "ws_url"]
+__all__ = ["OkxParams", "renew_after_s", "rest_url", "ws_url"]
 
 _REST: Final = {
     "live": "https://www.okx.com",
@@ -47,6 +47,10 @@ class OkxParams(Params, frozen=True):
     """For swaps."""
     leverage: dict[str, Decimal] = msgspec.field(default_factory=dict)
     """Set for these perpetuals when they are subscribed; others keep what the account has."""
+    renew_after_h: Positive = 23.0
+    """Connections are replaced after so long, the new one first: none grows old enough to be cut."""
+    liquidation_alarm: Fraction = 0.1
+    """Log an error when the mark price is within this share of a position's liquidation price."""
     connect_timeout_s: Seconds = 10.0
     answer_timeout_ms: Positive = 1500.0
     """After this long without an answer a request is reported as unanswered."""
@@ -54,6 +58,11 @@ class OkxParams(Params, frozen=True):
     """While the venue's time is not known better than this, orders are refused."""
     measure_clock_every_s: Seconds = 30.0
     reload_instruments_every_s: Seconds = 3600.0
+
+
+def renew_after_s(params: OkxParams) -> float:
+    """Return after how long a connection is replaced."""
+    return params.renew_after_h * 3600
 
 
 def rest_url(params: OkxParams) -> str:

@@ -11,7 +11,7 @@ from .._shared.websocket import WebSocket
 from .answers import read_orders
 from .conversation import HEARTBEAT, PONG, Conversation
 from .frames import BadFrame, OrderRow, PrivateFrame, read_private_frame
-from .params import OkxParams, ws_url
+from .params import OkxParams, renew_after_s, ws_url
 from .products import EXCHANGE, Listing, Listings
 from .signing import Signer
 
@@ -58,6 +58,7 @@ class PrivateStream:
             on_down=lambda text: on_change(False, text),
             heartbeat=HEARTBEAT,
             timeout_s=params.connect_timeout_s,
+            renew_after_s=renew_after_s(params),
             drops_unsent=True,
         )
 

@@ -661,9 +661,8 @@ async def test_the_dead_mans_switch_is_wound_up_before_the_first_order_and_kept_
 
 @story
 async def test_a_position_near_its_liquidation_is_told_and_senseless_ones_do_no_harm(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("plugins.exchanges.binance.adapter._LIQUIDATION_EVERY_S", 0.005)
     position = {
         "symbol": "BTCUSDT",
         "positionAmt": "1",
@@ -672,7 +671,7 @@ async def test_a_position_near_its_liquidation_is_told_and_senseless_ones_do_no_
         "liquidationPrice": "NaN",
     }
     with caplog.at_level(logging.WARNING):
-        async with trading(usdm=True, liquidation_alarm=0.1) as (script, _):
+        async with trading(usdm=True, liquidation_alarm=0.1, liquidation_every_s=0.005) as (script, _):
             script.rest["GET /fapi/v3/positionRisk"] = lambda params: (200, [position])
             await eventually(lambda: "liquidation must be a finite number, was NaN" in caplog.text)
             position["liquidationPrice"] = "80"

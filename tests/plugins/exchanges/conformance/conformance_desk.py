@@ -139,6 +139,7 @@ class At:
         self.instruments: dict[str, Instrument] = {}
         self.log: Final = _Log()
         self._drive: asyncio.Task[None] | None = None
+        self._hosts: Final[list[FakeHost]] = [host]
 
     @property
     def venue(self) -> ProtocolSite:
@@ -152,10 +153,22 @@ class At:
         known = set(adapter_type.params_type.__struct_fields__)
         url = {"url": getattr(self.site, "url", "")}
         wanted = {name: value for name, value in params.items() if name in known}
+        if "leverage" in wanted and self.column.exchange in (
+            "okx",
+            "bybit",
+        ):  # these take one for each symbol
+            wanted["leverage"] = {self.symbol: Decimal(wanted["leverage"])}
         settings = {**(url if "url" in known else {}), **self.column.params, **wanted}
         adapter = adapter_type(adapter_type.params_type(**settings))
         adapter.ctx = host or self.host
         return adapter
+
+    def another_host(self) -> FakeHost:
+        """Return a host for one more adapter of this account, as in another node; a venue in process is shared."""
+        host = FakeHost(self.host.account)
+        host.shared = {} if self.column.protocol else self.host.shared
+        self._hosts.append(host)
+        return host
 
     async def start(self) -> None:
         """Connect, subscribe, and wait until every channel is up and the book is there."""
@@ -171,7 +184,13 @@ class At:
         await self.adapter.close()
         if self._drive is not None:
             self._drive.cancel()
-        await self.host.stop()
+        for host in self._hosts:
+            await host.stop()
+
+    async def vanish(self) -> None:
+        """Go without a word, as a process that dies; the venue lives on, in this process or not."""
+        if self._drive is None:
+            await self.stop()
 
     async def _step(self, adapter: SteppedAdapter[Any]) -> None:
         """Let the venue in this process live, as the host would."""

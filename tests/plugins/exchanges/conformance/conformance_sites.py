@@ -97,6 +97,7 @@ class Site:
         """The account of ours, as the exchange calls it."""
         self._rivals = 0
         exchange.open_account(RIVAL, {c: Decimal(10_000_000) for c in ("USDT", "USD", "BTC", "ETH")})
+        exchange.disconnect(RIVAL)  # nobody listens to its reports
 
     @property
     def records(self) -> Records:
@@ -153,12 +154,15 @@ class Site:
         """Take all misbehaviour back."""
         raise NotImplementedError
 
+    def run_out(self) -> None:
+        """Let dead man's switches run out that take longer than a test may: those that are armed, and no others."""
+
     def disturb_events(self, *, doubled: bool = False, overtaking: bool = False) -> None:
         """Tell the account's events twice, or let some overtake others."""
         raise NotImplementedError
 
-    def cut(self) -> None:
-        """Break every connection of ours."""
+    def cut(self, path: str = "") -> None:
+        """Break our connections whose address begins so; a venue with one connection has none."""
         raise NotImplementedError
 
 
@@ -226,6 +230,14 @@ class ProtocolSite(Site):
     def behave(self) -> None:
         self.server.faults.clear()
 
+    def run_out(self) -> None:
+        front: Any = self.server.courses[self.protocol].front
+        switches = {"okx": "_switches", "bybit": "_disconnects"}.get(self.protocol)
+        if switches is not None:
+            timers = getattr(front, switches)
+            for account, what in list(timers._timers):
+                timers._over(front._members[account], what)
+
     def hold_order(self, delay_ms: float) -> None:
         self.fault(FaultKind.LATENCY, request="place", delay_ms=delay_ms, count=1)
 
@@ -235,8 +247,8 @@ class ProtocolSite(Site):
         if overtaking:
             self.fault(FaultKind.REORDER, request="private", delay_ms=30.0, probability=0.5)
 
-    def cut(self) -> None:
-        for connection in self.connections:
+    def cut(self, path: str = "") -> None:
+        for connection in self.connections_at(path):
             connection.abort()
 
 
@@ -274,7 +286,7 @@ class EngineSite(Site):
             duplicate_report=float(doubled), reorder_report=0.5 * overtaking, reorder_ns=30_000_000
         )
 
-    def cut(self) -> None:
+    def cut(self, path: str = "") -> None:
         assert self.house is not None, "in this process there is no connection"
         for session in list(self.house._sessions):
             session.abort()
