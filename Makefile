@@ -12,6 +12,8 @@ STAMP := $(VENV)/.installed
 BENCHMARKS := $(shell grep -l __main__ bench/*.py)
 SCRIPTS := $(shell grep -ls '^.!/usr/bin/env bash' ops/* scripts/* .ci/*)
 ARGS ?=
+# Processes that run tests side by side; TESTERS=0 for one alone, which pytest's --pdb needs.
+TESTERS ?= 2
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +34,7 @@ pair: setup ## run two nodes and a venue, to kill, freeze and cut them; ARGS are
 test: setup ## run all tests, against real servers where they can be had; ARGS are those of pytest
 	@scripts/install-test-servers
 	@scripts/install-grpcurl
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest --numprocesses=$(TESTERS) --dist=loadgroup $(ARGS)
 
 lint: setup ## check style, formatting, the direction of imports and shell scripts
 	@$(BIN)/ruff check

@@ -11,6 +11,8 @@ from tests.faults.pair_judge import Verdict
 from tests.faults.pair_tools import Cell
 
 MountDisk = Callable[[int], Path]
+_HERE = Path(__file__).parent
+_SWITCH = "switch"
 
 
 @pytest.fixture
@@ -54,28 +56,42 @@ def fill_disk() -> Callable[[Path], Path]:
     return fill
 
 
-_TIMES = pytest.StashKey[list[str]]()
-
-
 @pytest.fixture
-def conclude(request: pytest.FixtureRequest) -> Callable[[Cell], Verdict]:
+def conclude(
+    request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+) -> Callable[[Cell], Verdict]:
     """Return `conclusion.conclude`; the switches it saw go into the table that the test run ends with."""
-    rows = request.config.stash.setdefault(_TIMES, [])
 
     def conclude_and_note(cell: Cell) -> Verdict:
         verdict = conclusion.conclude(cell)
         for switch in verdict.switches:
-            rows.append(
-                f"{switch.gap_ms:8.0f} ms  {switch.old_leader} → {switch.new_leader}  {request.node.name}"
-            )
+            who = f"{switch.old_leader} → {switch.new_leader}"
+            record_property(_SWITCH, f"{switch.gap_ms:8.0f} ms  {who}  {request.node.name}")
         return verdict
 
     return conclude_and_note
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have these tests run one after the other where tests run in several processes.
+
+    Their nodes are several processes each, and their networks and disks are the machine's.
+    """
+    for item in items:
+        if _HERE in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("faults"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print how long nobody traded at each switch, from the last order of one leader to the next one's first."""
-    rows = config.stash.get(_TIMES, [])
+    reports = [report for of_kind in terminalreporter.stats.values() for report in of_kind]
+    rows = [
+        value
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, value in report.user_properties
+        if name == _SWITCH
+    ]
     if rows:
         terminalreporter.section("switches, as the venue saw them")
         for row in rows:
