@@ -5,9 +5,9 @@ wishes of an inline strategy: risk, journal and gate do not know the difference.
 """
 
 import logging
-import math
 import time
 from collections.abc import Callable
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
@@ -61,6 +61,9 @@ ACK_EVERY: Final = 64
 """Turns that are acknowledged at once; those of a quiet worker with the next heartbeat."""
 LOG_LINES_PER_S: Final = 100
 MOST_LEVELS: Final = 64
+MOST_PRICE: Final = 1e15
+MOST_DIGITS: Final = 24
+"""The venue decides what a sensible price is; this keeps host arithmetic from what it was not made for."""
 MAX_STATE_BYTES: Final = 1 << 20
 _LEVELS: Final = {
     "debug": logging.DEBUG,
@@ -475,14 +478,26 @@ def _check_quotes(request: PutQuotes) -> None:
         raise OrderRefused("NO_NUMBER", f"at most {MOST_LEVELS} levels are quoted, was {len(request.quotes)}")
     for quote in request.quotes:
         prices = [price for price in (quote.bid, quote.ask) if price is not None]
-        if not all(math.isfinite(p) for p in prices) or not (quote.bid_qty + quote.ask_qty).is_finite():
-            raise OrderRefused("NO_NUMBER", f"a quote of {request.symbol} holds what is no number: {quote}")
+        if not all(abs(price) < MOST_PRICE for price in prices):  # which a NaN is not
+            raise OrderRefused("NO_NUMBER", f"a price of {request.symbol} is no number or too large: {quote}")
+        _check_number(quote.bid_qty)
+        _check_number(quote.ask_qty)
 
 
 def _check_order(request: Place) -> None:
-    order = request.order
-    if not order.qty.is_finite() or not (order.price is None or order.price.is_finite()):
-        raise OrderRefused("NO_NUMBER", f"order {request.client_id[:64]!r} holds what is no number: {order}")
+    _check_number(request.order.qty)
+    if request.order.price is not None:
+        _check_number(request.order.price)
+
+
+def _check_number(number: Decimal) -> None:
+    """Raise `OrderRefused` for what is no number, or has more digits than any price or quantity."""
+    if (
+        not number.is_finite()
+        or abs(number.adjusted()) > MOST_DIGITS
+        or len(number.as_tuple().digits) > MOST_DIGITS
+    ):
+        raise OrderRefused("NO_NUMBER", f"{str(number)[:64]} is no number of at most {MOST_DIGITS} digits")
 
 
 class _Batch(msgspec.Struct, frozen=True, tag_field="type", tag="events"):

@@ -22,7 +22,7 @@ from host.loader.offers import collect_offers, new_manager
 from host.runtime.instance import Instance
 from host.runtime.roster import InstanceSpec
 
-PATIENCE_S = 60.0
+PATIENCE_S = 40.0
 """Far more than anything takes here: a test that waits so long has failed."""
 
 QUOTER = '''
@@ -88,7 +88,7 @@ class WorkerDesk:
         self.workers = Workers(self.desk.engine, folder / "workers")
         self.of: dict[str, Worker] = {}
 
-    def add(self, name: str, source: str = QUOTER, *symbols: str, **settings: Any) -> Instance:
+    def add(self, name: str, source: str = QUOTER, **settings: Any) -> Instance:
         """Create an instance whose strategy runs in a worker, and start it."""
         offer = self.offer(name, source)
         params = decode_params(offer, {}, instance=name)
@@ -97,7 +97,7 @@ class WorkerDesk:
         spec = InstanceSpec(
             name=name,
             account=ACCOUNT,
-            symbols=symbols or (BTC,),
+            symbols=(BTC,),
             plugin=offer.name,
             digest=offer.version.digest,
             params_json=msgspec.json.encode(params),
@@ -165,6 +165,11 @@ class WorkerDesk:
         data = self.desk.engine.state.instances[name].strategy_state
         plain: dict[str, Any] = msgspec.msgpack.decode(data) if data else {}
         return plain
+
+    def alerts(self, kind: str) -> list[str]:
+        """Return the texts of the alerts of one kind, those of this turn included."""
+        self.desk.settle()
+        return self.desk.alerts(kind)
 
     def unheard(self, name: str = "q") -> int:
         return len(self.desk.engine.state.unheard.get(name, ()))

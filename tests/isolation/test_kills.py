@@ -1,0 +1,105 @@
+"""Workers killed at any moment of a market: no order is unaccounted for, and each fill is heard exactly once.
+
+    TANDEM_WORKER_KILLS=1000 pytest tests/isolation/test_kills.py
+
+runs as many kills as the proof asks for; by default there are few.
+"""
+
+import asyncio
+import os
+import random
+import signal
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from desk_tools import BTC
+from isolation_tools import QUOTER, WorkerDesk, until, worker_desk
+
+from host.api import Trade
+from host.core import entries as e
+
+KILLS = int(os.environ.get("TANDEM_WORKER_KILLS", "6"))
+MS = 1_000_000
+SETTINGS: dict[str, Any] = {
+    "crashes": 10**9,
+    "backoff_ns": MS,
+    "most_backoff_ns": MS,
+    "deadline_ns": 30_000 * MS,
+}
+
+TAKER = (
+    QUOTER
+    + """
+    def on_order(self, order: Order) -> None:
+        if order.slot < 0 and order.status.is_terminal:
+            self.ctx.log.info("done: %s", order.client_id)
+
+    def on_trade(self, trade) -> None:
+        self.buy_limit(trade.symbol, Decimal("0.5"), Decimal(str(trade.price)))
+"""
+)
+
+
+def test_random_kills_lose_no_order_and_no_fill(tmp_path: Path) -> None:
+    draw = random.Random(7)
+
+    async def market(desk: WorkerDesk) -> None:
+        """Let something happen: the price moves, an order of ours trades, or time passes."""
+        inner = desk.desk
+        inner.advance(draw.choice((0.001, 0.02, 0.3)))
+        price = 60_000.0 + draw.randrange(-50, 50)
+        inner.top(price, price + 0.1)
+        if draw.random() < 0.1:
+            now_ns = inner.clock.now_ns()
+            inner.feed.market(Trade(BTC, price - 1, 1.0, True, 1, now_ns, now_ns))
+        resting = [order for order in desk.open() if order.status in ("open", "partially_filled")]
+        if resting and draw.random() < 0.5:
+            order = draw.choice(resting)
+            remaining = order.qty - order.filled
+            inner.venue.trade(order, str(remaining if draw.random() < 0.3 else remaining / 2))
+        inner.settle()
+        await asyncio.sleep(0)
+
+    async def run() -> None:
+        async with worker_desk(tmp_path) as desk:
+            desk.add("q", on_loss=draw.choice(("pull", "keep")), source=TAKER, **SETTINGS)
+            await desk.started()
+            for _ in range(KILLS):
+                for _ in range(draw.randrange(1, 40)):
+                    await market(desk)
+                process = desk.of["q"].process
+                assert process is not None
+                os.kill(process.pid, signal.SIGKILL)
+                lost = desk.of["q"].restarts
+                for _ in range(draw.randrange(0, 10)):
+                    await market(desk)  # before and after the host notices
+                await until(lambda lost=lost: desk.of["q"].restarts > lost, "another one starts")  # type: ignore[misc]
+                for _ in range(draw.randrange(0, 10)):
+                    await market(desk)
+                await desk.started()
+            await market(desk)
+            await desk.handled()
+            check(desk)
+
+    asyncio.run(run())
+
+
+def check(desk: WorkerDesk) -> None:
+    inner = desk.desk
+    inner.settle()
+    venue, state = inner.venue, inner.engine.state
+    heard = desk.saved()
+    trades = [fill.trade_id for fill in venue.fills]
+    assert len(trades) > KILLS
+    assert heard["trades"] == trades, "each fill once, in order"
+    held = sum((f.qty if f.side == "buy" else -f.qty for f in venue.fills), Decimal(0))
+    assert state.position("q", BTC).qty == held == Decimal(heard["traded"])
+    assert {order.client_id for order in venue.open()} == set(state.orders)
+    placed = [entry.client_id for entry in inner.entries if isinstance(entry, e.PlaceSent)]
+    assert len(placed) == len(set(placed))
+    assert set(venue.orders) == set(placed)
+    assert heard["starts"] <= KILLS + 1
+    assert inner.engine.halted == ""
+    assert state.anomalies == {}
+    assert any(order.slot < 0 for order in (*state.orders.values(), *state.retired.values()))

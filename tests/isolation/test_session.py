@@ -1,0 +1,371 @@
+"""The host's end of the protocol, message by message: what it takes in, and what it refuses."""
+
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from desk_tools import ACCOUNT, BTC, Desk
+from hypothesis import given
+from hypothesis import strategies as st
+
+from host.api import Candle, Depth, Fill, NoParams, Order, Strategy, Ticker, Trade
+from host.core import entries as e
+from host.isolation.outlet import Item
+from host.isolation.proxy import Proxy, proxy_class
+from host.isolation.session import Session
+from host.isolation.settings import WorkerSettings
+from host.runtime.roster import InstanceSpec
+from host.wire import JSON, MSGPACK
+
+
+class Everything(Strategy[NoParams]):
+    """Hears of everything."""
+
+    def on_depth(self, depth: Depth) -> None: ...
+
+    def on_trade(self, trade: Trade) -> None: ...
+
+    def on_ticker(self, ticker: Ticker) -> None: ...
+
+    def on_candle(self, candle: Candle) -> None: ...
+
+    def on_order(self, order: Order) -> None: ...
+
+    def on_fill(self, fill: Fill) -> None: ...
+
+
+class Peer:
+    """A strategy's end, played by the test, in JSON; `said` is all that the host said to it."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.desk = Desk(folder)
+        self.said: list[dict[str, Any]] = []
+        self.ends: list[str] = []
+        self.is_listening = True
+        engine = self.desk.engine
+        last: list[Item] = []
+
+        def item(event: Any) -> Item:
+            if not last or last[0].event is not event:
+                last[:] = [Item(event)]
+            return last[0]
+
+        proxy: Proxy = proxy_class(Everything)(NoParams(), item)
+        spec = InstanceSpec(
+            name="q", account=ACCOUNT, symbols=(BTC,), plugin="test", digest="ab" * 32, params_json=b"{}",
+            tolerance_bps=0.0,
+        )  # fmt: skip
+        self.instance = engine.roster.add(spec, proxy, (), self.desk.feed.spawn)
+        engine.roster.start(self.instance)
+        self.session = proxy.session = Session(
+            engine,
+            self.instance,
+            engine.roster.ids_of("q", engine.state.instances["q"].number),
+            WorkerSettings(**settings),
+            self,
+            takes_over=False,
+            on_welcomed=lambda: None,
+            on_failed=lambda why: self.ends.append(f"failed: {why}"),
+            on_bye=lambda why: self.ends.append(f"bye: {why}"),
+            on_cut_off=lambda why: self.ends.append(f"cut off: {why}"),
+        )
+        self.turns = 0
+
+    # -- the way ---------------------------------------------------------------------------------
+
+    def send(self, body: bytes) -> None:
+        self.said.append(json.loads(body))
+
+    def is_subscribed(self) -> bool:
+        return self.is_listening
+
+    # -- what the test says ----------------------------------------------------------------------
+
+    def say(self, **message: Any) -> None:
+        self.session.on_message(json.dumps(message).encode())
+
+    def hello(self, **fields: Any) -> "Peer":
+        self.say(**{"type": "hello", "protocol": 1, "run": "r", **fields})
+        return self
+
+    def turn(self, *requests: Any, **fields: Any) -> None:
+        self.turns = fields.pop("seq", self.turns + 1)
+        handled = fields.pop("handled", self.seq)
+        self.say(type="turn", seq=self.turns, handled=handled, requests=requests, **fields)
+        self.desk.settle()
+
+    # -- what the host said ----------------------------------------------------------------------
+
+    @property
+    def seq(self) -> int:
+        return max((message["seq"] for message in self.said if message["type"] == "events"), default=0)
+
+    @property
+    def welcome(self) -> dict[str, Any]:
+        (welcome,) = (message for message in self.said if message["type"] == "welcome")
+        return welcome
+
+    def events(self, kind: str = "") -> list[dict[str, Any]]:
+        batches = [message["events"] for message in self.said if message["type"] == "events"]
+        return [event for batch in batches for event in batch if kind in ("", event["type"])]
+
+    def id(self, number: int) -> str:
+        return f"{self.welcome['ids']['stem']}{self.welcome['ids']['first'] + number:x}"
+
+    def place(self, client_id: str, **order: Any) -> dict[str, Any]:
+        wanted = {"symbol": BTC, "side": "buy", "qty": "1", "price": "50000", **order}
+        return {"type": "place", "client_id": client_id, "order": wanted}
+
+    @property
+    def refused(self) -> int:
+        return self.session.conduct.refused
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> Iterator[Peer]:
+    peer = Peer(tmp_path)
+    yield peer
+    peer.desk.journal.close()
+
+
+def test_the_welcome_tells_how_things_are_and_start_follows(peer: Peer) -> None:
+    peer.desk.top()
+    peer.hello()
+    welcome = peer.welcome
+    assert (welcome["instance"], welcome["account"], welcome["symbols"]) == ("q", ACCOUNT, [BTC])
+    assert [book["bid"] for book in welcome["books"]] == [60_000.0]
+    assert welcome["instruments"][0]["tick_size"] == "0.01"
+    assert [event["type"] for event in peer.events()] == ["start", "book"]
+
+
+def test_a_hello_that_nobody_would_hear_the_answer_to_is_left_unanswered(peer: Peer) -> None:
+    peer.is_listening = False
+    peer.hello()
+    assert peer.said == []
+    peer.is_listening = True
+    peer.hello().hello()
+    assert len([message for message in peer.said if message["type"] == "welcome"]) == 1
+
+
+def test_another_version_of_the_protocol_is_refused(peer: Peer) -> None:
+    peer.hello(protocol=2)
+    (refused,) = peer.said
+    assert (refused["type"], refused["reason"]) == ("refused", "PROTOCOL")
+    assert len(peer.ends) == 1
+
+
+def test_a_quote_becomes_orders_in_the_turn_that_asks_for_it(peer: Peer) -> None:
+    peer.hello()
+    peer.desk.top()
+    quote = {"bid": 59_999.0, "bid_qty": "1", "ask": 60_001.0, "ask_qty": "2"}
+    peer.turn({"type": "quote", "symbol": BTC, "quotes": [quote]})
+    assert sorted(f"{o.side} {o.qty}" for o in peer.desk.venue.open()) == ["buy 1", "sell 2"]
+    assert [event["data"]["status"] for event in peer.events("order")] == ["open", "open"]
+
+
+def test_what_a_fill_changed_is_told_before_it_and_its_hearing_is_journaled(peer: Peer) -> None:
+    peer.hello()
+    peer.turn(peer.place(peer.id(0)))
+    (order,) = peer.desk.venue.open()
+    peer.turn()
+    assert peer.desk.engine.state.unheard == {}
+    peer.desk.venue.trade(order, "0.4")
+    peer.desk.settle()
+    kinds = [event["type"] for event in peer.events()]
+    assert kinds[-3:] == ["positions", "fill", "order"]
+    assert peer.events("positions")[-1]["data"][0]["position"]["qty"] == "0.4"
+    heard_of = len(peer.desk.engine.state.unheard["q"])
+    peer.turn(handled=peer.seq - 1)  # not the last: nothing is heard in part
+    assert len(peer.desk.engine.state.unheard["q"]) == heard_of
+    peer.turn(state={"fills": 1, "qty": "0.4"})
+    assert peer.desk.engine.state.unheard == {}
+    saved = peer.desk.engine.state.instances["q"].strategy_state
+    assert msgspec.msgpack.decode(saved) == {"fills": 1, "qty": "0.4"}
+
+
+def test_a_turn_that_came_before_is_dropped(peer: Peer) -> None:
+    peer.hello()
+    peer.turn(peer.place(peer.id(0)))
+    peer.turn(peer.place(peer.id(1)), seq=1)
+    assert len(peer.desk.venue.open()) == 1
+    assert peer.session.conduct.repeated == 1
+    assert peer.refused == 0
+
+
+def test_after_a_gap_the_turns_that_are_missing_are_asked_for(peer: Peer) -> None:
+    peer.hello()
+    peer.turn()
+    peer.turn(peer.place(peer.id(0)), seq=3)
+    assert peer.desk.venue.open() == []
+    assert {"type": "ack", "seq": 1, "resend": True} in peer.said
+    peer.turn(seq=2)
+    peer.turn(peer.place(peer.id(0)), seq=3)
+    assert len(peer.desk.venue.open()) == 1
+
+
+@pytest.mark.parametrize("handled", [-1, 10**6])
+def test_events_that_were_never_sent_cannot_be_handled(peer: Peer, handled: int) -> None:
+    peer.hello()
+    peer.turn(peer.place(peer.id(0)), handled=handled)
+    assert peer.desk.venue.open() == []
+    assert peer.refused == 1
+
+
+def test_an_order_of_another_instance_is_not_its_to_cancel(peer: Peer) -> None:
+    from desk_tools import Quoter
+
+    peer.hello()
+    peer.desk.run("other", Quoter())
+    peer.desk.top()
+    theirs = peer.desk.orders("other")
+    peer.turn(*({"type": "cancel", "client_id": order.client_id} for order in theirs))
+    assert len(peer.desk.venue.open()) == len(theirs) == 2
+    assert [event["reason"] for event in peer.events("order_refused")] == ["NOT_YOURS"] * 2
+    assert peer.refused == 2
+
+
+@pytest.mark.parametrize(
+    "client_id", ["", "x", "tdt1i1n1", "tdt1i1n0", "tdt2i1n2", "tdt1i1nffffffffffffffff", "tdt1i1n-2"]
+)
+def test_only_ids_that_were_handed_out_are_taken(peer: Peer, client_id: str) -> None:
+    peer.desk.engine.roster.ids_of("q", 1).make()  # the host's own: number 1
+    peer.hello()
+    assert peer.id(0) == "tdt1i1n2"
+    peer.turn(peer.place(client_id))
+    assert peer.desk.venue.open() == []
+    (refusal,) = peer.events("order_refused")
+    assert (refusal["reason"], refusal.get("client_id", "")) == ("ORDER_ID", client_id)
+
+
+def test_an_id_is_taken_once_and_in_order(peer: Peer) -> None:
+    peer.hello()
+    peer.turn(peer.place(peer.id(4)), peer.place(peer.id(4)), peer.place(peer.id(3)), peer.place(peer.id(5)))
+    assert [order.client_id for order in peer.desk.venue.open()] == [peer.id(4), peer.id(5)]
+    assert len(peer.events("order_refused")) == 2
+
+
+def test_more_ids_come_before_they_run_out_and_none_comes_twice(peer: Peer) -> None:
+    peer.hello()
+    last = peer.welcome["ids"]["last"]
+    peer.turn(peer.place(f"{peer.welcome['ids']['stem']}{last - 1:x}"))
+    (ack,) = (message for message in peer.said if message["type"] == "ack" and message.get("ids"))
+    assert ack["ids"]["first"] > last
+    peer.turn(peer.place(f"{ack['ids']['stem']}{ack['ids']['first']:x}"))
+    assert len(peer.desk.venue.open()) == 2
+
+
+def test_what_is_no_number_comes_to_no_order(tmp_path: Path) -> None:
+    peer = Peer(tmp_path, strikes=99)
+    peer.hello()
+    peer.desk.top()
+    sent = len(peer.desk.venue.sent)
+    for text in ("NaN", "Infinity", "-Infinity", "sNaN", "1E+999", "1E-999", "1" * 99):
+        peer.turn(peer.place(peer.id(peer.turns), qty=text))
+        peer.turn(peer.place(peer.id(peer.turns), price=text))
+        quote = {"bid": 59_999.0, "bid_qty": text, "ask": 60_001.0, "ask_qty": "1"}
+        peer.turn({"type": "quote", "symbol": BTC, "quotes": [quote]})
+    assert len(peer.desk.venue.sent) == sent
+    quote = {"bid": 1e300, "bid_qty": "1", "ask": None, "ask_qty": "1"}
+    peer.turn({"type": "quote", "symbol": BTC, "quotes": [quote]})
+    assert len(peer.desk.venue.sent) == sent
+    assert peer.refused == 22
+    assert peer.desk.engine.halted == ""
+    peer.desk.journal.close()
+
+
+GARBAGE = st.one_of(
+    st.binary(max_size=200),
+    st.text(max_size=100).map(str.encode),
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+        max_leaves=8,
+    ).map(lambda value: json.dumps(value).encode()),
+    st.fixed_dictionaries(
+        {"type": st.sampled_from(["turn", "hello", "bye", "order", "quote", "events", "nothing"])},
+        optional={
+            "seq": st.integers() | st.text(max_size=3),
+            "handled": st.integers() | st.none(),
+            "protocol": st.integers(),
+            "requests": st.lists(st.integers(), max_size=2),
+            "state": st.integers(),
+        },
+    ).map(lambda value: json.dumps(value).encode()),
+)
+
+
+@given(bodies=st.lists(GARBAGE, max_size=30), is_welcome=st.booleans())
+def test_garbage_changes_nothing_and_is_cut_off_when_it_persists(
+    tmp_path_factory: pytest.TempPathFactory, bodies: list[bytes], is_welcome: bool
+) -> None:
+    peer = Peer(tmp_path_factory.mktemp("peer"))
+    if is_welcome:
+        peer.hello()
+    lsn = peer.desk.engine.state.lsn
+    for body in bodies:
+        peer.session.on_message(body)
+    state = peer.desk.engine.state
+    assert state.orders == {}
+    entries = [type(record) for record in peer.desk.entries[lsn:]]
+    assert set(entries) <= {e.StrategyStateSaved}
+    assert len(peer.ends) <= 1
+    assert not peer.desk.engine.halted
+    peer.desk.journal.close()
+
+
+def test_one_that_breaks_the_rules_again_and_again_is_cut_off(peer: Peer) -> None:
+    peer.hello()
+    for _ in range(19):
+        peer.session.on_message(b"garbage")
+    assert peer.ends == []
+    peer.session.on_message(b"garbage")
+    (end,) = peer.ends
+    assert "20 of its messages within 10 s broke the protocol" in end
+    assert peer.said[-1]["reason"] == "CUT_OFF"
+    peer.turn(peer.place(peer.id(0)))
+    assert peer.desk.venue.open() == []
+
+
+def test_a_flood_is_cut_off(tmp_path: Path) -> None:
+    peer = Peer(tmp_path, messages_per_s=100)
+    peer.hello()
+    for _ in range(300):
+        peer.turn(handled=peer.seq)
+    assert peer.ends == ["cut off: it sent more than 100 messages within a second"]
+    peer.desk.journal.close()
+
+
+def test_a_state_that_is_too_large_is_refused_and_the_old_one_kept(peer: Peer) -> None:
+    peer.hello()
+    peer.turn(state={"n": 1})
+    peer.turn(state={"n": "x" * (1 << 21)})
+    assert peer.refused == 1
+    assert msgspec.msgpack.decode(peer.desk.engine.state.instances["q"].strategy_state) == {"n": 1}
+
+
+def test_what_it_raised_ends_the_session(peer: Peer) -> None:
+    peer.hello()
+    peer.say(type="failed", where="on_book", error="ValueError: no")
+    assert peer.ends == ["failed: on_book raised ValueError: no"]
+
+
+def test_a_book_that_cannot_be_trusted_is_taken_back(peer: Peer) -> None:
+    peer.hello()
+    peer.desk.top()
+    peer.turn()
+    peer.desk.connection("market", is_up=False)
+    peer.session.beat(0)
+    assert peer.events("book_lost") == [{"type": "book_lost", "symbol": BTC}]
+
+
+def test_a_later_peer_is_given_the_state_in_its_own_encoding(peer: Peer) -> None:
+    peer.hello()
+    peer.turn(state={"traded": "1.50"})
+    saved = peer.desk.engine.state.instances["q"].strategy_state
+    assert json.loads(bytes(JSON.from_saved(saved))) == {"traded": "1.50"}
+    assert MSGPACK.to_saved(MSGPACK.from_saved(saved)) == saved
+    assert Decimal(msgspec.msgpack.decode(saved)["traded"]) == Decimal("1.5")

@@ -1,0 +1,180 @@
+"""Whatever happens to a worker is found out, and concerns nobody else."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from isolation_tools import QUOTER, is_alive, until, worker_desk
+
+from host.core import entries as e
+from host.core.entries import InstanceState
+
+MS = 1_000_000
+AT_ONCE: dict[str, Any] = {"deadline_ns": 30_000 * MS, "backoff_ns": MS}
+SOON: dict[str, Any] = {"deadline_ns": 500 * MS, "heartbeat_ns": 50 * MS, "backoff_ns": MS}
+"""For what only a deadline finds out; on a busy machine another one may be missed, too."""
+
+
+def misbehaving(code: str) -> str:
+    """Return a quoter that runs `code` once the bid is above 70,000."""
+    return QUOTER.replace("p = self.params", f"p = self.params\n        if book.bid > 70_000: {code}")
+
+
+HANG = misbehaving("\n            while True: pass")
+SEGFAULT = misbehaving("import ctypes; ctypes.string_at(0)")
+LEAK = misbehaving(
+    "\n            self.kept = [b'x' * (1 << 20) for _ in range(200)]\n            while True: pass"
+)
+EXIT = misbehaving("import os; os._exit(7)")
+
+
+@pytest.mark.parametrize(
+    ("source", "settings", "why"),
+    [
+        (HANG, SOON, "it has handled nothing for "),
+        (
+            SEGFAULT,
+            AT_ONCE,
+            "it was ended by SIGSEGV; its last words: Fatal Python error: Segmentation fault",
+        ),
+        (LEAK, {"memory_bytes": 150 << 20, **AT_ONCE}, "the limit is 150"),
+        (EXIT, AT_ONCE, "it exited with code 7"),
+    ],
+    ids=["hang", "segfault", "leak", "exit"],
+)
+def test_it_is_lost_its_orders_are_pulled_and_another_goes_on(
+    tmp_path: Path, source: str, settings: dict[str, Any], why: str
+) -> None:
+    async def run() -> None:
+        async with worker_desk(tmp_path) as desk:
+            desk.add("q", source, **settings)
+            pid = await desk.started()
+            await desk.top_and_quotes()
+            desk.desk.top(70_001.0, 70_002.0)
+            await until(lambda: desk.alerts("worker_lost"), "it is lost")
+            text, *_ = desk.alerts("worker_lost")
+            assert text.startswith("instance q: ")
+            assert why in text
+            assert desk.open() == []
+            await until(lambda: not is_alive(pid), "its process ends")
+            desk.desk.top(60_000.0, 60_000.1)
+            await desk.started()
+            await until(lambda: desk.rests_at(59_999.98, 60_000.12), "another one quotes")
+            assert desk.desk.state_of("q") is InstanceState.RUNNING
+            assert desk.of["q"].process is not None
+            assert desk.of["q"].process.pid != pid
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_signal_from_outside_is_found_out(tmp_path: Path, number: signal.Signals) -> None:
+    async def run() -> None:
+        async with worker_desk(tmp_path) as desk:
+            desk.add("q", **SOON)
+            pid = await desk.started()
+            await desk.top_and_quotes()
+            os.kill(pid, number)
+            await until(lambda: desk.alerts("worker_lost"), "it is lost")
+            assert desk.open() == []
+            await desk.top_and_quotes(60_100.0, 60_100.1)
+            assert not is_alive(pid)
+
+    asyncio.run(run())
+
+
+def test_its_orders_stay_where_that_is_configured(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with worker_desk(tmp_path) as desk:
+            desk.add("q", on_loss="keep", **AT_ONCE)
+            pid = await desk.started()
+            await desk.top_and_quotes()
+            before = {order.client_id for order in desk.open()}
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda: desk.alerts("worker_lost"), "it is lost")
+            await desk.started()
+            await desk.handled()
+            assert {order.client_id for order in desk.open()} == before
+
+    asyncio.run(run())
+
+
+def test_one_that_is_lost_again_and_again_is_quarantined(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with worker_desk(tmp_path) as desk:
+            desk.desk.top(70_001.0, 70_002.0)
+            desk.add("q", EXIT, crashes=3, **AT_ONCE)
+            await desk.reach(InstanceState.QUARANTINED)
+            assert len(desk.alerts("worker_lost")) == 3
+            (text,) = desk.desk.alerts("quarantined")
+            assert "its worker was lost 3 times, the last time: it exited with code 7" in text
+            assert desk.of["q"].process is None
+            assert not desk.of["q"].is_wanted
+
+    asyncio.run(run())
+
+
+def test_a_neighbour_goes_on_meanwhile(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with worker_desk(tmp_path) as desk:
+            desk.add("bad", HANG, **SOON)
+            desk.add("good", QUOTER)
+            await desk.started("bad")
+            pid = await desk.started("good")
+            desk.desk.top(70_001.0, 70_002.0)
+            await until(lambda: desk.alerts("worker_lost"), "the bad one is lost")
+            await desk.handled("good")
+            assert is_alive(pid)
+            assert {order.instance for order in desk.desk.engine.state.orders.values()} == {"good"}
+            assert all("instance bad" in text for text in desk.alerts("worker_lost"))
+
+    asyncio.run(run())
+
+
+def test_a_strategy_that_cannot_be_constructed_is_quarantined(tmp_path: Path) -> None:
+    source = QUOTER + "\n    def __init__(self, params):\n        raise OSError('no such thing')\n"
+
+    async def run() -> None:
+        async with worker_desk(tmp_path) as desk:
+            desk.add("q", source)
+            await desk.reach(InstanceState.QUARANTINED)
+            (text,) = desk.desk.alerts("quarantined")
+            assert "no such thing" in text
+
+    asyncio.run(run())
+
+
+def test_each_step_is_in_the_journal(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with worker_desk(tmp_path) as desk:
+            desk.add("q", **AT_ONCE)
+            os.kill(await desk.started(), signal.SIGKILL)
+            await until(lambda: len(desk.alerts("worker_started")) == 2, "another one starts")
+            kinds = [entry.kind for entry in desk.desk.entries if isinstance(entry, e.Alert)]
+            assert kinds == ["worker_started", "worker_lost", "worker_started"]
+            assert desk.alerts("worker_started")[1].endswith(", restart 1")
+
+    asyncio.run(run())
+
+
+def test_a_worker_is_given_nothing_of_the_nodes_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TANDEM_MASTER_KEY", "very secret")
+    source = QUOTER.replace(
+        "self.state.starts += 1",
+        "import os; self.state.trades.extend(n for n in os.environ if n.startswith('TANDEM'))",
+    )
+
+    async def run() -> None:
+        async with worker_desk(tmp_path) as desk:
+            instance = desk.add("q", source)
+            await desk.started()
+            desk.desk.engine.roster.stop(instance, "enough")
+            await until(lambda: not desk.workers.are_busy, "it says bye")
+            assert desk.saved().get("trades", []) == []
+
+    asyncio.run(run())
