@@ -33,6 +33,8 @@ class VersionSharing:
         self._answers: dict[tuple[str, str, str], asyncio.Future[str]] = {}
         self._sent: dict[str, set[tuple[str, str]]] = {}
         """What each standby was sent since it came."""
+        self.kept = 0
+        """How many versions were taken in from a primary."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.reloading: Callable[[], Reloading | None] = lambda: None
         """Returns what loads plugins on this node now; None while nothing does."""
@@ -125,6 +127,7 @@ class VersionSharing:
         problem = ""
         try:
             version = await asyncio.to_thread(self._archive.take, event.plugin, event.digest, event.content)
+            self.kept += 1
             reloading = self.reloading()
             if reloading is not None and not _runs(reloading, version):
                 await reloading.try_version(version)

@@ -40,6 +40,8 @@ class StandingBy:
         self._why_not_built = "it is getting ready"
         self._tried: frozenset[tuple[str, str]] = frozenset()
         """The versions that were there to be loaded when it was built: what of them it does not run, it will not."""
+        self._kept = 0
+        """How many versions had come by then: one that was damaged may be whole."""
         self._again_s = BUILD_AGAIN_S
         self._build_again_at_s = 0.0
         self._next_health_s = 0.0
@@ -124,7 +126,7 @@ class StandingBy:
 
     async def _try_to_build(self) -> None:
         member = self._member
-        self._tried = frozenset(self._permanent())
+        self._tried, self._kept = frozenset(self._permanent()), member.sharing.kept
         catalog = await self._load()
         trading = Trading(member.config, member.options, member.source, member.engine, catalog)
         member.trading = trading
@@ -152,7 +154,8 @@ class StandingBy:
         trading = member.trading
         if trading is None or self._why_not_built:
             return ""
-        if not self._tried.issuperset(self._permanent()):
+        waiting = frozenset(self._permanent())
+        if waiting and (not waiting <= self._tried or member.sharing.kept > self._kept):
             return "it loads other versions of plugins"
         lost = dict(trading.assembly.skipped_accounts)
         lost |= {name: feed.failure for name, feed in member.engine.feeds.items() if feed.failure}

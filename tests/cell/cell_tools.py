@@ -145,6 +145,7 @@ class Cell:
                 **{
                     **known,
                     **options,
+                    "node": options.get("node", "").replace("@", name),
                     "name": name,
                     "data": folder / name,
                     "cell": CELL,
