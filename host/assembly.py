@@ -116,7 +116,7 @@ class Assembly:
             feed = engine.feeds[name]
             wanted = self._wanted(name)
             listed = {instrument.symbol for instrument in connected.instruments}
-            engine.set_instruments(name, connected.instruments, wanted)
+            engine.set_instruments(name, list(feed.listed.values()), wanted)
             missing = sorted((wanted & listed) - feed.symbols.keys())
             if missing:  # the primary began to trade them while this node stood by
                 feed.follow(missing)

@@ -364,6 +364,13 @@ class AdapterContext(Protocol):
     def report(self, report: Report) -> None:
         """Hand over one report; state and strategies are up to date when this returns."""
 
+    def listed(self, instruments: Sequence[Instrument]) -> None:
+        """Hand over the venue's whole list as it is now, each time it was read again.
+
+        What is in it trades; of what is missing the quotes are pulled. Orders and checks go by the new terms when
+        this returns.
+        """
+
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         """Run a coroutine that the host ends when the adapter retires."""
 
@@ -372,7 +379,8 @@ class ExchangeAdapter(Generic[P]):
     """Connects one account at one venue.
 
     Life: `connect`, then `subscribe`, then any number of `send`; `close` ends it. Nothing is
-    handed to `ctx` after `close` returns.
+    handed to `ctx` after `close` returns. Read the venue's list of instruments again now and then, daily at
+    least, and hand it to `ctx.listed`.
 
     When its code changes, the new version is connected beside the old one and both are there for a
     while, the old one for the answers to what it has sent. `ctx.market` and `ctx.report` lead

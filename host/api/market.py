@@ -62,6 +62,8 @@ class Instrument(Struct, frozen=True, kw_only=True):
     maker_fee: Decimal = Decimal(0)
     """Rate of the notional; negative for a rebate."""
     taker_fee: Decimal = Decimal(0)
+    is_trading: bool = True
+    """False once the venue lists it no more, or takes no orders for it at present."""
 
     @property
     def settle(self) -> str:

@@ -104,7 +104,7 @@ class Channel:
         self.adapter = adapter
         self.can_amend = adapter.amend_support is AmendSupport.NATIVE
         self.symbol: Final = instrument.symbol
-        self.instrument: Final = instrument
+        self.instrument = instrument
         self.quoting: Final = quoting
         self.risk: Final = risk
         self.ids: Final = ids
@@ -184,6 +184,31 @@ class Oms:
         for (owner, _symbol), channel in self._channels.items():
             if owner == instance:
                 channel.quoting.set_tolerance(tolerance_bps, _least_ticks(tolerance_bps))
+
+    def take_instrument(self, account: str, instrument: Instrument, now_ns: int) -> None:
+        """Have quotes and checks of a symbol follow its other terms, which are in `state` already.
+
+        Resting quotes move to the new grid; where the symbol does not trade any more they are pulled.
+        """
+        self.risk.take_instrument(account, instrument)
+        top = self._top_of(account, instrument.symbol)
+        for channel in self._channels.values():
+            if channel.account != account or channel.symbol != instrument.symbol:
+                continue
+            channel.instrument = instrument
+            channel.quoting.take_instrument(instrument)
+            if not instrument.is_trading:
+                self._pull(channel, "the venue does not trade it", now_ns)
+                continue
+            for slot in channel.quoting.slots():
+                self._work(channel, slot, top, now_ns)
+
+    def _pull(self, channel: Channel, reason: str, now_ns: int) -> None:
+        for slot in channel.quoting.slots():
+            slot.clear()
+        for order in list(self.state.orders.values()):
+            if (order.instance, order.symbol) == (channel.instance, channel.symbol) and order.slot >= 0:
+                self.cancel(order.client_id, reason, now_ns)
 
     def close_channels(self, instance: str) -> None:
         """Forget the channels of an instance that is gone; its orders stay known."""

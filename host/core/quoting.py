@@ -141,6 +141,30 @@ class QuoteLane:
         self.raw_qty = _ZERO
         self.lot_qty = _ZERO
 
+    def take_instrument(self, instrument: Instrument) -> None:
+        """Go by other terms: what is wanted is rounded anew, away from the other side.
+
+        An order whose price is not on the new grid counts as moved, whatever the tolerance.
+        """
+        before = self.tick
+        self.instrument = instrument
+        self.tick = instrument.tick_size
+        self.tick_estimate = float(instrument.tick_size)
+        self.inverse_tick = 1.0 / float(instrument.tick_size)
+        self.raw_qty = self.lot_qty = _ZERO
+        for slot in self.slots():
+            if slot.wanted_ticks:
+                price = slot.wanted_ticks * before
+                is_bid = slot.side is Side.BUY
+                slot.wanted_qty = instrument.qty_floor(slot.wanted_qty)
+                slot.wanted_ticks = (
+                    self.ticks(instrument.price_floor(price) if is_bid else instrument.price_ceil(price))
+                    if slot.wanted_qty
+                    else 0
+                )
+            price = slot.sent_ticks * before
+            slot.sent_ticks = 0 if price % self.tick else self.ticks(price)
+
     def set_tolerance(self, bps: float, ticks: int) -> None:
         """Let wanted prices move so far, from the next one on, before their orders follow."""
         self.tolerance_rate = bps * 1e-4

@@ -75,6 +75,14 @@ class RiskEngine:
             self.position_changed(other, account, instrument.symbol)
         return lane
 
+    def take_instrument(self, account: str, instrument: Instrument) -> None:
+        """Check the next order of a symbol by other terms; what it is a contract on stays the same."""
+        self._instruments[account, instrument.symbol] = instrument
+        for lane in self._lanes.values():
+            if lane.account == account and lane.symbol == instrument.symbol:
+                lane.instrument = instrument
+                lane.killed = self._killed(lane)
+
     def lanes(self, scope: str = "node") -> list[Lane]:
         """Return the lanes inside a scope: whose orders to cancel when it is killed."""
         return [lane for lane in self._lanes.values() if any(s.key == scope for s in lane.scopes)]
@@ -168,6 +176,10 @@ class RiskEngine:
                 return Refusal(
                     RiskReason.KILL_SWITCH, scope.key, text, Action.REFUSE, lane.instance, lane.symbol
                 )
+        if not lane.instrument.is_trading:
+            text = f"the venue of account {lane.account} takes no orders for {lane.symbol} at present"
+            scope_key = f"symbol:{lane.symbol}"
+            return Refusal(RiskReason.NOT_TRADING, scope_key, text, Action.REFUSE, lane.instance, lane.symbol)
         return None
 
     # -- the watch -------------------------------------------------------------------------------

@@ -91,13 +91,13 @@ class Lane:
     ) -> None:
         self.instance: Final = instance
         self.account: Final = account
-        self.instrument: Final = instrument
+        self.instrument = instrument
         self.symbol: Final = instrument.symbol
         self.scopes: Final = scopes
         self.market: Final = market
         self.holding: Final = holding
         self.killed: Refusal | None = None
-        """The answer to every order while a kill switch above this lane is on."""
+        """The answer to every order while a kill switch above this lane is on, or the symbol does not trade."""
         self.siblings: Final = siblings
         """All lanes to this symbol on this account, this one among them: the venue has one position of them all."""
         self._own_orders = own_orders

@@ -31,6 +31,8 @@ class RiskReason(StrEnum):
     """Why an order was refused: one stable code per check."""
 
     KILL_SWITCH = "kill_switch"
+    NOT_TRADING = "not_trading"
+    """The venue lists the symbol no more, or takes no orders for it."""
     DAILY_LOSS = "daily_loss"
     NO_REFERENCE = "no_reference"
     """A check needs a price and there is none."""

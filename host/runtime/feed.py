@@ -33,6 +33,7 @@ from host.journal import JournalError
 from host.runtime.candles import CandleMaker
 from host.runtime.history import EventHistory, OwnEvent
 from host.runtime.link import AdapterLink
+from host.runtime.relisting import relist
 
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
@@ -118,6 +119,10 @@ class AccountFeed:
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
         return task
+
+    def relist(self, instruments: Sequence[Instrument]) -> None:
+        """Take over the venue's list of instruments, which was read again."""
+        relist(self._engine, self.account, instruments)
 
     def follow(self, symbols: Sequence[str]) -> None:
         """Keep a book of each of these symbols, from the first event on."""

@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from host.api import ExchangeAdapter, MarketEvent, Report
+from host.api import ExchangeAdapter, Instrument, MarketEvent, Report
 from host.runtime.plugin_errors import describe_error
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class AdapterLink:
     """
 
     __slots__ = (
+        "_feed",
         "_is_closed",
         "_tasks",
         "account",
@@ -44,6 +45,7 @@ class AdapterLink:
         adapter: ExchangeAdapter[Any],
         on_failed: Callable[[BaseException], None],
     ) -> None:
+        self._feed: Final = feed
         self.account: str = feed.account
         self.data_dir: str = feed.data_dir
         self.shared: dict[str, Any] = feed.shared
@@ -68,6 +70,11 @@ class AdapterLink:
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
         return task
+
+    def listed(self, instruments: Sequence[Instrument]) -> None:
+        """Take the venue's list of instruments as it is now, from the version that is live."""
+        if self.adapter is self._feed.adapter and not self._is_closed:
+            self._feed.relist(instruments)
 
     def mute(self) -> None:
         """Take nothing from the adapter any more."""

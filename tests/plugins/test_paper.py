@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +22,7 @@ from host.api import (
     Depth,
     ExchangeAdapter,
     ExchangeError,
+    Instrument,
     MarketEvent,
     OrderAccepted,
     OrderCancelled,
@@ -85,6 +86,9 @@ class Host:
     def report(self, report: Report) -> None:
         self.reports.append(report)
         self.changed.set()
+
+    def listed(self, instruments: Sequence[Instrument]) -> None:
+        pass
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         task = asyncio.create_task(work, name=name)

@@ -207,6 +207,7 @@ class _Binance(ExchangeAdapter[P]):
                 continue
             for change in changes:
                 _log.warning("account %s: %s: %s", self.ctx.account, self.product.name, change)
+            self.ctx.listed(tuple(self._table))
 
     def _own_fees(self, told: tuple[Decimal, Decimal]) -> tuple[Decimal, Decimal]:
         maker, taker = self.params.maker_fee, self.params.taker_fee

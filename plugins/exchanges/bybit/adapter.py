@@ -186,7 +186,7 @@ class Bybit(ExchangeAdapter[BybitParams]):
             self._changed("orders", True, "over REST")
         self._orders = orders
         ctx.spawn(self._clock.keep(self._rest.time_ns, params.clock_every_s), "venue clock")
-        ctx.spawn(self._loader.keep(params.instruments_every_s), "instruments")
+        ctx.spawn(self._loader.keep(params.instruments_every_s, self._hand_list), "instruments")
 
     async def _follow(self, product: Product, listings: Sequence[Listing]) -> None:
         market = self._markets.get(product)
@@ -223,6 +223,10 @@ class Bybit(ExchangeAdapter[BybitParams]):
     def _hand_report(self, report: Report) -> None:
         if not self._is_closed:
             self.ctx.report(report)
+
+    def _hand_list(self, instruments: Sequence[Instrument]) -> None:
+        if not self._is_closed:
+            self.ctx.listed(instruments)
 
     def _hand_event(self, event: MarketEvent) -> None:
         if not self._is_closed:

@@ -230,7 +230,5 @@ def positions_of(listings: Listings, product: Product, page: PositionPage) -> tu
         if listing is not None and size > _ZERO:
             signed = size if row.side == "Buy" else -size
             liquidation = max(amount(row.liq_price), _ZERO)
-            positions.append(
-                VenuePosition(listing.symbol, signed, amount(row.avg_price), liquidation)
-            )
+            positions.append(VenuePosition(listing.symbol, signed, amount(row.avg_price), liquidation))
     return tuple(positions)

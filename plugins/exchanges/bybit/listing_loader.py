@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Final
 
-from host.api import ExchangeError
+from host.api import ExchangeError, Instrument
 
 from . import queries
 from .answers import read_fees, read_instruments
@@ -36,8 +37,8 @@ class ListingLoader:
             raise ExchangeError(f"{EXCHANGE}: {error}") from error
         return self._listings.replace(found)
 
-    async def keep(self, every_s: float) -> None:
-        """Fetch them again and again, for ever, and say what changed."""
+    async def keep(self, every_s: float, hand_over: Callable[[Sequence[Instrument]], None]) -> None:
+        """Fetch them again and again, for ever, say what changed and hand the lists over."""
         while True:
             await asyncio.sleep(every_s)
             try:
@@ -46,7 +47,8 @@ class ListingLoader:
                 _log.warning("%s: the list of instruments was not renewed: %s", EXCHANGE, error)
                 continue
             for change in changes:
-                _log.warning("%s: %s; restart the node to trade by its new terms", EXCHANGE, change)
+                _log.warning("%s: %s", EXCHANGE, change)
+            hand_over(self._listings.instruments)
 
     async def _load(self, product: Product) -> list[Listing]:
         fees = await self._fees(product)

@@ -177,7 +177,7 @@ class Okx(ExchangeAdapter[OkxParams]):
             raise
         ctx.spawn(private.channel.run(), "private stream")
         ctx.spawn(self._clock.keep(self._rest.time_ns, params.measure_clock_every_s), "venue clock")
-        ctx.spawn(self._loader.keep(params.reload_instruments_every_s), "instruments")
+        ctx.spawn(self._loader.keep(params.reload_instruments_every_s, self._hand_list), "instruments")
 
     def _send_private(self, payload: bytes) -> None:
         assert self._private is not None, "opened before the first order"
@@ -232,6 +232,10 @@ class Okx(ExchangeAdapter[OkxParams]):
     def _hand_report(self, report: Report) -> None:
         if not self._is_closed:
             self.ctx.report(report)
+
+    def _hand_list(self, instruments: Sequence[Instrument]) -> None:
+        if not self._is_closed:
+            self.ctx.listed(instruments)
 
     def _hand_event(self, event: MarketEvent) -> None:
         if not self._is_closed:

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from host.api import ExchangeError
+from host.api import ExchangeError, Instrument
 
 from .answers import Fees, no_fees, read_fees, read_instruments
 from .frames import BadFrame
@@ -31,8 +32,8 @@ class ListingLoader:
             found += await self._load(product)
         return self._listings.replace(found)
 
-    async def keep(self, every_s: float) -> None:
-        """Fetch them again and again, for ever, and say what changed."""
+    async def keep(self, every_s: float, hand_over: Callable[[Sequence[Instrument]], None]) -> None:
+        """Fetch them again and again, for ever, say what changed and hand the lists over."""
         while True:
             await asyncio.sleep(every_s)
             try:
@@ -41,7 +42,8 @@ class ListingLoader:
                 _log.warning("%s: the list of instruments was not renewed: %s", EXCHANGE, error)
                 continue
             for change in changes:
-                _log.warning("%s: %s; restart the node to trade by its new terms", EXCHANGE, change)
+                _log.warning("%s: %s", EXCHANGE, change)
+            hand_over(self._listings.instruments)
 
     async def _load(self, product: str) -> list[Listing]:
         answer = await self._rest.ask_public("/api/v5/public/instruments", {"instType": product})

@@ -5,7 +5,7 @@ import functools
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -14,7 +14,7 @@ import pytest
 import uvloop
 from aiohttp import WSMsgType, web
 
-from host.api import MarketEvent, Report
+from host.api import Instrument, MarketEvent, Report
 
 REPO = Path(__file__).parents[3]
 FIXTURES = Path(os.environ.get("TANDEM_FIXTURES", REPO.parent / "shared" / "venues"))
@@ -72,6 +72,7 @@ class FakeHost:
         self.shared: dict[str, Any] = {}
         self.events: list[MarketEvent] = []
         self.reports: list[Report] = []
+        self.lists: list[Sequence[Instrument]] = []
         self.tasks: list[asyncio.Task[None]] = []
         self.shift_ns = 0
         """How far this host's clock is ahead of the wall's."""
@@ -84,6 +85,9 @@ class FakeHost:
 
     def report(self, report: Report) -> None:
         self.reports.append(report)
+
+    def listed(self, instruments: Sequence[Instrument]) -> None:
+        self.lists.append(instruments)
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         task = asyncio.get_running_loop().create_task(work, name=name)
