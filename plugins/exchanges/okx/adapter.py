@@ -29,6 +29,7 @@ from .market_stream import MarketStream
 from .order_entry import OrderEntry
 from .order_tracker import OrderTracker
 from .params import OkxParams, rest_url
+from .price_limits import PriceLimits
 from .private_stream import PrivateStream
 from .products import EXCHANGE, Listing, Listings
 from .rest_client import RestClient
@@ -52,6 +53,7 @@ class Okx(ExchangeAdapter[OkxParams]):
     def __init__(self, params: OkxParams) -> None:
         super().__init__(params)
         self._listings = Listings()
+        self._price_limits = PriceLimits()
         self._markets: list[MarketStream] = []
         self._down: set[int] = set()
         self._is_closed = False
@@ -158,6 +160,7 @@ class Okx(ExchangeAdapter[OkxParams]):
             self._hand_report,
             ctx.spawn,
             self._send_private,
+            self._price_limits,
         )
         private = PrivateStream(
             params,
@@ -204,6 +207,7 @@ class Okx(ExchangeAdapter[OkxParams]):
             self.ctx.now_ns,
             self._hand_event,
             lambda is_up, text: self._market_changed(number, is_up, text),
+            self._price_limits,
         )
 
     def _market_changed(self, number: int, is_up: bool, text: str) -> None:

@@ -20,6 +20,7 @@ from .conversation import HEARTBEAT, PONG, Conversation, subscription
 from .frames import BadFrame, MarketFrame, read_market_frame
 from .market_codec import BOOKS, TICKERS, TOPS, TRADES, market_events
 from .params import OkxParams, renew_after_s, ws_url
+from .price_limits import PRICE_LIMITS, PriceLimits
 from .products import EXCHANGE, Listing, Listings
 
 __all__ = ["MOST_INSTRUMENTS", "MarketStream"]
@@ -53,12 +54,15 @@ class MarketStream:
         now_ns: Callable[[], int],
         hand_over: Callable[[MarketEvent], None],
         on_change: Callable[[bool, str], None],
+        price_limits: PriceLimits,
     ) -> None:
         name = f"{EXCHANGE} market data {number}"
         self._params: Final = params
         self._listings: Final = listings
         self._now_ns: Final = now_ns
         self._hand_over: Final = hand_over
+        self._on_change: Final = on_change
+        self._price_limits: Final = price_limits
         self._conversation: Final = Conversation(name)
         self._bad: Final = BadFrames(_log, name)
         self._followed: Final[dict[str, Listing]] = {}
@@ -74,7 +78,7 @@ class MarketStream:
             on_message=self._on_message,
             on_open=self._on_open,
             on_up=lambda text: on_change(True, text),
-            on_down=lambda text: on_change(False, text),
+            on_down=self._on_down,
             heartbeat=HEARTBEAT,
             timeout_s=params.connect_timeout_s,
             renew_after_s=renew_after_s(params),
@@ -136,6 +140,8 @@ class MarketStream:
             channels.append(TRADES)
         if self._params.tickers:
             channels.append(TICKERS)
+        if self._params.price_limits:
+            channels.append(PRICE_LIMITS)
         return [{"channel": channel, "instId": listing.inst_id} for channel in channels]
 
     async def _on_open(self, socket: WebSocket) -> None:
@@ -143,6 +149,10 @@ class MarketStream:
             self._overlaps_until_s = asyncio.get_running_loop().time() + _OVERLAP_S + 1.0
         args = [arg for listing in self._followed.values() for arg in self._args(listing)]
         await self._conversation.subscribe(socket, args)
+
+    def _on_down(self, text: str) -> None:
+        self._price_limits.forget(self._followed)
+        self._on_change(False, text)
 
     def _renew(self, listing: Listing, renewal: _Renewal) -> None:
         renewal.timer = None
@@ -168,6 +178,9 @@ class MarketStream:
             self._on_event(frame, data)
             return
         try:
+            if frame.arg.channel == PRICE_LIMITS:
+                self._price_limits.take(data)
+                return
             events = market_events(self._listings, frame, self._now_ns())
             is_right = not self._params.check_books or self._is_as_the_venue_says(frame, data)
         except BadFrame as error:

@@ -38,6 +38,7 @@ from .limits import AMEND, BATCH_CANCEL, CANCEL, PLACE, OkxLimits
 from .order_codec import is_live
 from .order_tracker import OrderTracker
 from .params import OkxParams
+from .price_limits import PriceLimits
 from .products import EXCHANGE, Listing, Listings
 from .requests import MOST_IN_BATCH, amend_fields, cancel_fields, named, place_fields, ws_request
 from .rest_client import RestClient, Unknown, VenueRefused
@@ -93,6 +94,7 @@ class OrderEntry:
         report: Callable[[Report], None],
         spawn: Callable[[Coroutine[Any, Any, None], str], object],
         send: Callable[[bytes], None],
+        price_limits: PriceLimits,
     ) -> None:
         self._params: Final = params
         self._listings: Final = listings
@@ -104,6 +106,7 @@ class OrderEntry:
         self._report: Final = report
         self._spawn: Final = spawn
         self._send: Final = send
+        self._price_limits: Final = price_limits
         self._pending: Final = PendingRequests[_Sent](params.answer_timeout_ms / 1e3, self._unanswered)
         self._by_request: Final[dict[str, list[_Sent]]] = {}
         self._number = 0
@@ -123,12 +126,14 @@ class OrderEntry:
         if isinstance(command, PlaceOrder):
             # Only what is listed at present is traded; what rests of an instrument that vanished can be cancelled.
             listing = self._listings.listed(command.symbol)
+            self._price_limits.check(listing, command.side, command.price)
             last_ms = self._clock.window(deadline_ns).last_ms
             self._limits.take_order(PLACE, listing.inst_id, self._now_ns())
             fields = place_fields(listing, command, self._params.margin_mode, tag_of(command.client_id))
             self._go(PLACE, [(listing, fields, command.client_id)], last_ms)
         elif isinstance(command, AmendOrder):
             listing = self._listings.known(command.symbol)
+            self._price_limits.check(listing, command.side, command.price)
             last_ms = self._clock.window(deadline_ns).last_ms
             self._limits.take_order(AMEND, listing.inst_id, self._now_ns())
             self._tracker.amend_sent(command)

@@ -39,6 +39,8 @@ class OkxParams(Params, frozen=True):
     """Whether public trades are subscribed."""
     tickers: bool = True
     """Whether 24-hour summaries are subscribed."""
+    price_limits: bool = True
+    """Whether the venue's limits on prices are followed, and orders beyond them not sent."""
     check_books: bool = False
     """Verify the checksum of every book; of no use at OKX itself, which sends none since June 2026."""
     order_entry: Literal["websocket", "rest"] = "websocket"

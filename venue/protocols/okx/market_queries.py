@@ -1,6 +1,7 @@
 """Public questions: time, instruments, books, trades, tickers."""
 
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any, Final
 
 from host.api import Trade
@@ -31,6 +32,7 @@ class MarketQueries:
             "/api/v5/public/time": lambda _: [{"ts": str(self._now_ms())}],
             "/api/v5/public/instruments": self.instruments,
             "/api/v5/public/mark-price": self._mark_prices,
+            "/api/v5/public/price-limit": lambda params: [self.price_limit(self._listing(params))],
             "/api/v5/public/funding-rate": self._funding_rates,
             "/api/v5/market/ticker": lambda params: [self.ticker(self._listing(params))],
             "/api/v5/market/tickers": self._tickers,
@@ -83,6 +85,16 @@ class MarketQueries:
             "markPx": mark,
             "ts": str(self._now_ms()),
         }
+
+    def price_limit(self, listing: Listing) -> dict[str, Any]:
+        """Return the highest price of a buy and the lowest of a sell that are taken now."""
+        mark, band = self._desk.feed[listing.symbol].mark, listing.instrument.price_band
+        row = {"instType": listing.product, "instId": listing.name, "ts": str(self._now_ms())}
+        if band is None or not mark:
+            return row | {"buyLmt": "", "sellLmt": "", "enabled": False}
+        instrument, middle = listing.instrument, Decimal(repr(mark))
+        highest, lowest = instrument.price_floor(middle * band.up), instrument.price_ceil(middle * band.down)
+        return row | {"buyLmt": f"{highest:f}", "sellLmt": f"{lowest:f}", "enabled": True}
 
     # -- inside ----------------------------------------------------------------------------------
 

@@ -20,8 +20,9 @@ _TOPS: Final = "bbo-tbt"
 _TOP_S: Final = 0.01
 _TICKER_S: Final = 0.1
 _MARK_S: Final = 0.2
+_PRICE_LIMIT_S: Final = 0.2
 _TRADES: Final = ("trades", "trades-all")
-_TIMED: Final = {"tickers": _TICKER_S, "mark-price": _MARK_S}
+_TIMED: Final = {"tickers": _TICKER_S, "mark-price": _MARK_S, "price-limit": _PRICE_LIMIT_S}
 _OF_INSTRUMENTS: Final = frozenset({_TOPS, *CHANNELS, *_TRADES, *_TIMED})
 _KINDS: Final = {"bbo-tbt": "top", "books5": "depth", "books": "depth", "books-l2-tbt": "depth",
                  "trades": "trade", "trades-all": "trade"}  # fmt: skip
@@ -75,7 +76,7 @@ class PublicStreams:
             if top is not None:
                 row = top_row(listing, top, self._now_ms())
                 connection.push(self._frame(key, {"data": [row]}), "top", key[1])
-        elif key[0] in _TIMED:
+        elif key[0] in _TIMED and self._desk.feed[listing.symbol].mark:
             connection.push(self._frame(key, {"data": [self._summary(key, listing)]}), "ticker", key[1])
 
     def end(self, connection: Connection, arg: Mapping[str, Any]) -> None:
@@ -138,7 +139,11 @@ class PublicStreams:
             self._push(key, message)
 
     def _summary(self, key: Key, listing: Listing) -> dict[str, Any]:
-        return self._queries.ticker(listing) if key[0] == "tickers" else self._queries.mark_price(listing)
+        if key[0] == "tickers":
+            return self._queries.ticker(listing)
+        if key[0] == "price-limit":
+            return self._queries.price_limit(listing)
+        return self._queries.mark_price(listing)
 
     def _push(self, key: Key, message: dict[str, Any]) -> None:
         frame = self._frame(key, message)

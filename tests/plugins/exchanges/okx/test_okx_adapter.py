@@ -88,7 +88,7 @@ async def test_all_channels_are_reported_up_and_every_stream_is_subscribed_once(
         wanted = [
             {"channel": channel, "instId": inst_id}
             for inst_id in ("BTC-USDT", "BTC-USDT-SWAP")
-            for channel in ("bbo-tbt", "books", "trades", "tickers")
+            for channel in ("bbo-tbt", "books", "trades", "tickers", "price-limit")
         ]
         assert script.subscribed() == [{"channel": "orders", "instType": "ANY"}, *wanted]
         assert len(script.venue.sockets) == 2
