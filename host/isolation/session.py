@@ -43,6 +43,8 @@ from host.wire.messages import (
     Positions,
     PutQuotes,
     Refused,
+    Report,
+    Reports,
     Request,
     Start,
     Stop,
@@ -59,6 +61,8 @@ IDS_AT_ONCE: Final = 4096
 """Client order ids handed out ahead; half of them used, more follow."""
 ACK_EVERY: Final = 64
 """Turns that are acknowledged at once; those of a quiet worker with the next heartbeat."""
+REPORTS_AT_ONCE: Final = 256
+"""Of what a peer has not heard, in one event."""
 LOG_LINES_PER_S: Final = 100
 MOST_LEVELS: Final = 64
 MOST_PRICE: Final = 1e15
@@ -121,7 +125,7 @@ class Session:
         self._run = ""
         self._state_version = 1
         self._is_over = False
-        self._own: list[Event] = []
+        self._own: list[Report] = []
         """What was reported in this turn; it leaves at the turn's end."""
         self._heard = 0
         """How many of the instance's news the journal says the peer has heard, counted from hello."""
@@ -138,7 +142,7 @@ class Session:
     # -- what the peer hears ---------------------------------------------------------------------
 
     def market(self, item: Item) -> None:
-        """Pass on a market event."""
+        """Pass on a market event, where the peer asked for its kind."""
         outlet = self.outlet
         if outlet is not None:
             now_ns = time.monotonic_ns()
@@ -167,12 +171,8 @@ class Session:
         if outlet is None or not own:
             return
         self._own = []
-        now_ns = time.monotonic_ns()
-        self._put_positions(outlet, now_ns)
-        for event in own[:-1]:
-            outlet.put_own(event, now_ns)
-        outlet.put_own(own[-1], now_ns, mark=self._heard + len(self._unheard()))
-        self._send(outlet, now_ns)
+        self._put_reports(outlet, own, self._heard + len(self._unheard()))
+        self._send(outlet, time.monotonic_ns())
 
     def tell_params(self, params: dict[str, Any]) -> None:
         """Pass on other parameters."""
@@ -220,15 +220,21 @@ class Session:
             assert self._codec is not None
             self._way.send(self._codec.encode(_Batch(outlet.sent, batch)))
 
+    def _put_reports(self, outlet: Outlet, reports: list[Report], mark: int) -> None:
+        # One event: a state that has taken in half of them must not be saved as if it had heard none.
+        held = self._changed_holdings()
+        outlet.put_own(Reports(tuple(reports), held), time.monotonic_ns(), mark)
+
     def _put_positions(self, outlet: Outlet, now_ns: int) -> None:
-        changed = []
-        for symbol in self._instance.symbols:
-            held = self._held_of(symbol)
-            if self._held.get(symbol) != held:
-                self._held[symbol] = held
-                changed.append(held)
+        changed = self._changed_holdings()
         if changed:
-            outlet.put_own(Positions(tuple(changed)), now_ns)
+            outlet.put_own(Positions(changed), now_ns)
+
+    def _changed_holdings(self) -> tuple[Held, ...]:
+        now = {symbol: self._held_of(symbol) for symbol in self._instance.symbols}
+        changed = tuple(held for symbol, held in now.items() if self._held.get(symbol) != held)
+        self._held = now
+        return changed
 
     def _held_of(self, symbol: str) -> Held:
         return Held(self._instance.position(symbol), self._instance.inventory_ratio(symbol))

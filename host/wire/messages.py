@@ -52,6 +52,8 @@ __all__ = [
     "Positions",
     "PutQuotes",
     "Refused",
+    "Report",
+    "Reports",
     "Request",
     "Start",
     "Stop",
@@ -214,9 +216,12 @@ class OrderEvent(_Message, frozen=True, tag="order"):
 
 
 class FillEvent(_Message, frozen=True, tag="fill"):
-    """An execution of one of the instance's orders; a `positions` event that counts it came before."""
+    """An execution of one of the instance's orders."""
 
     data: Fill
+
+
+Report = OrderEvent | FillEvent
 
 
 class OrderRefusal(_Message, frozen=True, tag="order_refused"):
@@ -236,8 +241,16 @@ class Held(Struct, frozen=True):
     inventory_ratio: float
 
 
+class Reports(_Message, frozen=True, tag="reports"):
+    """What the venue did to the instance's orders, in order: heard as a whole, or not at all."""
+
+    reports: tuple[Report, ...]
+    held: tuple[Held, ...] = ()
+    """What the instance holds of each symbol of which it holds something else by that."""
+
+
 class Positions(_Message, frozen=True, tag="positions"):
-    """What the instance holds of each of its symbols, where it changed."""
+    """What the instance holds of each of its symbols, where it changed without a report."""
 
     data: tuple[Held, ...]
 
@@ -280,8 +293,7 @@ Event = (
     | CandleEvent
     | BookLost
     | Missed
-    | OrderEvent
-    | FillEvent
+    | Reports
     | OrderRefusal
     | Positions
     | TimerEvent

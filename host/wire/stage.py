@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from host.api import Order, OrderStatus, Params, Strategy, TandemError
+from host.api import Fill, Order, OrderStatus, Params, Strategy, TandemError
 from host.core.carried import StateNotCarried, carry_state, encode_state
 from host.wire.codec import Codec
 from host.wire.context import RemoteContext, boot_ns
@@ -25,7 +25,6 @@ from host.wire.messages import (
     DepthEvent,
     Events,
     Failed,
-    FillEvent,
     Hello,
     Missed,
     OrderEvent,
@@ -33,6 +32,7 @@ from host.wire.messages import (
     ParamsEvent,
     Positions,
     Refused,
+    Reports,
     Start,
     Stop,
     TickerEvent,
@@ -110,8 +110,7 @@ class Stage:
             CandleEvent: self._on_candle,
             BookLost: self._on_book_lost,
             Missed: self._on_missed,
-            OrderEvent: self._on_order,
-            FillEvent: self._on_fill,
+            Reports: self._on_reports,
             OrderRefusal: self._on_refusal,
             Positions: self._on_positions,
             ParamsEvent: self._on_params,
@@ -327,9 +326,18 @@ class Stage:
         count = event.books + event.depths + event.tickers + event.trades
         self._ctx.log.warning("too slow: %d events of %s were left out", count, event.symbol)
 
-    def _on_order(self, event: OrderEvent) -> None:
+    def _on_reports(self, event: Reports) -> None:
         assert self._ctx is not None
-        order = event.data
+        for held in event.held:
+            self._ctx.held[held.position.symbol] = held
+        for report in event.reports:
+            if isinstance(report, OrderEvent):
+                self._on_order(report.data)
+            else:
+                self._on_fill(report.data)
+
+    def _on_order(self, order: Order) -> None:
+        assert self._ctx is not None
         if order.status.is_terminal:
             self._ctx.orders.pop(order.client_id, None)
         else:
@@ -342,11 +350,11 @@ class Stage:
         self._where = "on_order"
         self.strategy.on_order(order)
 
-    def _on_fill(self, event: FillEvent) -> None:
+    def _on_fill(self, fill: Fill) -> None:
         assert self.strategy is not None
         self._has_news = True
         self._where = "on_fill"
-        self.strategy.on_fill(event.data)
+        self.strategy.on_fill(fill)
 
     def _on_refusal(self, event: OrderRefusal) -> None:
         assert self._ctx is not None

@@ -113,6 +113,10 @@ class Peer:
         batches = [message["events"] for message in self.said if message["type"] == "events"]
         return [event for batch in batches for event in batch if kind in ("", event["type"])]
 
+    def reports(self, kind: str) -> list[dict[str, Any]]:
+        told = [report for event in self.events("reports") for report in event["reports"]]
+        return [report["data"] for report in told if report["type"] == kind]
+
     def id(self, number: int) -> str:
         return f"{self.welcome['ids']['stem']}{self.welcome['ids']['first'] + number:x}"
 
@@ -164,7 +168,7 @@ def test_a_quote_becomes_orders_in_the_turn_that_asks_for_it(peer: Peer) -> None
     quote = {"bid": 59_999.0, "bid_qty": "1", "ask": 60_001.0, "ask_qty": "2"}
     peer.turn({"type": "quote", "symbol": BTC, "quotes": [quote]})
     assert sorted(f"{o.side} {o.qty}" for o in peer.desk.venue.open()) == ["buy 1", "sell 2"]
-    assert [event["data"]["status"] for event in peer.events("order")] == ["open", "open"]
+    assert [order["status"] for order in peer.reports("order")] == ["open", "open"]
 
 
 def test_what_a_fill_changed_is_told_before_it_and_its_hearing_is_journaled(peer: Peer) -> None:
@@ -175,11 +179,11 @@ def test_what_a_fill_changed_is_told_before_it_and_its_hearing_is_journaled(peer
     assert peer.desk.engine.state.unheard == {}
     peer.desk.venue.trade(order, "0.4")
     peer.desk.settle()
-    kinds = [event["type"] for event in peer.events()]
-    assert kinds[-3:] == ["positions", "fill", "order"]
-    assert peer.events("positions")[-1]["data"][0]["position"]["qty"] == "0.4"
+    event = peer.events()[-1]
+    assert [report["type"] for report in event["reports"]] == ["fill", "order"]
+    assert event["held"][0]["position"]["qty"] == "0.4"
     heard_of = len(peer.desk.engine.state.unheard["q"])
-    peer.turn(handled=peer.seq - 1)  # not the last: nothing is heard in part
+    peer.turn(handled=peer.seq - 1)
     assert len(peer.desk.engine.state.unheard["q"]) == heard_of
     peer.turn(state={"fills": 1, "qty": "0.4"})
     assert peer.desk.engine.state.unheard == {}

@@ -18,6 +18,7 @@ GROUPS = {
     "requests": m.Request,
     "from the host": m.FromHost,
     "events": m.Event,
+    "reports": m.Report,
 }
 
 
