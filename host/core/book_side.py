@@ -40,8 +40,8 @@ class BookSide:
         # `sizes`, and some that left: taking one out from the middle would cost a search.
         self._sign: Final = -1.0 if side is Side.BUY else 1.0
         self._heap: Final[list[float]] = []
-        self._sorted: list[float] = []
-        """The prices, best first; empty when any has come or gone since it was asked for."""
+        self._sorted: list[float] | None = None
+        """The prices, best first; None when any has come or gone since they were asked for."""
 
     def merge(self, levels: Iterable[Level]) -> float:
         """Set the sizes of these levels (0 removes) and return the best price then; 0 when nothing rests.
@@ -69,7 +69,7 @@ class BookSide:
                     raise BadLevel(price, sizes[price])
                 heappush(heap, sign * price)
         if come or gone:
-            self._sorted = []
+            self._sorted = None
             if len(heap) > 4 * len(sizes) + _SPARE:
                 heap[:] = [sign * price for price in sizes]
                 heapify(heap)
@@ -92,7 +92,7 @@ class BookSide:
             best = self.best()
             return [(best, sizes[best])] if best else []
         prices = self._sorted
-        if not prices:
+        if prices is None:
             prices = self._sorted = sorted(sizes, reverse=self._sign < 0.0)
         return [(price, sizes[price]) for price in prices[: max(n, 0)]]
 
@@ -105,4 +105,4 @@ class BookSide:
         """Forget every level."""
         self.sizes.clear()
         self._heap.clear()
-        self._sorted = []
+        self._sorted = None

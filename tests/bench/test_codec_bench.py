@@ -22,7 +22,10 @@ def test_codec_benchmark_prints_its_keys(is_recorded: bool, tmp_path: Path) -> N
     found = json.loads(done.stdout)
     assert found.keys() == {
         f"{name}_{key}"
-        for name in ("book_ticker", "depth", "execution")
+        for name in (
+            *(f"{venue}{kind}" for venue in ("", "okx_", "bybit_") for kind in ("book_ticker", "depth")),
+            "execution",
+        )
         for key in ("ratio", "us", "bare_us")
     }
     assert all(value > 0 for value in found.values())

@@ -7,8 +7,8 @@ Spot's bookTicker says neither what it is nor when it happened; USDⓈ-M's says 
 """
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
@@ -25,9 +25,13 @@ _HEAD_BYTES: Final = 64
 """The stream's name is within these: the longest symbols have 20 letters."""
 
 
+_LONG_BYTES: Final = 300
+"""What is longer is a change of a book, as good as always: which stream it is of need not be looked up first."""
+
+
 class _Quote(Struct, gc=False):
-    s: str
     u: int
+    s: str
     b: float
     B: float
     a: float
@@ -137,17 +141,36 @@ _any = msgspec.json.Decoder().decode
 def _quotes(
     symbols: Mapping[str, str], other: Callable[[memoryview | bytes, int], MarketEvent | None]
 ) -> Callable[[memoryview | bytes, int], MarketEvent | None]:
-    """Return a function that decodes quotes. Its names are its own variables: found fastest."""
-    decode, make = _quote, BookTop
+    """Return a function that decodes quotes. Its names are its own variables: found fastest.
+
+    The symbols that are followed are part of what it decodes: msgspec then hands out a name that it has
+    instead of making one. It learns of new symbols by the first quote that it does not understand.
+    """
+    make, known, decode = BookTop, len(symbols), _quote_of(symbols)
 
     def quote(frame: memoryview | bytes, now_ns: int) -> MarketEvent | None:
+        nonlocal decode, known
         try:
             q = decode(frame).data
             return make(symbols[q.s], q.b, q.B, q.a, q.A, q.T * _MS, now_ns, q.u)
         except (msgspec.MsgspecError, KeyError, UnicodeDecodeError, RecursionError):
+            if len(symbols) != known:
+                known, decode = len(symbols), _quote_of(symbols)
             return other(frame, now_ns)
 
     return quote
+
+
+def _quote_of(symbols: Iterable[str]) -> Callable[[memoryview | bytes], Any]:
+    """Return what decodes quotes of these symbols alone; of none of them, it decodes none."""
+    fields: list[tuple[str, Any, Any]] = [  # in the order in which they come: found fastest
+        (field.name, field.type, field.default) for field in msgspec.structs.fields(_Quote)
+    ]
+    fields[1] = ("s", Literal[("", *symbols)], msgspec.NODEFAULT)  # type: ignore[misc]  # made while it runs
+    frame = msgspec.defstruct(
+        "_QuoteFrame", [("data", msgspec.defstruct("_Quote", fields, gc=False))], gc=False
+    )
+    return msgspec.json.Decoder(frame, strict=False).decode
 
 
 def depth_snapshot(body: bytes, symbol: str, now_ns: int) -> Depth:
@@ -183,6 +206,11 @@ class MarketDecoder:
 
     def decode(self, frame: memoryview | bytes, now_ns: int) -> MarketEvent | None:
         """Return the event in a frame, or None where there is none for the host."""
+        if len(frame) > _LONG_BYTES:
+            try:
+                return self._change(frame, now_ns)
+            except (KeyError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                pass  # it is something else, or bad: below it is looked at closely
         head = bytes(frame[:_HEAD_BYTES])
         at = head.find(b"@", 11)
         kind = head[at + 1 : at + 2] if at > 0 and head.startswith(_OPENING) else b""
@@ -193,24 +221,27 @@ class MarketDecoder:
                     self._symbols[quote.s], quote.b, quote.B, quote.a, quote.A, quote.T * _MS, now_ns, quote.u
                 )
             if kind == b"d":
-                change = _changes(frame).data
-                return Depth(
-                    self._symbols[change.s],
-                    change.b,
-                    change.a,
-                    False,
-                    change.U,
-                    change.u,
-                    change.pu,
-                    (change.T or change.E) * _MS,
-                    now_ns,
-                )
+                return self._change(frame, now_ns)
             return self._rarer(frame, head, at, now_ns)
         except KeyError as error:
             self.bad.note("unknown symbol", frame, error)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             self._not_understood(frame, head, error)
         return None
+
+    def _change(self, frame: memoryview | bytes, now_ns: int) -> Depth:
+        change = _changes(frame).data
+        return Depth(
+            self._symbols[change.s],
+            change.b,
+            change.a,
+            False,
+            change.U,
+            change.u,
+            change.pu,
+            (change.T or change.E) * _MS,
+            now_ns,
+        )
 
     def _rarer(self, frame: memoryview | bytes, head: bytes, at: int, now_ns: int) -> MarketEvent | None:
         if at < 0 or not head.startswith(_OPENING):

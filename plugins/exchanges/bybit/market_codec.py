@@ -12,19 +12,18 @@ from math import inf
 from typing import Final
 
 import msgspec
-from msgspec import Struct
 
 from host.api import BookTop, Depth, MarketEvent, Ticker, Trade
 
 from .frames import BadFrame, BookFrame, Frame, Head, TickerFrame, TradeFrame, decode
 from .products import Product
+from .usual_tops import MS, BookState, usual_tops
 
 __all__ = ["BEST_ONLY", "MarketCodec", "book_topic", "ticker_topic", "trade_topic"]
 
 BEST_ONLY: Final = 1
 """The depth of the topic that carries the best bid and ask alone."""
 
-_MS: Final = 1_000_000
 _BOOK_START: Final = b'{"topic":"orderbook.'
 _SNAPSHOT: Final = "snapshot"
 _RESTARTED: Final = 1
@@ -52,17 +51,6 @@ def ticker_topic(venue_symbol: str) -> str:
     return f"tickers.{venue_symbol}"
 
 
-class _BookState(Struct):
-    """How far one book topic is. `u` 0: no snapshot yet."""
-
-    symbol: str
-    is_best_only: bool
-    u: int = 0
-    seq: int = 0
-    bid: tuple[float, float] | None = None
-    ask: tuple[float, float] | None = None
-
-
 class MarketCodec:
     """Turns the public frames of one product into events, for one connection.
 
@@ -73,7 +61,8 @@ class MarketCodec:
     def __init__(self, product: Product, symbols: Mapping[str, str]) -> None:
         self._product = product
         self._symbols = symbols
-        self._books: dict[str, _BookState] = {}
+        self._books: dict[str, BookState] = {}
+        self._usual_top = usual_tops(self._books)
         self._tickers: dict[str, list[float | None]] = {}
         self.lost: list[str] = []
         """Topics whose book has a gap, until `take_lost`."""
@@ -83,6 +72,9 @@ class MarketCodec:
 
         Raises `BadFrame` for what is no frame of the venue.
         """
+        top = self._usual_top(frame, now_ns)
+        if top is not None:
+            return (top,)
         if frame[: len(_BOOK_START)] == _BOOK_START:
             return self._book(frame, now_ns)
         topic = decode(_HEAD, frame, "market frame").topic
@@ -137,7 +129,7 @@ class MarketCodec:
                 state.bid = data.b[0] if data.b else None
                 state.ask = data.a[0] if data.a else None
                 return _quote(state, book, now_ns)
-            ts_event = (book.cts or book.ts) * _MS
+            ts_event = (book.cts or book.ts) * MS
             return (Depth(state.symbol, data.b, data.a, True, data.seq, data.seq, -1, ts_event, now_ns),)
         if not state.u:
             return ()  # it belongs to a book that was given up
@@ -148,19 +140,19 @@ class MarketCodec:
             state.bid = _best(data.b, state.bid)
             state.ask = _best(data.a, state.ask)
             return _quote(state, book, now_ns)
-        ts_event = (book.cts or book.ts) * _MS
+        ts_event = (book.cts or book.ts) * MS
         return (Depth(state.symbol, data.b, data.a, False, data.seq, data.seq, previous, ts_event, now_ns),)
 
-    def _first_of(self, book: BookFrame) -> _BookState | None:
+    def _first_of(self, book: BookFrame) -> BookState | None:
         _, _, rest = book.topic.partition(".")
         depth, _, venue_symbol = rest.partition(".")
         symbol = self._symbols.get(venue_symbol)
         if symbol is None or not depth.isdigit():
             return None
-        state = self._books[book.topic] = _BookState(symbol, int(depth) == BEST_ONLY)
+        state = self._books[book.topic] = BookState(symbol, is_best_only=int(depth) == BEST_ONLY)
         return state
 
-    def _out_of_order(self, state: _BookState, book: BookFrame, now_ns: int) -> Sequence[MarketEvent]:
+    def _out_of_order(self, state: BookState, book: BookFrame, now_ns: int) -> Sequence[MarketEvent]:
         data = book.data
         if data.u <= state.u and data.seq <= state.seq:
             return ()  # told twice, or late: the book holds it already
@@ -169,7 +161,7 @@ class MarketCodec:
         if state.is_best_only:
             return ()
         after = last + 1  # a number that the host's book cannot be at
-        ts_event = (book.cts or book.ts) * _MS
+        ts_event = (book.cts or book.ts) * MS
         return (Depth(state.symbol, (), (), False, after + 1, after + 1, after, ts_event, now_ns),)
 
     # -- trades and summaries --------------------------------------------------------------------
@@ -183,7 +175,7 @@ class MarketCodec:
             if not (0.0 < row.p < inf and 0.0 < row.v < inf):
                 raise BadFrame("bad trade", f"price and size must be above 0, was {row.p!r} and {row.v!r}")
             trade_id = int(row.i) if row.i.isdecimal() else 0  # derivatives number them by UUID
-            trades.append(Trade(symbol, row.p, row.v, row.S == "Buy", trade_id, row.T * _MS, now_ns))
+            trades.append(Trade(symbol, row.p, row.v, row.S == "Buy", trade_id, row.T * MS, now_ns))
         return trades
 
     def _ticker(self, frame: Frame, now_ns: int) -> Sequence[MarketEvent]:
@@ -206,14 +198,14 @@ class MarketCodec:
         if len(values) < len(known):
             return ()  # changes without their snapshot
         last, open_, high, low, volume = values
-        return (Ticker(symbol, last, open_, high, low, volume, ticker.ts * _MS, now_ns),)
+        return (Ticker(symbol, last, open_, high, low, volume, ticker.ts * MS, now_ns),)
 
 
-def _quote(state: _BookState, book: BookFrame, now_ns: int) -> Sequence[MarketEvent]:
+def _quote(state: BookState, book: BookFrame, now_ns: int) -> Sequence[MarketEvent]:
     bid, ask = state.bid, state.ask
     if bid is None or ask is None:
         return ()  # one-sided: there is no quote to hand over
-    ts_event = (book.cts or book.ts) * _MS
+    ts_event = (book.cts or book.ts) * MS
     return (BookTop(state.symbol, bid[0], bid[1], ask[0], ask[1], ts_event, now_ns, state.seq),)
 
 
