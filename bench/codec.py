@@ -63,15 +63,12 @@ def cases() -> list[Case]:
     whole, changes, told = binance_changes()
     best = tops(QUOTES_A_ROUND)
     okx_whole, *okx_changes = _views(okx_messages("books", SWAP, told))
-    bybit_best = bybit_messages(1, "ETHUSDT", best)
-    bybit_book = bybit_messages(50, "ETHUSDT", told)
+    bybit_top, *bybit_tops = _views(bybit_messages(1, "ETHUSDT", best))
+    bybit_whole, *bybit_changes = _views(bybit_messages(50, "ETHUSDT", told))
     snapshot = market_frames.depth_snapshot(whole, ETH, 0)
     listings = okx_listings()
     usual = usual_events(listings.market_names)
     (okx_snapshot,) = market_events(listings, read_market_frame(okx_whole), 0)
-
-    def bybit() -> Ours:
-        return MarketCodec(Product.LINEAR, SYMBOLS).events
 
     return [
         Case(
@@ -83,8 +80,8 @@ def cases() -> list[Case]:
         Case("depth", _views(changes), BARE["depth"], lambda: into_book(binance().decode, snapshot)),
         Case("okx_book_ticker", _views(okx_messages("bbo-tbt", SWAP, best)), BARE["okx"], lambda: usual),
         Case("okx_depth", okx_changes, BARE["okx"], lambda: into_book(usual, okx_snapshot)),
-        Case("bybit_book_ticker", _views(bybit_best), BARE["bybit"], bybit),
-        Case("bybit_depth", _views(bybit_book), BARE["bybit"], lambda: all_into_book(bybit())),
+        Case("bybit_book_ticker", bybit_tops, BARE["bybit"], lambda: bybit(bybit_top).usual_top),
+        Case("bybit_depth", bybit_changes, BARE["bybit"], lambda: into_book_of(bybit(), bybit_whole)),
         Case("execution", [EXECUTION] * EXECUTIONS_A_ROUND, BARE["execution"], lambda: reports),
     ]
 
@@ -128,13 +125,23 @@ def into_book(decode: Callable[[Any, int], MarketEvent | None], snapshot: Market
     return apply
 
 
-def all_into_book(decode: Callable[[Any, int], Any]) -> Ours:
-    """Return the same for what decodes the book itself as well, and any number of events from a message."""
-    book = Book(ETH)
+def bybit(*frames: memoryview) -> MarketCodec:
+    """Return a codec of Bybit that has taken these messages."""
+    codec = MarketCodec(Product.LINEAR, SYMBOLS)
+    for frame in frames:
+        codec.events(frame, 0)
+    return codec
+
+
+def into_book_of(codec: MarketCodec, whole: memoryview) -> Ours:
+    """Return what does as Bybit's stream does: the quick way first, which no change of a book goes."""
+    (snapshot,) = codec.events(whole, 0)
+    book = _book(snapshot)
 
     def apply(frame: Any, now_ns: int) -> None:
-        for event in decode(frame, now_ns):
-            if book.apply_depth(event) is DepthResult.GAP:
+        codec.usual_top(frame, now_ns)
+        for event in codec.events(frame, now_ns):
+            if book.apply_depth(event) is DepthResult.GAP:  # type: ignore[arg-type]  # there is nothing else
                 raise RuntimeError(f"the book has a gap: {book.depth_fault}")
 
     return apply

@@ -62,7 +62,8 @@ class MarketCodec:
         self._product = product
         self._symbols = symbols
         self._books: dict[str, BookState] = {}
-        self._usual_top = usual_tops(self._books)
+        self.usual_top: Final = usual_tops(self._books)
+        """The quick way: takes what `events` does and returns the best prices, or None; then `events` is to look."""
         self._tickers: dict[str, list[float | None]] = {}
         self.lost: list[str] = []
         """Topics whose book has a gap, until `take_lost`."""
@@ -72,9 +73,6 @@ class MarketCodec:
 
         Raises `BadFrame` for what is no frame of the venue.
         """
-        top = self._usual_top(frame, now_ns)
-        if top is not None:
-            return (top,)
         if frame[: len(_BOOK_START)] == _BOOK_START:
             return self._book(frame, now_ns)
         topic = decode(_HEAD, frame, "market frame").topic

@@ -108,8 +108,13 @@ class MarketStream:
         self._on_change(False, text)
 
     def _on_message(self, frame: memoryview) -> None:
+        now_ns = self._now_ns()
+        top = self._codec.usual_top(frame, now_ns)
+        if top is not None:
+            self._hand_over(top)
+            return
         try:
-            events = self._codec.events(frame, self._now_ns())
+            events = self._codec.events(frame, now_ns)
         except BadFrame as error:
             self._bad.note(error.kind, frame, error.detail)
             return
