@@ -22,6 +22,7 @@ from .market_codec import BOOKS, TICKERS, TOPS, TRADES, market_events
 from .params import OkxParams, renew_after_s, ws_url
 from .price_limits import PRICE_LIMITS, PriceLimits
 from .products import EXCHANGE, Listing, Listings
+from .usual_frames import usual_events
 
 __all__ = ["MOST_INSTRUMENTS", "MarketStream"]
 
@@ -65,6 +66,7 @@ class MarketStream:
         self._price_limits: Final = price_limits
         self._conversation: Final = Conversation(name)
         self._bad: Final = BadFrames(_log, name)
+        self._usual_event: Final = usual_events(listings.market_names)
         self._followed: Final[dict[str, Listing]] = {}
         self._tops: Final[dict[str, BookTop]] = {}
         self._book_seqs: Final[dict[str, int]] = {}
@@ -165,6 +167,10 @@ class MarketStream:
             _log.info("%s: %s: not connected; the next connection begins anew", EXCHANGE, listing.inst_id)
 
     def _on_message(self, data: memoryview) -> None:
+        event = self._usual_event(data, self._now_ns())
+        if event is not None and not (self._params.check_books and type(event) is Depth):
+            self._pass_on(event)
+            return
         if len(data) == len(PONG) and bytes(data) == PONG:
             return
         try:
