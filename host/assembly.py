@@ -83,6 +83,7 @@ class Assembly:
                 continue
             try:
                 await self._connect_account(section, wanted)
+                self._is_there(section.name)
             except TandemError as error:
                 engine.alert("account_failed", f"account {section.name}: {error}")
                 self.skipped_accounts[section.name] = str(error)
@@ -127,6 +128,13 @@ class Assembly:
             )
             self.adapter_uses[name] = AdapterUse(connected.offer, connected.params)
             engine.take_up(name)
+
+    def _is_there(self, account: str) -> None:
+        """Skip nothing any more for want of an account that could not be connected before."""
+        if self.skipped_accounts.pop(account, None) is not None:
+            for instance in self._config.instance:
+                if instance.account == account:
+                    self.skipped.pop(instance.name, None)
 
     async def _connect_account(self, section: AccountSection, wanted: set[str]) -> None:
         engine = self._engine

@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 from typing import Literal, Self
 
 import msgspec
@@ -90,6 +91,7 @@ class Journal:
         self._sync = GroupSync(folder, self.flushed_lsn, self._synced, self._sync_failed)
         self._marks: list[tuple[int, int]] = [(recovered.next_lsn, recovered.offset)]
         self._waypoint = recovered.offset
+        self._writing_snapshot = Lock()
         self._open_window()
 
     @classmethod
@@ -447,7 +449,8 @@ class Journal:
     def write_snapshot(self, lsn: int, data: bytes) -> None:
         """Keep `data` as the state after entry `lsn`. Waits for the disk; may run in another thread.
 
-        The entries up to `lsn` are made durable first, so that a snapshot is never ahead of the log.
+        The entries up to `lsn` are made durable first, so that a snapshot is never ahead of the log. `close` waits
+        for it, and it refuses a closed journal: whoever cuts one may not find a snapshot of what was cut later.
         """
         if lsn > self.flushed_lsn:
             raise JournalError(
@@ -455,8 +458,10 @@ class Journal:
                 "flush first",
                 path=self.folder,
             )
-        self.sync()
-        _snapshots.write_snapshot(self.folder, lsn, data)
+        with self._writing_snapshot:
+            self._check_open()
+            self.sync()
+            _snapshots.write_snapshot(self.folder, lsn, data)
 
     def latest_snapshot(self) -> Snapshot | None:
         """Return the newest whole snapshot, or None; raises `JournalError` when all are damaged."""
@@ -467,6 +472,7 @@ class Journal:
 
         Nothing that the older kept snapshot needs is deleted, nor the segment being written.
         """
+        self._check_open()
         snapshots = _snapshots.list_snapshots(self.folder)
         if not snapshots:
             return 0
@@ -487,8 +493,24 @@ class Journal:
     # -- the end ---------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Flush, sync, and let go of the files and the lock; harmless when closed already."""
-        if self._lock_fd < 0:
+        """Flush, sync, and let go of the files and the lock; harmless when closed already.
+
+        Waits for a snapshot that is being written in another thread.
+        """
+        with self._writing_snapshot:
+            self._close()
+
+    @property
+    def is_closed(self) -> bool:
+        """Return whether `close` was called."""
+        return self._lock_fd < 0
+
+    def _check_open(self) -> None:
+        if self.is_closed:
+            raise JournalError("the journal is closed", path=self.folder)
+
+    def _close(self) -> None:
+        if self.is_closed:
             return
         try:
             if self._failure is None:

@@ -49,6 +49,25 @@ def as_the_primary_runs_it(section: InstanceSection, engine: "Engine") -> Instan
     return msgspec.structs.replace(section, params=msgspec.json.decode(record.params))
 
 
+class _Copy(Shadow):
+    """A muted strategy whose errors are its own: whoever feeds it, a candle's maker too, hears of none."""
+
+    def __init__(
+        self, instance: Instance, engine: "Engine", on_error: Callable[[Instance, BaseException], None]
+    ) -> None:
+        clock = engine.clock
+        super().__init__(instance, instance.strategy, clock.now_ns(), clock.stopwatch_ns, keeps_intents=False)
+        self._on_error: Final = on_error
+
+    def run(self, events: Iterable[Any], slice_ns: int = 0) -> int:
+        """Hand events over as `Shadow.run` does; return 0 where the strategy raised."""
+        try:
+            return super().run(events, slice_ns)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary: the copy is given up
+            self._on_error(self._instance, error)
+            return 0
+
+
 class Shadowing:
     """Keeps a muted copy of every instance that the primary runs, as far as this node can.
 
@@ -119,7 +138,10 @@ class Shadowing:
                 continue
             self._end(name)
         self.faults = {name: why for name, why in self.faults.items() if name in wanted}
-        self.stumbles = {name: why for name, why in self.stumbles.items() if name in wanted}
+        # What was changed may be what made it raise.
+        self.stumbles = {
+            name: why for name, why in self.stumbles.items() if name in wanted and name not in dirty
+        }
         for name, section in wanted.items():
             if name not in self._running:
                 self._begin(section)
@@ -136,6 +158,7 @@ class Shadowing:
         instance, shadow = prepared.instance, prepared.instance.shadow
         assert shadow is not None
         if not self._guard(prepared, shadow.end):
+            _close_models(prepared)
             return None
         engine = self._engine
         if engine.state.unheard.get(name):
@@ -144,6 +167,7 @@ class Shadowing:
             if not self._guard(
                 prepared, lambda: instance.restore_state(known.state_version, known.strategy_state)
             ):
+                _close_models(prepared)
                 return None
         instance.strategy.ctx = instance
         return prepared
@@ -173,8 +197,7 @@ class Shadowing:
         found = prepared.use.offer.version.digest
         known = engine.state.plugins.get(prepared.use.offer.version.name)
         if found != record.digest and (known is None or found != known.permanent):
-            for stage in prepared.instance.models:
-                stage.close()
+            _close_models(prepared)
             self._fault(
                 name,
                 f"instance {name}: the primary runs version {record.digest[:12]} of plugin {section.plugin}, "
@@ -184,13 +207,7 @@ class Shadowing:
         self.faults.pop(name, None)
         instance = prepared.instance
         engine.roster.attach(instance)
-        instance.shadow = Shadow(
-            instance,
-            instance.strategy,
-            engine.clock.now_ns(),
-            engine.clock.stopwatch_ns,
-            keeps_intents=False,
-        )
+        instance.shadow = _Copy(instance, engine, self._stumbled)
         self._running[name] = prepared
         self._guard(prepared, instance.shadow.start)
 
@@ -200,8 +217,7 @@ class Shadowing:
             _log.warning("not ready to take over: %s", text)
 
     def _end(self, name: str) -> None:
-        for stage in self._running.pop(name).instance.models:
-            stage.close()
+        _close_models(self._running.pop(name))
 
     def _tell(self, entry: e.Entry, outcome: Outcome, ts_ns: int) -> None:
         order, fill = outcome.order, outcome.fill
@@ -227,8 +243,7 @@ class Shadowing:
         history = prepared.instance.account_history
         for event in events:
             history.add(event)
-        shadow = prepared.instance.shadow
-        self._guard(prepared, lambda: shadow.run(events))
+        prepared.instance.shadow.run(events)
 
     def _rewire(self) -> None:
         """Rebuild who hears of what."""
@@ -257,10 +272,7 @@ class Shadowing:
         run = shadow.run
 
         def handle(event: Any) -> None:
-            try:
-                run((event,))
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary: the copy is given up
-                self._stumbled(prepared.instance, error)
+            run((event,))
 
         return handle
 
@@ -280,3 +292,8 @@ class Shadowing:
         if name in self._running:
             self._end(name)
         self._is_due = True
+
+
+def _close_models(prepared: PreparedInstance) -> None:
+    for stage in prepared.instance.models:
+        stage.close()

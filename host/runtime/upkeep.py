@@ -161,10 +161,14 @@ class Upkeep:
 
     def _snapshot_done(self, done: "asyncio.Future[None]", lsn: int) -> None:
         self._snapshot_task = None
-        if done.cancelled() or self._engine.halted:
+        if done.cancelled():
             return
+        error = done.exception()  # looked at in any case
+        if self._engine.halted or self._engine.journal.is_closed:
+            return  # whatever is in that folder by now is another engine's
         try:
-            done.result()
+            if error is not None:
+                raise error
             needed = self.oldest_needed_lsn()
             self._engine.journal.prune(lsn if needed is None else min(lsn, needed))
         except (JournalError, OSError) as error:

@@ -94,7 +94,7 @@ def test_a_standby_changes_to_a_version_when_it_is_permanent_and_leads_with_it(t
             second = await until_permanent(cell, first)
             await cell.until(lambda: loaded(cell["b"]) == second, "b to load it")
             await cell.until_ready("a", "b")
-            await cell["a"].lose()
+            await cell["a"].die(cell.lease)
             await cell.until_trading("b")
             instance = cell["b"].member.engine.roster.instances["mm-btc"]
             assert type(instance.strategy).version == 2  # type: ignore[attr-defined]

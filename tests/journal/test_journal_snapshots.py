@@ -1,11 +1,12 @@
 """Snapshots and pruning."""
 
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 from journal_tools import SMALL, TS, alert, fill, flip, segments
 
-from host.journal import Journal, JournalError, Snapshot, read
+from host.journal import Journal, JournalError, Snapshot, _snapshots, read
 
 
 def snapshots(folder: Path) -> list[int]:
@@ -113,3 +114,45 @@ def test_the_active_segment_is_never_pruned(tmp_path: Path) -> None:
         assert len(segments(tmp_path)) == 1
         fill(journal, 1)
         assert [record.lsn for record in read(journal, 200)] == [200, 201]
+
+
+def test_a_closed_journal_takes_no_snapshot_and_prunes_nothing(tmp_path: Path) -> None:
+    """By then the folder may hold another history: that of the node's next primary."""
+    journal = Journal.open(tmp_path, node="a", segment_bytes=SMALL)
+    fill(journal, 60, size=2_000)
+    journal.write_snapshot(30, b"older")
+    journal.write_snapshot(60, b"newer")
+    journal.close()
+    before = segments(tmp_path), snapshots(tmp_path)
+    with pytest.raises(JournalError, match="closed"):
+        journal.write_snapshot(59, b"late")
+    with pytest.raises(JournalError, match="closed"):
+        journal.prune(60)
+    assert (segments(tmp_path), snapshots(tmp_path)) == before
+
+
+def test_close_waits_for_a_snapshot_that_another_thread_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal.open(tmp_path, node="a", segment_bytes=SMALL)
+    fill(journal, 10)
+    is_writing, may_end = Event(), Event()
+    write = _snapshots.write_snapshot
+
+    def write_slowly(folder: Path, lsn: int, data: bytes) -> Path:
+        is_writing.set()
+        assert may_end.wait(60)
+        return write(folder, lsn, data)
+
+    monkeypatch.setattr(_snapshots, "write_snapshot", write_slowly)
+    writing = Thread(target=journal.write_snapshot, args=(10, b"state"))
+    writing.start()
+    assert is_writing.wait(60)
+    closing = Thread(target=journal.close)
+    closing.start()
+    closing.join(0.05)
+    assert closing.is_alive() and not journal.is_closed
+    may_end.set()
+    closing.join(60)
+    writing.join(60)
+    assert journal.is_closed and snapshots(tmp_path) == [10]

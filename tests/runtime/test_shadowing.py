@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from desk_tools import ACCOUNT, BTC, ETH, START_NS, Desk, ScriptedVenue, spot
 
-from host.api import BookTop, Strategy, TandemError
+from host.api import BookTop, Strategy, TandemError, Trade
 from host.config import InstanceSection, ScheduleSection
 from host.core import entries as e
 from host.core.entries import InstanceState
@@ -61,6 +61,10 @@ class Count(Strategy[CountParams]):
 
     def on_order(self, order):
         pass
+
+    def on_candle(self, candle):
+        if candle.close == self.params.breaks_at:
+            raise RuntimeError("broken")
 """
 
 
@@ -265,6 +269,38 @@ def test_copy_that_raises_is_given_up_and_told_of_and_the_node_goes_on(
     assert "RuntimeError" in standby.shadows.stumbles["count"]
     standby.top(60_000.0, 60_000.1)
     assert standby.shadows.take("count") is None
+
+
+def test_copy_that_raises_at_a_candle_is_given_up_and_its_connection_hears_nothing_of_it(
+    desk: Desk, standby: Standby, catalog: Catalog
+) -> None:
+    run_on(desk, catalog, {"breaks_at": 5.0})
+    standby.catch_up()
+    for price in (5.0, 6.0):  # the second trade ends the first one's candle
+        now_ns = standby.clock.now_ns()
+        standby.feed.market(Trade(BTC, price, 1.0, True, ts_event=now_ns, ts_recv=now_ns))
+        standby.clock.set(now_ns + 120 * 1_000_000_000)
+
+    assert "RuntimeError" in standby.shadows.stumbles["count"]
+    assert standby.engine.depth == 0 and not standby.feed.failure
+
+
+def test_copy_that_raised_gets_another_try_when_its_parameters_change(
+    desk: Desk, standby: Standby, catalog: Catalog
+) -> None:
+    run_on(desk, catalog, {"breaks_at": 5.0})
+    standby.catch_up()
+    standby.top(5.0, 6.0)
+    standby.catch_up()
+    assert list(standby.shadows.stumbles) == ["count"]
+    now_ns = desk.clock.now_ns()
+    desk.engine.begin_turn(now_ns)
+    desk.engine.record(e.ParamsChanged("count", b'{"breaks_at": 1.0}', "ops"), now_ns)
+    desk.engine.end_turn(now_ns, 0)
+    standby.catch_up()
+    standby.top(5.0, 6.0)
+
+    assert standby.shadows.stumbles == {} and standby.strategy.params.breaks_at == 1.0
 
 
 def test_standby_without_the_primarys_version_says_so(desk: Desk, standby: Standby, catalog: Catalog) -> None:
