@@ -361,7 +361,7 @@ def _instances(view: NodeView, lines: int, width: int) -> RenderableType:
     rows = view.instances
     columns = [
         _Column("instance", [_named(row) for row in rows], flexible=True),
-        _Column("state", [Text(row.state, _STATE_STYLE.get(row.state, "")) for row in rows], optional=2),
+        _Column("state", [Text(row.state, _style(row)) for row in rows], optional=2),
         _Column("plugin", [Text(row.plugin) for row in rows], flexible=True, optional=4),
         _Column("version", [Text(row.digest[:6], "dim") for row in rows], optional=5),
         _Column("symbol", [Text(row.symbol) for row in rows]),
@@ -424,7 +424,11 @@ def _reloads(view: NodeView) -> Text | None:
 
 
 def _named(row: InstanceRow) -> Text:
-    return Text.assemble(("● ", _STATE_STYLE.get(row.state, "")), (row.name, "bold"))
+    return Text.assemble(("● ", _style(row)), (row.name, "bold"))
+
+
+def _style(row: InstanceRow) -> str:
+    return _STATE_STYLE.get(row.state.partition(",")[0], "")
 
 
 def _log(view: NodeView, lines: int, width: int) -> RenderableType:

@@ -8,13 +8,14 @@ from typing import Final
 from host.api import OrderFilled, Side
 from host.core import entries as e
 from host.core.accounting import total, unrealised
-from host.core.entries import VersionState
+from host.core.entries import InstanceState, VersionState
 from host.core.hand import is_hand
 from host.core.state import InstanceRecord
 from host.journal import Follower
 from host.reload_lines import ReloadLines
 from host.runtime.engine import Engine
 from host.runtime.instance import Instance
+from host.runtime.remote import RemoteStrategy
 from host.store import StoreWriter
 from host.terminal import EventLine, InstanceRow, MarketRow, NodeView
 
@@ -24,6 +25,9 @@ LOG_LINES: Final = 50
 ENTRIES_PER_LOOK: Final = 500
 """Journal entries read each time; a view that falls far behind goes on at the journal's end."""
 FAR_BEHIND: Final = 5_000
+LAG_SHOWN_NS: Final = 50_000_000
+"""From when on a worker that is behind is shown to be."""
+_RECEIVING: Final = (InstanceState.RUNNING, InstanceState.PAUSED)
 _ERRORS: Final = ("quarantined", "halted", "kill_switch", "account_drift", "rolled_back")
 
 
@@ -164,7 +168,7 @@ class ViewMaker:
             name=instance.instance,
             plugin=record.plugin,
             digest=record.digest,
-            state=instance.state,
+            state=_state_of(instance),
             symbol=symbol,
             bid=None if bid is None else bid.price,
             ask=None if ask is None else ask.price,
@@ -195,6 +199,18 @@ class ViewMaker:
                         )
                     )
         return tuple(rows)
+
+
+def _state_of(instance: Instance) -> str:
+    """Return an instance's state and, where its worker is not at work or lags, that."""
+    if not isinstance(instance.strategy, RemoteStrategy) or instance.state not in _RECEIVING:
+        return instance.state
+    now = instance.strategy.status()
+    if now.state != "running":
+        return f"{instance.state}, {now.state}"
+    if now.lag_ns > LAG_SHOWN_NS:
+        return f"{instance.state}, {now.behind} behind"
+    return instance.state
 
 
 def _level(alert: e.Alert) -> str:

@@ -1,9 +1,9 @@
 """Flow control towards one worker: what it has not handled is counted, and never grows without end.
 
-At most `window` events are with the worker unhandled. What comes beyond that waits here; what waits too
-long, or is too much, is conflated: of each symbol the newest quote and ticker stay, the whole book takes
-the place of its changes, and trades are summed up. What concerns the instance itself (orders, fills,
-parameters) is never conflated. Sans-IO; times are any clock's that does not go back, in ns.
+At most `window` events are with the worker unhandled, fewer with one that is slow. What comes beyond that
+waits here; what waits too long, or is too much, is conflated: of each symbol the newest quote and ticker
+stay, the whole book takes the place of its changes, and trades are summed up. What concerns the instance
+itself (orders, fills, parameters) is never conflated. Sans-IO; times are any clock's that does not go back.
 """
 
 from collections import deque
@@ -14,11 +14,17 @@ from msgspec import Raw
 
 from host.api import BookTop, Candle, Depth, MarketEvent, Ticker, Trade
 from host.isolation.settings import WorkerSettings
+from host.runtime.latency import Histogram
 from host.wire import Codec
 from host.wire.messages import Book, CandleEvent, DepthEvent, Event, Missed, TickerEvent, TradeEvent
 
 __all__ = ["Item", "Outlet"]
 
+LEAST_WINDOW: Final = 4
+SLOW_NS: Final = 20_000_000
+"""A batch that takes longer halves what may be with the worker, ..."""
+QUICK_NS: Final = 5_000_000
+"""... and one that takes less doubles it, up to what is configured."""
 _WRAPPED: Final[dict[type[Any], Callable[[Any], Any]]] = {
     BookTop: Book,
     Depth: DepthEvent,
@@ -88,9 +94,13 @@ class Outlet:
         """How much of what `put_own` marked the worker has handled."""
         self.progress_ns = 0
         """When the worker last handled something, or got something to handle after it had nothing."""
+        self.handling: Final = Histogram()
+        """How long it took from a batch sent until all of it was handled."""
         self._codec: Final = codec
         self._settings: Final = settings
         self._whole_book: Final = whole_book
+        self._window = settings.window
+        """How many events may be with the worker at present."""
         self._waiting: deque[tuple[Item | Raw, int, int]] = deque()
         """(event, since when it waits, what is heard with it)."""
         self._latest: dict[str, _Latest] = {}
@@ -144,7 +154,7 @@ class Outlet:
 
     def take(self, now_ns: int) -> list[Raw] | None:
         """Return the events to send now, and count them as sent; None while there is nothing, or no room."""
-        room = self._settings.window - (self.sent - self.handled)
+        room = self._window - (self.sent - self.handled)
         waiting = self._waiting
         if room <= 0 or not (waiting or self._latest):
             return None
@@ -193,7 +203,13 @@ class Outlet:
             self.progress_ns = now_ns
             sent_ns = self._sent_ns
             while sent_ns and sent_ns[0][0] <= number:
-                sent_ns.popleft()
+                took_ns = now_ns - sent_ns.popleft()[1]
+                self.handling.add(took_ns)
+                # What is with a slow worker is old before it gets to it: few events are, then.
+                if took_ns > SLOW_NS:
+                    self._window = max(self._window // 2, min(LEAST_WINDOW, self._settings.window))
+                elif took_ns < QUICK_NS:
+                    self._window = min(self._window * 2, self._settings.window)
             while self._marks and self._marks[0][0] <= number:
                 self.heard = self._marks.popleft()[1]
         return True

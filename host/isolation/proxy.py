@@ -10,7 +10,7 @@ from host.core.entries import InstanceState
 from host.isolation.outlet import Item
 from host.isolation.session import Session
 from host.runtime.instance import Instance
-from host.runtime.remote import RemoteStrategy
+from host.runtime.remote import RemoteStatus, RemoteStrategy
 from host.wire.messages import TimerEvent
 
 __all__ = ["Proxy", "proxy_class"]
@@ -28,6 +28,7 @@ class Proxy(RemoteStrategy):
         super().__init__(params)
         self.takes_over = False
         self.on_moved: Callable[[InstanceState], None] = lambda _state: None
+        self.get_status: Callable[[], RemoteStatus] = lambda: RemoteStatus(state="ended")
         self._item: Final = last_item
 
     @property
@@ -37,6 +38,10 @@ class Proxy(RemoteStrategy):
         return self.ctx
 
     # -- what the roster asks --------------------------------------------------------------------
+
+    def status(self) -> RemoteStatus:
+        """Return how things are with the worker."""
+        return self.get_status()
 
     def restore(self, version: int, data: bytes) -> None:
         """Keep a saved state: the worker is given it with its `welcome`."""

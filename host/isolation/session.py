@@ -19,6 +19,7 @@ from host.isolation.outlet import Item, Outlet
 from host.isolation.settings import SECOND_NS, WorkerSettings
 from host.journal import JournalError
 from host.runtime.instance import Instance
+from host.runtime.remote import RemoteStatus
 from host.wire import Codec, CodecError, codec_of
 from host.wire.messages import (
     NO_STATE,
@@ -250,6 +251,24 @@ class Session:
     def _unheard(self) -> list[Any]:
         return self._engine.state.unheard.get(self._instance.instance, [])
 
+    def status(self, state: str, *, pid: int = 0, restarts: int = 0, memory_bytes: int = 0) -> RemoteStatus:
+        """Return how things are with the peer, of which its owner knows the rest."""
+        outlet = self.outlet
+        if outlet is None:
+            return RemoteStatus(state=state, pid=pid, restarts=restarts, memory_bytes=memory_bytes)
+        return RemoteStatus(
+            state=state,
+            pid=pid,
+            restarts=restarts,
+            behind=outlet.behind,
+            lag_ns=outlet.lag_ns(time.monotonic_ns()),
+            conflated=outlet.conflated,
+            slowest_us=self.slowest_us,
+            handled_p50_us=outlet.handling.quantile_us(0.5),
+            handled_p99_us=outlet.handling.quantile_us(0.99),
+            memory_bytes=memory_bytes,
+        )
+
     # -- what the peer says ----------------------------------------------------------------------
 
     def on_message(self, body: bytes) -> None:
@@ -300,15 +319,7 @@ class Session:
         now_ns = time.monotonic_ns()
         outlet.put_own(Start(self._takes_over), now_ns)
         self._on_welcomed()
-        # What its saved state has not seen; a copy, because telling goes by the same list.
-        state = self._engine.state
-        for news in list(self._unheard()):
-            order = state.orders.get(news.client_id) or state.retired.get(news.client_id)
-            if news.fill is not None:
-                self.reported(news.fill)
-            if order is not None:
-                self.reported(order)
-        self.tell()
+        self._put_unheard(outlet)
         for symbol in instance.symbols:
             top = instance.book(symbol)
             if top is not None:
@@ -316,6 +327,20 @@ class Session:
             if "depth" in hello.subscribe and (whole := self._whole_book(symbol)) is not None:
                 outlet.put(Item(whole), now_ns)
         self._send(outlet, now_ns)
+
+    def _put_unheard(self, outlet: Outlet) -> None:
+        """Tell what the peer's saved state has not seen."""
+        state, unheard = self._engine.state, self._unheard()
+        for begin in range(0, len(unheard), REPORTS_AT_ONCE):
+            some = unheard[begin : begin + REPORTS_AT_ONCE]
+            for news in some:
+                order = state.orders.get(news.client_id) or state.retired.get(news.client_id)
+                if news.fill is not None:
+                    self.reported(news.fill)
+                if order is not None:
+                    self.reported(order)
+            own, self._own = self._own, []
+            self._put_reports(outlet, own, self._heard + begin + len(some))
 
     def _welcome(self, codec: Codec) -> Welcome:
         engine, instance = self._engine, self._instance

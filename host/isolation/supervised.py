@@ -7,6 +7,8 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Final
 
+from msgspec import structs
+
 from host.core.entries import InstanceState
 from host.isolation.assignment import Assignment, SeatPlan
 from host.isolation.channel import Channel
@@ -16,6 +18,7 @@ from host.isolation.proxy import Proxy
 from host.isolation.session import Session
 from host.isolation.settings import SECOND_NS, WorkerSettings
 from host.loader import Offer
+from host.runtime.remote import RemoteStatus
 from host.runtime.turn import turn
 
 if TYPE_CHECKING:
@@ -62,7 +65,10 @@ class Worker:
         self._looked_ns = 0
         self._cpu: tuple[int, int] = (0, 0)
         self._beat_ns = 0
+        self._before = RemoteStatus(state="ended")
+        """What there was to say of the worker before this one."""
         proxy.on_moved = self.moved
+        proxy.get_status = self.status
 
     # -- what the instance does ------------------------------------------------------------------
 
@@ -94,6 +100,7 @@ class Worker:
 
     def end(self) -> None:
         """End the process, whatever it is doing, and hear no more of it."""
+        self._before = structs.replace(self.status(), behind=0, lag_ns=0, memory_bytes=0)
         self._starts_ns = self._stopping_ns = self._welcomed_ns = 0
         session, self._proxy.session = self._proxy.session, None
         if session is not None:
@@ -107,6 +114,22 @@ class Worker:
         if self.process is not None:
             self.process.kill()
             self.process = None
+
+    def status(self) -> RemoteStatus:
+        """Return how things are with the worker."""
+        session, process = self._proxy.session, self.process
+        if self._stopping_ns:
+            state = "stopping"
+        elif self._starts_ns:
+            state = "waiting"
+        elif session is None:
+            state = "ended"
+        else:
+            state = "starting" if session.outlet is None else "running"
+        pid, memory = (0, 0) if process is None else (process.pid, process.memory_bytes())
+        if session is None or session.outlet is None:
+            return structs.replace(self._before, state=state, pid=pid, restarts=self.restarts)
+        return session.status(state, pid=pid, restarts=self.restarts, memory_bytes=memory)
 
     @property
     def is_busy(self) -> bool:

@@ -2,12 +2,34 @@
 
 from typing import Any
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from host.api import Strategy
 from host.core.entries import InstanceState
 
-__all__ = ["RemoteStrategy"]
+__all__ = ["RemoteStatus", "RemoteStrategy"]
+
+
+class RemoteStatus(Struct, frozen=True, kw_only=True):
+    """How things are between the host and a strategy in another process."""
+
+    state: str
+    """`starting`, `running`, `waiting` (lost, and soon started again), `stopping` or `ended`."""
+    pid: int = 0
+    """Of its process, where the host started it; else 0."""
+    restarts: int = 0
+    behind: int = 0
+    """Events that it has not handled."""
+    lag_ns: int = 0
+    """Since when the oldest of them is with it."""
+    conflated: int = 0
+    """Market events left out because it was too slow."""
+    slowest_us: int = 0
+    """The longest that it took for one event, as it says."""
+    handled_p50_us: float = 0.0
+    handled_p99_us: float = 0.0
+    """From an event sent until the host hears that it is handled."""
+    memory_bytes: int = 0
 
 
 class RemoteStrategy(Strategy[Any]):
@@ -21,6 +43,10 @@ class RemoteStrategy(Strategy[Any]):
     def __init__(self, params: Any) -> None:
         self.params = params
         self.state: Any = Raw(b"\xc0")
+
+    def status(self) -> RemoteStatus:
+        """Return how things are with the other side."""
+        raise NotImplementedError
 
     def restore(self, version: int, data: bytes) -> None:
         """Keep a saved state for the other side, which brings it up to its own version."""

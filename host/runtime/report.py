@@ -9,6 +9,7 @@ from host.core.accounting import total
 from host.core.entries import InstanceState
 from host.journal import journal_digest
 from host.runtime.engine import Engine
+from host.runtime.remote import RemoteStrategy
 
 __all__ = ["BookCheck", "JournalReport", "LatencyReport", "PositionReport", "RunReport", "make_report"]
 
@@ -153,6 +154,15 @@ def make_report(
         },
         anomalies=dict(engine.state.anomalies),
     )
+
+
+def _workers(engine: Engine) -> dict[str, WorkerReport]:
+    reports = {}
+    for name, instance in engine.roster.instances.items():
+        if isinstance(instance.strategy, RemoteStrategy):
+            now = instance.strategy.status()
+            reports[name] = WorkerReport(now.restarts, now.conflated, now.handled_p50_us, now.handled_p99_us)
+    return reports
 
 
 def _positions(engine: Engine) -> list[PositionReport]:

@@ -140,6 +140,19 @@ def test_what_is_heard_rises_with_what_is_handled() -> None:
     assert heard == [0, 3, 3, 5]
 
 
+def test_little_is_with_a_worker_that_is_slow_and_more_again_once_it_is_quick() -> None:
+    out = outlet(window=64, most_waiting=10_000, conflate_after_ns=10**15)
+    now_ns, sizes = 0, []
+    for number in range(3000):
+        out.put(book(float(number)), 0)
+    for took_ms in (30, 30, 30, 30, 30, 30, 10, 1, 1, 1):
+        out.take(now_ns)
+        sizes.append(out.sent - out.handled)
+        now_ns += took_ms * MS
+        out.handle(out.sent, now_ns)
+    assert sizes == [64, 32, 16, 8, 4, 4, 4, 4, 8, 16]
+
+
 def test_what_was_not_sent_cannot_be_handled() -> None:
     out = outlet()
     out.put(book(1.0), 0)
