@@ -11,7 +11,7 @@ from host.journal import journal_digest
 from host.runtime.engine import Engine
 from host.runtime.remote import RemoteStrategy
 
-__all__ = ["BookCheck", "JournalReport", "LatencyReport", "PositionReport", "RunReport", "make_report"]
+__all__ = ["BookCheck", "JournalReport", "LatencyReport", "PositionReport", "RunReport", "WorkerReport", "make_report"]
 
 
 class LatencyReport(Struct, frozen=True):
@@ -53,6 +53,16 @@ class BookCheck(Struct, frozen=True):
     matched: int
 
 
+class WorkerReport(Struct, frozen=True):
+    """What became of the worker of one instance. Times are those from an event sent to it handled, in µs."""
+
+    restarts: int
+    conflated: int
+    """Market events left out because it was too slow."""
+    handled_p50_us: float
+    handled_p99_us: float
+
+
 class RunReport(Struct, frozen=True, kw_only=True):
     """The result of `tandem run`. `fees` and `pnl` are sums per currency."""
 
@@ -89,6 +99,8 @@ class RunReport(Struct, frozen=True, kw_only=True):
     models: dict[str, dict[str, int]]
     """Per instance and model: how often it was used and skipped."""
     anomalies: dict[str, int]
+    workers: dict[str, WorkerReport] = {}
+    """Of each instance whose strategy runs in another process."""
 
 
 def make_report(
@@ -153,6 +165,7 @@ def make_report(
             if instance.models
         },
         anomalies=dict(engine.state.anomalies),
+        workers=_workers(engine),
     )
 
 
