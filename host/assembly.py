@@ -55,7 +55,11 @@ class Assembly:
         self.adapter_uses: dict[str, AdapterUse] = {}
         self._config = config
         self._options = options
-        self.workers = Workers(engine, config.node.data_dir / "workers")
+        self.workers = Workers(
+            engine,
+            config.node.data_dir / "workers",
+            lambda reference: SecretSources(self._config).find(reference),
+        )
         engine.is_winding_down = lambda: self.workers.are_busy
         # In simulated time everything runs here: a replay's result must not depend on when a process runs.
         self.maker = InstanceMaker(engine, catalog, None if options.is_simulated else self.workers.stand_in)
@@ -146,6 +150,12 @@ class Assembly:
                 'account together; use exchange = "paper_remote" with the url of a `tandem venue`'
             )
         adapter = make(offer, params, instance=f"account {section.name}")
+        if self._config.failover is not None and not adapter.is_fenced:
+            raise ExchangeError(
+                f"exchange {section.exchange} cannot have a venue refuse orders that arrive late, so one of a node "
+                "that has lost its lead might be taken after the other node has begun to trade; trade there with a "
+                "node that stands alone, or see docs/exchanges.md for how to accept that"
+            )
         feed = engine.add_account(section.name, adapter, str(self._config.node.data_dir))
         try:
             instruments = await adapter.connect()
@@ -193,6 +203,7 @@ class Assembly:
         A node that `takes_over` goes on with the parameters that its predecessor had, and with its own copies.
         """
         engine = self._engine
+        engine.blocks.take_up(engine)
         added: list[tuple[Instance, InstanceSection]] = []
         for section in self._config.instance:
             if section.name in self.skipped:

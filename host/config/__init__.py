@@ -1,5 +1,6 @@
 """The configuration of a node: one TOML file, overlaid per environment and by variables, strict."""
 
+from host.config.client import ClientSection
 from host.config.failover import FailoverSection, FailoverTlsSection
 from host.config.load import (
     ConfigError,
@@ -23,6 +24,7 @@ from host.config.schema import (
     RunOptions,
     SecretsSection,
     StoreSection,
+    WatchdogSection,
     bundled_plugins,
 )
 from host.config.sources import Problem
@@ -30,6 +32,7 @@ from host.config.sources import Problem
 __all__ = [
     "RESTART_REQUIRED",
     "AccountSection",
+    "ClientSection",
     "ConfigError",
     "ConfigPlan",
     "ConfigSource",
@@ -48,6 +51,7 @@ __all__ = [
     "ScheduleSection",
     "SecretsSection",
     "StoreSection",
+    "WatchdogSection",
     "bundled_plugins",
     "default_config",
     "diff",

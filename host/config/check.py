@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from host.config.check_failover import Finding, failover_contradictions
+from host.config.client import find_client_mistakes
 from host.config.schedule import find_schedule_mistakes
 from host.config.schema import SYMBOL_PATTERN, NodeConfig
 from host.config.sources import KeyPath
@@ -41,6 +42,7 @@ def find_mistakes(tree: Mapping[str, Any]) -> list[Finding]:
         *_walk(tree, NodeConfig, ()),
         *_contradictions(tree),
         *find_schedule_mistakes(tree),
+        *find_client_mistakes(tree),
         *failover_contradictions(tree),
     ]
 

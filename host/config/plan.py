@@ -18,7 +18,7 @@ RESTART_REQUIRED: Final = "RESTART_REQUIRED"
 
 LIVE_NODE_KEYS: Final = ("reload", "probation_s", "probation_events", "rollback_policy")
 """The keys of `[node]` that the reload transaction reads anew each time."""
-_IDENTITY: Final = ("plugin", "account", "symbols", "isolation", "worker")
+_IDENTITY: Final = ("plugin", "account", "symbols", "isolation", "worker", "client")
 """What makes an instance another one: it is stopped, and a new one takes its name, orders and state."""
 
 
@@ -91,7 +91,7 @@ def _differ(was: Struct, now: Struct, *keys: str) -> bool:
 
 
 def _needs_restart(old: NodeConfig, new: NodeConfig) -> Iterator[NeedsRestart]:
-    for section in ("node", "store", "secrets", "control"):
+    for section in ("node", "store", "secrets", "watchdog", "control"):
         was, now = getattr(old, section), getattr(new, section)
         for key in was.__struct_fields__:
             if key not in LIVE_NODE_KEYS and _differ(was, now, key):

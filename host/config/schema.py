@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
 
+from host.config.client import ClientSection
 from host.config.failover import FailoverSection
 from host.config.schedule import ScheduleSection
 from host.core.risk_limits import Limits, RiskConfig
@@ -26,6 +27,7 @@ __all__ = [
     "RunOptions",
     "SecretsSection",
     "StoreSection",
+    "WatchdogSection",
     "WorkerSection",
     "bundled_plugins",
 ]
@@ -121,10 +123,12 @@ class InstanceSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     symbols: Annotated[tuple[str, ...], Meta(min_length=1)]
     models: tuple[ModelRef, ...] = ()
     """Applied to every quote, in this order."""
-    isolation: Literal["inline", "process"] = "inline"
-    """Whether it runs on the node's event loop, or in a worker process of its own."""
+    isolation: Literal["inline", "process", "client"] = "inline"
+    """Whether it runs on the node's event loop, in a worker process of its own, or in a program that attaches."""
     worker: WorkerSection = WorkerSection()
     """What such a worker is held to."""
+    client: ClientSection = ClientSection()
+    """Where such a program attaches, and what it is held to."""
     params: ParamsTable = {}
     quote_tolerance_bps: Annotated[float, Meta(ge=0)] = 0.5
     """How far, in basis points of the price, a wanted quote may move before its order follows."""
@@ -170,6 +174,27 @@ class SecretsSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The encrypted store; None is `secrets.json` in `data_dir`."""
 
 
+class WatchdogSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[watchdog]`: what is done about code that holds the event loop, on which everything else waits then."""
+
+    limit_ms: Annotated[int, Meta(ge=10, le=60_000)] = 500
+    """How long a callback may hold it."""
+    on_block: Literal["warn", "quarantine", "worker", "give_up"] = "warn"
+    """What becomes of an instance whose callback holds it longer, as soon as control returns.
+
+    `worker` has it go on in a worker process; `give_up`, as `warn`, leaves it where it is.
+    """
+    give_up_ms: Annotated[int, Meta(ge=100)] = 10_000
+    """With all but `warn`: where control does not return for so long, the process ends, for others to go on."""
+
+    def __post_init__(self) -> None:
+        if self.on_block != "warn" and self.give_up_ms < 3 * self.limit_ms:
+            raise ValueError(
+                f"give_up_ms: expected at least 3 times limit_ms, which is {self.limit_ms}, so that what blocks is "
+                f"named first; was {self.give_up_ms}"
+            )
+
+
 class ControlTlsSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[control.tls]`: what the control API needs where other machines can reach it. PEM files."""
 
@@ -213,6 +238,7 @@ class NodeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     risk: RiskSection = RiskSection()
     store: StoreSection = StoreSection()
     secrets: SecretsSection = SecretsSection()
+    watchdog: WatchdogSection = WatchdogSection()
     control: ControlSection = ControlSection()
     failover: FailoverSection | None = None
     """None: the node stands alone."""

@@ -42,8 +42,9 @@ class Channel:
         self.strangers = 0
         self._key: Final = key
         self._on_message: Callable[[bytes], None] = lambda _body: None
-        self._is_subscribed = False
-        self._is_closed = False
+        self._listeners = 0
+        self._has_hung_up = False
+        self._is_closed = self._is_deaf = False
         self._events = context.socket(zmq.XPUB)
         self._turns = context.socket(zmq.PULL)
         for socket in (self._events, self._turns):
@@ -79,18 +80,33 @@ class Channel:
             try:
                 wish = self._events.recv(zmq.NOBLOCK)
             except zmq.Again:
-                return self._is_subscribed
-            if wish[:1] == b"\x01" and wish[1:] == self._key:
-                self._events.setsockopt(zmq.SUBSCRIBE, self._key)
-                self._is_subscribed = True
-            else:
+                return self._listeners > 0
+            if wish[1:] != self._key:
                 self.strangers += wish[:1] == b"\x01"
+            elif wish[:1] == b"\x01":
+                self._events.setsockopt(zmq.SUBSCRIBE, self._key)
+                self._listeners += 1
+            else:
+                self._listeners -= 1
+                self._has_hung_up |= self._listeners == 0
+
+    def has_hung_up(self) -> bool:
+        """Return whether the last who listened has gone since this was asked before."""
+        self.is_subscribed()
+        found, self._has_hung_up = self._has_hung_up, False
+        return found
+
+    def stop_reading(self) -> None:
+        """Hear nothing any more; what was said still leaves."""
+        if not self._is_deaf:
+            self._is_deaf = True
+            self._loop.remove_reader(self._descriptor)
 
     def close(self) -> None:
         """Hear and say nothing any more; what was sent and not read is dropped."""
+        self.stop_reading()
         if not self._is_closed:
             self._is_closed = True
-            self._loop.remove_reader(self._descriptor)
             self._close_sockets()
 
     def _close_sockets(self) -> None:
@@ -102,7 +118,7 @@ class Channel:
     def _read(self) -> None:
         turns, key = self._turns, self._key
         for _ in range(READ_AT_ONCE):
-            if self._is_closed:
+            if self._is_deaf:
                 return
             try:
                 frames = turns.recv_multipart(zmq.NOBLOCK)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
-from host.api import BookTop, Depth, Fill, Order, OrderRefused
+from host.api import BookTop, Candle, Depth, Fill, Order, OrderRefused, Ticker, Trade
 from host.core.client_id import ClientIdMaker
 from host.isolation.conduct import Conduct
 from host.isolation.outlet import Item, Outlet
@@ -76,6 +76,7 @@ _LEVELS: Final = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
+_KINDS: Final = {"book": BookTop, "depth": Depth, "trade": Trade, "ticker": Ticker, "candle": Candle}
 ALL_LEVELS: Final = 1 << 30
 
 
@@ -125,6 +126,7 @@ class Session:
         self._codec: Codec | None = None
         self._run = ""
         self._state_version = 1
+        self._wanted: frozenset[type[Any]] = frozenset()
         self._is_over = False
         self._own: list[Report] = []
         """What was reported in this turn; it leaves at the turn's end."""
@@ -145,7 +147,7 @@ class Session:
     def market(self, item: Item) -> None:
         """Pass on a market event, where the peer asked for its kind."""
         outlet = self.outlet
-        if outlet is not None:
+        if outlet is not None and type(item.event) in self._wanted:
             now_ns = time.monotonic_ns()
             outlet.put(item, now_ns)
             self._send(outlet, now_ns)
@@ -153,7 +155,7 @@ class Session:
     def candle(self, item: Item) -> None:
         """Pass on a candle."""
         outlet = self.outlet
-        if outlet is not None:
+        if outlet is not None and Candle in self._wanted:
             outlet.put_candle(item, time.monotonic_ns())
             self._send(outlet, time.monotonic_ns())
 
@@ -313,6 +315,7 @@ class Session:
             self._on_cut_off(detail)
             return
         self._state_version = hello.state_version
+        self._wanted = frozenset(kind for name, kind in _KINDS.items() if name in hello.subscribe)
         instance = self._instance
         outlet = self.outlet = Outlet(codec, self._settings, self._whole_book)
         self._way.send(codec.encode(self._welcome(codec)))
@@ -350,6 +353,7 @@ class Session:
         tops = (instance.book(symbol) for symbol in instance.symbols)
         return Welcome(
             protocol=PROTOCOL,
+            run=self._run,
             instance=instance.instance,
             account=instance.account,
             symbols=instance.symbols,
@@ -362,6 +366,7 @@ class Session:
             orders=orders,
             books=tuple(top for top in tops if isinstance(top, BookTop)),
             ids=self._more_ids(),
+            next_turn=self.conduct.last_turn + 1,
             deadline_ms=self._settings.deadline_ns // 1_000_000,
         )
 

@@ -4,9 +4,10 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from host.config import ClientSection
 from host.config.schema import WorkerSection
 
-__all__ = ["WorkerSettings", "settings_of"]
+__all__ = ["WorkerSettings", "client_settings_of", "settings_of"]
 
 SECOND_NS: Final = 1_000_000_000
 
@@ -60,3 +61,8 @@ def settings_of(section: WorkerSection) -> WorkerSettings:
         crash_window_ns=int(section.crash_window_s * 1e9),
         backoff_ns=section.backoff_ms * 1_000_000,
     )
+
+
+def client_settings_of(section: ClientSection) -> WorkerSettings:
+    """Return what the configuration says of a stand-alone client."""
+    return WorkerSettings(deadline_ns=section.deadline_ms * 1_000_000, on_loss=section.on_loss)

@@ -6,16 +6,19 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import zmq
 
+from host.api import Secret
 from host.config import InstanceSection
+from host.isolation.attached import Attached
+from host.isolation.door import door_of
 from host.isolation.outlet import Item
 from host.isolation.proxy import Proxy, proxy_class
-from host.isolation.settings import settings_of
+from host.isolation.settings import client_settings_of, settings_of
 from host.isolation.supervised import Worker
 from host.loader import Offer, decode_params
 
@@ -37,11 +40,18 @@ class Workers:
     node's user may enter.
     """
 
-    def __init__(self, engine: "Engine", folder: Path) -> None:
-        self.running: set[Worker] = set()
+    def __init__(
+        self,
+        engine: "Engine",
+        folder: Path,
+        find_secret: Callable[[str], Secret | None] = lambda _reference: None,
+    ) -> None:
+        self.running: set[Worker | Attached] = set()
         """Those of the instances that run, or are on their way to their end."""
         self._engine: Final = engine
         self._folder = folder
+        self._doors: Final = folder.parent / "clients"
+        self._find_secret: Final = find_secret
         self._is_temporary = False
         self._is_open = False
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -53,11 +63,16 @@ class Workers:
     def stand_in(self, section: InstanceSection, offer: Offer) -> Proxy:
         """Return what stands in an instance for an offered strategy; its worker starts with the instance.
 
-        Raises `ParamsInvalid`. The class is not constructed here.
+        For one that a client runs, the door opens with the instance. Raises `ParamsInvalid`, `DoorProblem`, or
+        what a token or key cannot be read for. The class is not constructed here.
         """
         params = decode_params(offer, section.params, instance=section.name)
         proxy = proxy_class(offer.cls)(params, self.item)
-        Worker(self._engine, self, section.name, proxy, offer, settings_of(section.worker))
+        if section.isolation == "client":
+            door = door_of(self._doors, section.name, section.client, self._find_secret)
+            Attached(self._engine, self, section.name, proxy, door, client_settings_of(section.client))
+        else:
+            Worker(self._engine, self, section.name, proxy, offer, settings_of(section.worker))
         return proxy
 
     def item(self, event: Any) -> Item:
@@ -92,7 +107,7 @@ class Workers:
 
     # -- for its workers -------------------------------------------------------------------------
 
-    def add(self, worker: Worker) -> None:
+    def add(self, worker: Worker | Attached) -> None:
         """Look after a worker from here on, until it has ended."""
         self.running.add(worker)
         if self._is_open:

@@ -89,7 +89,7 @@ class Hello(_Message, frozen=True, tag="hello", kw_only=True):
     state_version: int = 1
     """The version of the states that it will send."""
     subscribe: tuple[str, ...] = ("book",)
-    """What it wants to hear of the market: `book`, `depth`, `trade`, `ticker`."""
+    """What it wants to hear of the market: `book`, `depth`, `trade`, `ticker`, `candle`."""
 
 
 class PutQuotes(_Message, frozen=True, tag="quote"):
@@ -335,6 +335,8 @@ class Welcome(_Message, frozen=True, tag="welcome", kw_only=True):
     next_turn: int = 1
     deadline_ms: int = 0
     """A peer that handles nothing for so long, though there is something to handle, is given up."""
+    run: str = ""
+    """That of the `hello` which this answers."""
 
 
 class Refused(_Message, frozen=True, tag="refused"):
@@ -342,6 +344,8 @@ class Refused(_Message, frozen=True, tag="refused"):
 
     reason: str
     detail: str
+    run: str = ""
+    """That of the `hello` which this answers; empty where it is said to whoever is in."""
 
 
 class Ack(_Message, frozen=True, tag="ack"):

@@ -51,7 +51,7 @@ SAVE_STATE_NS: Final = 1_000_000_000
 KEPT_TURNS: Final = 256
 """Turns kept to be sent again; the host acknowledges a quarter of that at a time."""
 
-_MARKET: Final = ("book", "depth", "trade", "ticker")
+_MARKET: Final = ("book", "depth", "trade", "ticker", "candle")
 
 
 class StageRefused(TandemError):  # noqa: N818 - the answer, not a malfunction
@@ -148,9 +148,12 @@ class Stage:
         elif isinstance(message, Ack):
             self._on_ack(message)
         elif isinstance(message, Welcome):
-            if not self.is_welcome:
+            if message.run not in ("", self._run):
+                if self.is_welcome:
+                    raise StageRefused("TAKEN", f"{message.instance} is run by somebody else from here on")
+            elif not self.is_welcome:
                 self._on_welcome(message)
-        elif isinstance(message, Refused):
+        elif isinstance(message, Refused) and message.run in ("", self._run):
             raise StageRefused(message.reason, message.detail)
 
     def idle(self) -> None:
@@ -178,6 +181,11 @@ class Stage:
                 self._guarded(lambda name=name: strategy.on_timer(name), "on_timer")  # type: ignore[misc]
         if ctx.requests and not self.is_over:
             self._say()
+
+    def leave(self, reason: str = "") -> None:
+        """Go of its own will: run the strategy's `on_stop`, send its last state, and say bye."""
+        if self.is_welcome and not self.is_over:
+            self._guarded(lambda: self._part(reason), "on_stop")
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -395,12 +403,15 @@ class Stage:
             self.strategy.on_takeover()
 
     def _on_stop(self, event: Stop) -> None:
+        self._handled += 1  # the last turn says that this event is handled, too, because nothing comes after it
+        self._part(event.reason)
+
+    def _part(self, reason: str) -> None:
         assert self.strategy is not None
         self._where = "on_stop"
         self.strategy.on_stop()
-        self._handled += 1  # the turn says that this event is handled, too, because nothing comes after it
         self._has_news = True
         self._say()
         if not self.is_over:
             self.is_over = True
-            self._send(Bye(event.reason))
+            self._send(Bye(reason))

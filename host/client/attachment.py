@@ -1,0 +1,112 @@
+"""A stand-alone strategy's two sockets: events from the host, turns to it."""
+
+import re
+from typing import Final
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from host.client.trading_errors import NoHost, TokenRefused, TradingClientError
+
+__all__ = ["Attachment"]
+
+_TCP: Final = re.compile(r"(tcp://.+):([0-9]{1,5})")
+LAST_WORDS_MS: Final = 1_000
+"""How long closing may take until what was said is with the host."""
+
+
+class Attachment:
+    """Connected from its construction on, as far as somebody listens; raises `TradingClientError` for a bad address.
+
+    `address` is `tcp://HOST:PORT`, or `ipc://PATH` for the sockets `PATH.events.sock` and `PATH.turns.sock`.
+    """
+
+    def __init__(self, address: str, token: bytes, server_key: bytes = b"") -> None:
+        self.address: Final = address
+        self._token: Final = token
+        events, turns = _ends(address)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._events = self._context.socket(zmq.SUB)
+        self._turns = self._context.socket(zmq.PUSH)
+        self._events.rcvhwm = 0  # flow control is the host's, which lets few events be on their way
+        self._turns.immediate = True  # what nobody takes is not kept for whoever comes later
+        for socket in (self._events, self._turns):
+            socket.linger = 0
+            if server_key:
+                socket.curve_serverkey = server_key
+                socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()
+        self._monitor = self._events.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_SUCCEEDED
+            | zmq.EVENT_DISCONNECTED
+            | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+            | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+            | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+        )
+        self._seen: set[int] = set()
+        self._events.setsockopt(zmq.SUBSCRIBE, token)
+        self._events.connect(events)
+        self._turns.connect(turns)
+
+    def send(self, body: bytes) -> None:
+        """Send a message; it is dropped where nobody listens, or the host takes none: what is missing shows."""
+        try:
+            self._turns.send_multipart((self._token, body), zmq.NOBLOCK)
+        except zmq.Again:
+            return
+
+    def receive(self, wait_s: float) -> list[bytes]:
+        """Return what came, at most a few hundred messages; wait so long for the first."""
+        bodies: list[bytes] = []
+        if not self._events.poll(max(int(wait_s * 1000), 0)):
+            return bodies
+        try:
+            while len(bodies) < 256:
+                frames = self._events.recv_multipart(zmq.NOBLOCK)
+                if len(frames) == 2 and frames[0] == self._token:
+                    bodies.append(frames[1])
+        except zmq.Again:
+            pass
+        return bodies
+
+    def why_silent(self) -> TradingClientError:
+        """Return what keeps the host from answering, as far as it can be told from here."""
+        self._look()
+        if zmq.EVENT_HANDSHAKE_SUCCEEDED in self._seen:
+            return TokenRefused(
+                f"the node at {self.address} does not answer to this token: it should be that of the instance, which "
+                "its node keeps in DATA_DIR/clients/NAME.token unless its configuration names another"
+            )
+        if self._seen - {zmq.EVENT_DISCONNECTED}:
+            return TokenRefused(
+                f"the node at {self.address} does not accept this encryption: server_key should be what its "
+                "DATA_DIR/clients/NAME.curve.pub says, and none where its configuration has no curve = true"
+            )
+        return NoHost(
+            f"nobody listens at {self.address}: start the node, or the instance if it is stopped, or mend the address"
+        )
+
+    def has_hung_up(self) -> bool:
+        """Return whether the connection ended once: what was said meanwhile is lost."""
+        self._look()
+        return zmq.EVENT_DISCONNECTED in self._seen
+
+    def _look(self) -> None:
+        while self._monitor.poll(0):
+            self._seen.add(recv_monitor_message(self._monitor)["event"])
+
+    def close(self, *, has_said_bye: bool) -> None:
+        """End both connections; wait for the last words to leave if there are any."""
+        self._events.disable_monitor()
+        self._monitor.close(linger=0)
+        self._events.close(linger=0)
+        self._turns.close(linger=LAST_WORDS_MS if has_said_bye else 0)
+        self._context.term()
+
+
+def _ends(address: str) -> tuple[str, str]:
+    if address.startswith("ipc://"):
+        return f"{address}.events.sock", f"{address}.turns.sock"
+    found = _TCP.fullmatch(address)
+    if found is None:
+        raise TradingClientError(f'an address should be "ipc://PATH" or "tcp://HOST:PORT", was "{address}"')
+    return address, f"{found[1]}:{int(found[2]) + 1}"

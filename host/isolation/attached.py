@@ -1,0 +1,278 @@
+"""One instance whose strategy is a program of its own, which attaches, goes and comes back as it likes."""
+
+import logging
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import zmq
+
+from host.core.entries import InstanceState
+from host.isolation.channel import Channel
+from host.isolation.client_session import ClientSession
+from host.isolation.door import Door
+from host.isolation.fate import Fate
+from host.isolation.proxy import Proxy
+from host.isolation.settings import SECOND_NS, WorkerSettings
+from host.runtime.turn import turn
+
+if TYPE_CHECKING:
+    from host.isolation.workers import Workers
+    from host.runtime.engine import Engine
+
+__all__ = ["Attached"]
+
+_log = logging.getLogger("tandem.clients")
+_RECEIVING: Final = (InstanceState.RUNNING, InstanceState.PAUSED)
+BEGINNINGS: Final = 50
+"""Sessions within 10 s: more are a loop, and each costs entries in the journal."""
+LINGER_NS: Final = SECOND_NS // 20
+"""How long the last word to a peer that is cut off has to leave."""
+
+
+class Attached:
+    """Holds an instance's door open while it is to run, and its orders to the policy while nobody is there."""
+
+    def __init__(
+        self,
+        engine: "Engine",
+        node: "Workers",
+        name: str,
+        proxy: Proxy,
+        door: Door,
+        settings: WorkerSettings,
+    ) -> None:
+        self.name: Final = name
+        self.process: None = None
+        self.is_wanted = False
+        """Whether the instance is to run."""
+        self._engine: Final = engine
+        self._node: Final = node
+        self._proxy: Final = proxy
+        self._door: Final = door
+        self._settings: Final = settings
+        self._fate: Final = Fate(settings)
+        self._channel: Channel | None = None
+        self._opens_ns = 0
+        """When the door is to be opened again; 0 while it is not waiting for that."""
+        self._closes_ns = 0
+        self._stopping_ns = 0
+        self._alone_ns = 0
+        """Since when nobody is there whose orders are to be pulled; 0 while that does not matter."""
+        self._beat_ns = 0
+        self._strangers: tuple[int, int] = (0, 0)
+        self._beginnings: deque[int] = deque(maxlen=BEGINNINGS)
+        proxy.on_moved = self.moved
+
+    # -- what the instance does ------------------------------------------------------------------
+
+    def moved(self, state: InstanceState) -> None:
+        """Follow the instance: let a client in from its start to its end."""
+        if state in _RECEIVING:
+            if not self.is_wanted:
+                self.is_wanted = True
+                self._fate.forget()
+                self._node.add(self)
+                if self._channel is None:
+                    self._open()
+        elif state is InstanceState.STOPPED:
+            self.stop()
+        elif state is InstanceState.QUARANTINED:
+            self.is_wanted = False
+            self.end()
+
+    def stop(self) -> None:
+        """Have the strategy run its `on_stop`, and say bye; it gets `stop_ns` for that."""
+        self.is_wanted = False
+        session = self._proxy.session
+        if session is None or session.outlet is None:
+            self.end()
+        elif not self._stopping_ns:
+            self._stopping_ns = time.monotonic_ns()
+            session.tell_stop("")
+
+    def end(self) -> None:
+        """Shut the door, and hear no more of whoever is there."""
+        self._opens_ns = self._closes_ns = self._stopping_ns = self._alone_ns = 0
+        self._end_session()
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Return whether a client is still handling its `stop`."""
+        return self._stopping_ns != 0
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether nothing of it is left and nothing is to be done any more."""
+        return not (self.is_wanted or self._stopping_ns or self._channel)
+
+    # -- sessions --------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        door, now_ns = self._door, time.monotonic_ns()
+        self._opens_ns = 0
+        try:
+            channel = Channel(self._node.context, door.events, door.turns, door.token, curve=door.curve)
+        except zmq.ZMQError as error:
+            again_ns = self._settings.most_backoff_ns
+            self._opens_ns = now_ns + again_ns
+            _log.error(
+                "instance %s: no client can attach at %s and %s: %s; tried again in %g s",
+                self.name, door.events, door.turns, error, again_ns / 1e9,
+            )  # fmt: skip
+            return
+        self._channel = channel
+        self._strangers = (now_ns, 0)
+        self._begin()
+        channel.open(self._on_message)
+
+    def _begin(self) -> None:
+        """Wait for a client's hello."""
+        engine, proxy = self._engine, self._proxy
+        assert self._channel is not None
+        instance = proxy.instance
+        self._alone_ns = time.monotonic_ns() if self._settings.on_loss == "pull" else 0
+        proxy.session = ClientSession(
+            engine,
+            instance,
+            engine.roster.ids_of(instance.instance, engine.state.instances[instance.instance].number),
+            self._settings,
+            self._channel,
+            takes_over=proxy.takes_over,
+            on_welcomed=self._welcomed,
+            on_failed=self._failed,
+            on_bye=self._said_bye,
+            on_cut_off=self._cut_off,
+        )
+
+    def _end_session(self) -> None:
+        session, self._proxy.session = self._proxy.session, None
+        if session is not None:
+            session.end()
+
+    def _on_message(self, body: bytes) -> None:
+        session = self._proxy.session
+        if session is not None:
+            session.on_message(body)
+
+    def _welcomed(self) -> None:
+        self._alone_ns = 0
+        self._proxy.takes_over = False
+        self._beginnings.append(time.monotonic_ns())
+        assert isinstance(self._proxy.session, ClientSession)
+        name = self._proxy.session.client
+        with turn(self._engine):
+            text = f"instance {self.name} is run by the client {name!r}"
+            self._engine.record_alert("client_attached", text, self.name)
+
+    # -- how they end ----------------------------------------------------------------------------
+
+    def _failed(self, what: str) -> None:
+        """Quarantine the instance for what its code raised, as an inline one."""
+        with turn(self._engine):
+            self._engine.roster.put_in_quarantine(self._proxy.instance, what)
+
+    def _said_bye(self, reason: str) -> None:
+        if self.is_wanted:
+            self._gone(f"it said bye: {reason or 'no reason given'}")
+        else:
+            self.end()
+
+    def _gone(self, why: str) -> None:
+        """See to the orders of a client that is not there any more, and wait for the next one."""
+        self._end_session()
+        if not self.is_wanted:
+            self.end()
+            return
+        with turn(self._engine) as now_ns:
+            self._engine.record_alert("client_gone", f"instance {self.name}: {why}", self.name)
+            if self._settings.on_loss == "pull":
+                self._engine.roster.pull_orders(self._proxy.instance, "client gone", now_ns)
+        first, now_ns = self._beginnings[0] if self._beginnings else 0, time.monotonic_ns()
+        if len(self._beginnings) == BEGINNINGS and now_ns - first < 10 * SECOND_NS:
+            self._cut_off(f"it began {BEGINNINGS} times within 10 s")
+        else:
+            self._begin()
+            self._alone_ns = 0  # its orders are pulled by now
+
+    def _cut_off(self, why: str) -> None:
+        """Shut the door for a while; for good, by quarantine, where that happens again and again."""
+        self._end_session()
+        delay_ns = self._fate.lost(time.monotonic_ns())
+        with turn(self._engine) as now_ns:
+            text = f"instance {self.name}: its client was cut off: {why}"
+            self._engine.record_alert("client_cut_off", text, self.name)
+            if delay_ns is None:
+                many = f"its client was cut off {self._fate.count} times, the last time: {why}"
+                self._engine.roster.put_in_quarantine(self._proxy.instance, many)
+                return
+            if self._settings.on_loss == "pull":
+                self._engine.roster.pull_orders(self._proxy.instance, "client cut off", now_ns)
+        self._shut(delay_ns)
+
+    def _shut(self, delay_ns: int) -> None:
+        now_ns = time.monotonic_ns()
+        if self._channel is not None:
+            self._channel.stop_reading()
+        self._closes_ns, self._opens_ns = now_ns + LINGER_NS, now_ns + max(delay_ns, LINGER_NS)
+
+    # -- a few times a second --------------------------------------------------------------------
+
+    def look(self, now_ns: int) -> None:
+        """Find out whether whoever is there makes progress; do what is due."""
+        channel, session, settings = self._channel, self._proxy.session, self._settings
+        if self._closes_ns and now_ns >= self._closes_ns and channel is not None:
+            channel.close()
+            self._channel, self._closes_ns = None, 0
+            return
+        if self._opens_ns and now_ns >= self._opens_ns and self._channel is None:
+            self._open()
+            return
+        if channel is None or session is None:
+            return
+        if self._stopping_ns and now_ns - self._stopping_ns > settings.stop_ns:
+            _log.warning("instance %s: its client did not handle stop in time", self.name)
+            self.end()
+            return
+        if self._is_flooded(channel, now_ns):
+            return
+        outlet = session.outlet
+        if channel.has_hung_up() and outlet is not None:
+            self._gone("its connection ended")
+        elif outlet is None:
+            self._pull_if_alone(now_ns)
+        elif (stuck_ns := outlet.stuck_ns(now_ns)) > settings.deadline_ns:
+            session.refuse("LATE", "it handled nothing for too long; begin anew")
+            self._gone(
+                f"it has handled nothing for {stuck_ns / 1e6:.0f} ms with {outlet.behind} events before it, "
+                f"the limit is {settings.deadline_ns / 1e6:g} ms"
+            )
+        elif now_ns - self._beat_ns >= settings.heartbeat_ns:
+            self._beat_ns = now_ns
+            session.beat(now_ns)
+
+    def _pull_if_alone(self, now_ns: int) -> None:
+        """Pull what an earlier run of the node left resting, when nobody has come back to it in time."""
+        if self._alone_ns and now_ns - self._alone_ns > self._settings.deadline_ns:
+            self._alone_ns = 0
+            with turn(self._engine) as turn_ns:
+                self._engine.roster.pull_orders(self._proxy.instance, "no client", turn_ns)
+
+    def _is_flooded(self, channel: Channel, now_ns: int) -> bool:
+        """Shut the door for a while where somebody without the token sends more than the host may read."""
+        since_ns, before = self._strangers
+        if channel.strangers - before > self._settings.messages_per_s:
+            why = f"more than {self._settings.messages_per_s} messages without its token came within a second"
+            self._end_session()
+            with turn(self._engine) as turn_ns:
+                self._engine.record_alert("client_cut_off", f"instance {self.name}: {why}", self.name)
+                if self._settings.on_loss == "pull":
+                    self._engine.roster.pull_orders(self._proxy.instance, "client cut off", turn_ns)
+            self._shut(self._settings.most_backoff_ns)
+            return True
+        if now_ns - since_ns >= SECOND_NS:
+            self._strangers = (now_ns, channel.strangers)
+        return False
