@@ -147,6 +147,7 @@ def _promotion(world: World, left: int) -> None:
     node = world.random.choice(standbys)
     elector = node.elector
     world.push(0, node.later, node.process, node.call, lambda now: elector.promote(now, force=True))
+    world.upset_all()  # whoever is deposed by force is waited out once more
     if world.random.random() < 0.5:
         # The one that has just taken over by force dies while it waits out the deposed leader.
         world.push(world.random.randrange(1, TTL), node.die, True)

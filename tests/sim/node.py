@@ -87,9 +87,17 @@ class SimNode:
         self.process += 1
         self.is_alive = True
         settings = ElectorSettings(
-            CELL, self.name, f"{self.name}.{self.process}", TTL_MS, self.peers, self.epoch_in_journal,
-            self.poll_ms, TTL_MS, TTL_MS, 1000,
-        )  # fmt: skip
+            cell=CELL,
+            node=self.name,
+            session=f"{self.name}.{self.process}",
+            ttl_ms=TTL_MS,
+            peers=self.peers,
+            known_epoch=self.epoch_in_journal,
+            poll_ms=self.poll_ms,
+            drain_ms=TTL_MS,
+            sick_ms=TTL_MS,
+            switch_limit=1000,
+        )
         self.elector = world.elector(settings, self.local())
         self.undisturbed_since = max(self.undisturbed_since, world.now)
         world.note(f"{self.name} starts as {settings.session}")
