@@ -111,6 +111,7 @@ class Assembly:
 
     def shadow(self) -> Shadowing:
         """Run what the primary runs, muted, on the accounts that are connected."""
+        self.workers.spares.keep(self._workers_wanted())
         self.shadows = Shadowing(self._engine, self.maker, lambda: self._config.instance)
         return self.shadows
 
@@ -227,6 +228,10 @@ class Assembly:
         for instance in engine.scheduler.in_order(instance for instance, _ in added):
             self.maker.start(instance, sections[instance.instance], takes_over=takes_over)
         engine.scheduler.started()
+        self.workers.spares.keep(min(1, self._workers_wanted()))
+
+    def _workers_wanted(self) -> int:
+        return sum(section.isolation == "process" for section in self._config.instance)
 
     def start_skipped(self, plugin: str) -> None:
         """Start the instances that were skipped and name an offer of `plugin`, which is good now."""

@@ -27,8 +27,6 @@ class SeatPlan(Struct, frozen=True):
 class Assignment(Struct, frozen=True):
     """All that a worker runs."""
 
-    parent: int
-    """The process to die with."""
     memory_bytes: int
     seats: tuple[SeatPlan, ...]
 

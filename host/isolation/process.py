@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final
 
@@ -19,13 +20,13 @@ _TICK_NS: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 class WorkerProcess:
-    """Belongs to the running loop. `on_exit(how)` is told once how the process ended, in words."""
+    """Belongs to the running loop. It waits for what it is to run until `assign`."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", on_exit: Callable[[str], None]) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self.pid: Final = process.pid
         self.has_ended = False
         self._process: Final = process
-        self._on_exit = on_exit
+        self._on_exit: Callable[[str], None] = lambda _how: None
         self._words = b""
         self._loop = asyncio.get_running_loop()
         self._pidfd = os.pidfd_open(process.pid)
@@ -36,9 +37,9 @@ class WorkerProcess:
         self._loop.add_reader(self._pidfd, self._exited)
 
     @classmethod
-    async def start(cls, assignment: bytes, on_exit: Callable[[str], None]) -> "WorkerProcess":
-        """Start a worker; starting and feeding it is done beside the loop."""
-        spawning = asyncio.ensure_future(asyncio.to_thread(_spawn, assignment))
+    async def start(cls) -> "WorkerProcess":
+        """Start a worker, beside the loop; raise `OSError` where the machine has no room for it."""
+        spawning = asyncio.ensure_future(asyncio.to_thread(_spawn, os.getpid()))
         try:
             process = await asyncio.shield(spawning)
         except asyncio.CancelledError:
@@ -46,7 +47,15 @@ class WorkerProcess:
             process.kill()
             process.wait()
             raise
-        return cls(process, on_exit)
+        return cls(process)
+
+    async def assign(self, assignment: bytes, on_exit: Callable[[str], None]) -> None:
+        """Tell it what to run, beside the loop; `on_exit(how)` is told once how it ended, in words."""
+        self._on_exit = on_exit
+        if self.has_ended:
+            on_exit(_in_words(self._process.returncode))
+        else:
+            await asyncio.to_thread(_feed, self._process, assignment)
 
     @property
     def last_words(self) -> str:
@@ -106,24 +115,24 @@ class WorkerProcess:
         self._words = (self._words + data)[-LAST_WORDS:]
 
 
-def _spawn(assignment: bytes) -> "subprocess.Popen[bytes]":
+def _spawn(parent: int) -> "subprocess.Popen[bytes]":
     # Nothing of the node's own settings and secrets is a plugin's business.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TANDEM_")}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "host.isolation.worker"],
+    return subprocess.Popen(
+        [sys.executable, "-m", "host.isolation.worker", str(parent)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env=environment,
         start_new_session=True,  # Ctrl-C is for the host, which stops its workers in order
     )
+
+
+def _feed(process: "subprocess.Popen[bytes]", assignment: bytes) -> None:
     assert process.stdin is not None
-    try:
-        process.stdin.write(assignment)
-        process.stdin.close()
-    except BrokenPipeError:
-        process.stdin = None  # it has ended already, which its exit tells
-    return process
+    # It may have ended, which its exit tells.
+    with suppress(BrokenPipeError), process.stdin as stdin:
+        stdin.write(assignment)
 
 
 def _proc(pid: int, name: str) -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import secrets
 import time
 from typing import TYPE_CHECKING, Final
@@ -171,15 +170,16 @@ class Worker:
 
     async def _run(self, seat: SeatPlan) -> None:
         try:
-            data = Assignment(os.getpid(), self._settings.memory_bytes, (seat,)).encode()
-            process = await WorkerProcess.start(data, lambda how: self._exited(process, how))
+            process = await self._node.spares.take()
         except OSError as error:
             self._task = None
             self._lost(f"its process could not be started: {error}")
             return
-        self._task = None
         self.process = process
         self._cpu = (time.monotonic_ns(), 0)
+        data = Assignment(self._settings.memory_bytes, (seat,)).encode()
+        await process.assign(data, lambda how: self._exited(process, how))
+        self._task = None
 
     def _welcomed(self) -> None:
         self._welcomed_ns = time.monotonic_ns()

@@ -1,9 +1,10 @@
 """The worker process: runs the strategies that its standard input names, until they end or the host does.
 
-    python -m host.isolation.worker
+    python -m host.isolation.worker PARENT
 
-One thread: wait for events, call the strategy, send what it wants. It dies with the host, whatever the
-strategy does, because the kernel sees to that.
+It waits for its assignment with everything imported, so that one kept in reserve is at work at once. One
+thread: wait for events, call the strategy, send what it wants. It dies with the host, whatever the strategy
+does, because the kernel sees to that.
 """
 
 import ctypes
@@ -40,10 +41,14 @@ SPARE_BYTES: Final = 256 << 20
 def main() -> None:
     """Run until every strategy has ended; exit at once then, without waiting for threads of plugins."""
     faulthandler.enable()
-    assignment = Assignment.decode(sys.stdin.buffer.read())
-    _die_with(assignment.parent)
+    parent = int(sys.argv[1])
+    _die_with(parent)
+    data = sys.stdin.buffer.read()
+    if not data:
+        sys.exit(0)  # it was kept in reserve, and is not needed
+    assignment = Assignment.decode(data)
     _expect_little(assignment.memory_bytes)
-    _Worker(assignment).run()
+    _Worker(assignment, parent).run()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
@@ -121,8 +126,8 @@ def _offer_of(plan: SeatPlan) -> Offer:
 
 
 class _Worker:
-    def __init__(self, assignment: Assignment) -> None:
-        self._parent: Final = assignment.parent
+    def __init__(self, assignment: Assignment, parent: int) -> None:
+        self._parent: Final = parent
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._events = self._context.socket(zmq.SUB)
         self._events.rcvhwm = 0  # flow control is the host's, which lets few events be on their way

@@ -19,6 +19,7 @@ from host.isolation.door import door_of
 from host.isolation.outlet import Item
 from host.isolation.proxy import Proxy, proxy_class
 from host.isolation.settings import client_settings_of, settings_of
+from host.isolation.spares import Spares
 from host.isolation.supervised import Worker
 from host.loader import Offer, decode_params
 
@@ -55,6 +56,7 @@ class Workers:
         self._is_temporary = False
         self._is_open = False
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.spares: Final = Spares(self.spawn)
         self._tasks: set[asyncio.Task[None]] = set()
         self._looking: asyncio.TimerHandle | None = None
         self._item: Item | None = None
@@ -100,6 +102,7 @@ class Workers:
                 process.close()
         for task in self._tasks:
             task.cancel()
+        self.spares.close()
         self.running.clear()
         self.context.destroy(linger=0)
         if self._is_temporary:
