@@ -47,7 +47,8 @@ class MarketStream:
         self._hand_over: Final = hand_over
         self._on_change: Final = on_change
         self._topics: Final[dict[str, None]] = {}
-        self._renewing: Final[set[str]] = set()
+        self._renewing: Final[dict[str, asyncio.TimerHandle]] = {}
+        """Topics that were subscribed anew and have no snapshot yet, with the timers of when it is due."""
         self._conversation: Final = Conversation(f"{EXCHANGE} {product}")
         self._codec: Final = MarketCodec(product, listings.symbols_of(product))
         self._bad: Final = BadFrames(_log, f"{EXCHANGE} {product}")
@@ -118,6 +119,8 @@ class MarketStream:
         except BadFrame as error:
             self._bad.note(error.kind, frame, error.detail)
             return
+        if self._renewing:
+            self._note_snapshots()
         if events:
             for event in events:
                 self._hand_over(event)
@@ -141,15 +144,19 @@ class MarketStream:
         if topic in self._renewing or not self.channel.is_up:
             return
         self._codec.forget(topic)
-        self._renewing.add(topic)
+        loop = asyncio.get_running_loop()
+        self._renewing[topic] = loop.call_later(_SNAPSHOT_DUE_S, self._not_renewed, topic)
         try:
             for op in ("unsubscribe", "subscribe"):
                 self.channel.send(self._conversation.request(op, [topic]))
         except NotConnected:
             _log.info("%s: %s: the connection was lost meanwhile, the next one begins anew", EXCHANGE, topic)
-        asyncio.get_running_loop().call_later(_SNAPSHOT_DUE_S, self._renewed, topic)
 
-    def _renewed(self, topic: str) -> None:
-        self._renewing.discard(topic)
+    def _note_snapshots(self) -> None:
+        for topic in [topic for topic in self._renewing if self._codec.is_started(topic)]:
+            self._renewing.pop(topic).cancel()
+
+    def _not_renewed(self, topic: str) -> None:
+        del self._renewing[topic]
         if not self._codec.is_started(topic):
             self.channel.drop(f"{topic}: no snapshot within {_SNAPSHOT_DUE_S:g} s of its subscription")

@@ -64,6 +64,7 @@ class PrivateStream:
         self._tracker: Final = tracker
         self._host_ns: Final = host_ns
         self._report: Final = report
+        self._on_change: Final = on_change
         self._fills: Final = FillWatch(report)
         self._watched: Final = _watched_topics(params.products)
         self._is_watched = False
@@ -122,8 +123,10 @@ class PrivateStream:
             else:
                 self._conversation.take(head)
         except BadFrame as error:
-            # What it would have told is asked for: the host compares orders and fills all the time.
             self._bad.note(error.kind, frame, error.detail)
+            # What it would have said of our orders is not known: the host asks after every break.
+            self._on_change(False, f"a message could not be read: {error.kind}")
+            self._on_change(True, "what was missed is asked for")
 
     def _on_orders(self, frame: Frame) -> None:
         for row in decode(_ORDERS, frame, "order frame").data:

@@ -14,7 +14,7 @@ from host.api import BookTop, Depth, Level, MarketEvent, Ticker, Trade
 from .frames import BadFrame, LevelRow, MarketFrame, MarketRow
 from .products import Listings, MarketName
 
-__all__ = ["BOOKS", "MS", "TICKERS", "TOPS", "TRADES", "market_events"]
+__all__ = ["BOOKS", "MS", "TICKERS", "TOPS", "TRADES", "is_read", "market_events"]
 
 MS: Final = 1_000_000
 """Nanoseconds of a millisecond."""
@@ -24,6 +24,11 @@ BOOKS: Final = "books"
 """400 levels a side, changes each 100 ms."""
 TRADES: Final = "trades"
 TICKERS: Final = "tickers"
+
+
+def is_read(channel: str) -> bool:
+    """Return whether the pushes of a channel mean anything here."""
+    return channel in _READERS
 
 
 def market_events(listings: Listings, frame: MarketFrame, recv_ns: int) -> Sequence[MarketEvent]:

@@ -18,7 +18,7 @@ from .._shared.websocket import NotConnected, WebSocket
 from .checksum import BookTexts, read_texts
 from .conversation import HEARTBEAT, PONG, Conversation, subscription
 from .frames import BadFrame, MarketFrame, read_market_frame
-from .market_codec import BOOKS, TICKERS, TOPS, TRADES, market_events
+from .market_codec import BOOKS, TICKERS, TOPS, TRADES, is_read, market_events
 from .params import OkxParams, renew_after_s, ws_url
 from .price_limits import PRICE_LIMITS, PriceLimits
 from .products import EXCHANGE, Listing, Listings
@@ -186,6 +186,9 @@ class MarketStream:
         try:
             if frame.arg.channel == PRICE_LIMITS:
                 self._price_limits.take(data)
+                return
+            if not is_read(frame.arg.channel):
+                self._bad.note("unknown channel", data, frame.arg.channel)
                 return
             events = market_events(self._listings, frame, self._now_ns())
             is_right = not self._params.check_books or self._is_as_the_venue_says(frame, data)

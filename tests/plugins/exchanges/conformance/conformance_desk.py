@@ -25,6 +25,7 @@ from host.api import (
     ConnectionChanged,
     Depth,
     Instrument,
+    MarketEvent,
     OrderNotFound,
     OrderSnapshot,
     OrderType,
@@ -80,45 +81,63 @@ def behaviour(
     return make
 
 
+class Host(FakeHost):
+    """The host's side of an adapter, with somebody who follows the market in the same call."""
+
+    def __init__(self, account: str = "main") -> None:
+        super().__init__(account)
+        self.on_depth: Callable[[Depth], None] = _take_no_notice
+
+    def market(self, event: MarketEvent) -> None:
+        """Keep an event, and have it followed."""
+        super().market(event)
+        if isinstance(event, Depth):
+            self.on_depth(event)
+
+
+def _take_no_notice(depth: Depth) -> None:
+    pass
+
+
 class Followed:
-    """A book kept as the host keeps it: a gap or nonsense has the adapter fetch it anew."""
+    """A book kept as the host keeps it: a gap or nonsense has the adapter fetch it anew, at once."""
 
     def __init__(self, at: "At") -> None:
         self.book: Final = Book(at.symbol)
         self.results: Final[list[DepthResult]] = []
         self._at = at
-        self._taken = 0
+        self._to_lose = 0
+        for depth in at.host.of(Depth):
+            self._take(depth)
+        at.host.on_depth = self._take
 
-    def catch_up(self) -> None:
-        """Take in what arrived since the last call."""
-        depths = self._at.host.of(Depth)
-        for depth in depths[self._taken :]:
-            if depth.symbol != self._at.symbol:
-                continue
-            result = self.book.apply_depth(depth)
-            self.results.append(result)
-            if result is DepthResult.GAP:
-                self._at.adapter.resync(self._at.symbol)
-        self._taken = len(depths)
+    def _take(self, depth: Depth) -> None:
+        if depth.symbol != self._at.symbol:
+            return
+        if self._to_lose:
+            self._to_lose -= 1
+            return
+        result = self.book.apply_depth(depth)
+        self.results.append(result)
+        if result is DepthResult.GAP:
+            self._at.adapter.resync(self._at.symbol)
 
     async def lose_a_change(self) -> None:
         """Have a change of the book get lost on its way."""
         at = self._at
-        self.catch_up()
         if isinstance(at.site, ProtocolSite):
             number = at.site.fault(FaultKind.SEQUENCE_GAP, count=1)
             faults = at.site.server.faults
             at.move()
             await eventually(lambda: faults.listed()[number]["struck"], "a change is lost")
         else:
+            self._to_lose = 1
             at.move()
-            await eventually(lambda: len(at.host.of(Depth)) > self._taken, "a change")
-            self._taken += 1
+            await eventually(lambda: not self._to_lose, "a change is lost")
 
     @property
     def is_right(self) -> bool:
         """Return whether the book is, without a fault, what the venue has."""
-        self.catch_up()
         theirs = self._at.site.exchange.snapshot(self._at.symbol)
         return not self.book.depth_fault and self.book.levels(3) == (
             list(theirs.bids[:3]),
@@ -129,7 +148,7 @@ class Followed:
 class At:
     """An adapter that is connected to a venue, its host, and the venue's side."""
 
-    def __init__(self, column: Column, site: Site, host: FakeHost, **params: Any) -> None:
+    def __init__(self, column: Column, site: Site, host: Host, **params: Any) -> None:
         self.column: Final = column
         self.site: Final = site
         self.host: Final = host
@@ -303,6 +322,15 @@ class At:
         """Return which channels are up, as last told."""
         return {change.channel: change.is_up for change in self.host.of(ConnectionChanged)}
 
+    async def is_up_again(self, channel: str, times: int = 1) -> None:
+        """Wait until a channel was told to be down and up again so often."""
+
+        def is_so() -> bool:
+            changes = [each.is_up for each in self.host.of(ConnectionChanged) if each.channel == channel]
+            return changes.count(False) >= times and changes[-1] and changes.count(True) > times
+
+        await eventually(is_so, f"{channel} up again")
+
     def went_down(self) -> set[str]:
         """Return which channels were ever told to be down."""
         return {change.channel for change in self.host.of(ConnectionChanged) if not change.is_up}
@@ -337,7 +365,7 @@ class _Log(logging.Handler):
 @asynccontextmanager
 async def at_venue(column: Column, *, has_rate_limits: bool = False, **params: Any) -> AsyncIterator[At]:
     """Open a venue and connect an adapter to it, until the block ends."""
-    host = FakeHost()
+    host = Host()
     async with site_of(column, host.shared, has_rate_limits=has_rate_limits) as site:
         at = At(column, site, host, **params)
         logging.getLogger("tandem").addHandler(at.log)

@@ -32,6 +32,7 @@ from venue.participants import Action, BookView, SubmitOrder
 from venue.protocols.connection import Connection
 from venue.protocols.faults import Fault, FaultKind
 from venue.protocols.request_log import RequestLine
+from venue.protocols.requests import Reply, Request
 from venue.protocols.server import ProtocolServer
 from venue.protocols.settings import Settings
 from venue.records import Records
@@ -221,6 +222,21 @@ class ProtocolSite(Site):
             connection.push = spoiled(connection, connection.push)  # type: ignore[method-assign]
         return sent
 
+    def delist(self, wire: str) -> None:
+        """List an instrument no longer."""
+        front = self.server.courses[self.protocol].front
+        answer = front.answer
+
+        async def without(request: Request) -> Reply | None:
+            reply = await answer(request)
+            if reply is not None and (
+                "exchangeInfo" in request.raw.path or "instruments" in request.raw.path
+            ):
+                reply.body = _without(reply.body, wire)
+            return reply
+
+        front.answer = without  # type: ignore[method-assign]
+
     def lose_answer(self) -> None:
         self.fault(FaultKind.DROP, request="place", count=1)
 
@@ -290,6 +306,20 @@ class EngineSite(Site):
         assert self.house is not None, "in this process there is no connection"
         for session in list(self.house._sessions):
             session.abort()
+
+
+def _without(body: Any, wire: str) -> Any:
+    """Return an answer without the instrument that the venue spells so."""
+    if isinstance(body, dict):
+        return {name: _without(value, wire) for name, value in body.items()}
+    if isinstance(body, list):
+        rows = [
+            each
+            for each in body
+            if not isinstance(each, dict) or wire not in map(each.get, ("symbol", "instId"))
+        ]
+        return [_without(each, wire) for each in rows]
+    return body
 
 
 def _open(instruments: Sequence[Instrument], clock: VenueClock) -> Exchange:

@@ -64,7 +64,6 @@ async def test_a_lost_change_is_seen_and_the_book_comes_back_right(at: At) -> No
         seen = len(at.host.of(Depth))
         at.move()
         await at.host.heard(Depth, seen + 1)
-        followed.catch_up()
     await eventually(lambda: followed.is_right, "the book is right again")
     assert followed.results.count(DepthResult.GAP) == 1
     at.move()

@@ -136,7 +136,6 @@ async def test_lines_are_renewed_before_they_are_cut_and_nobody_notices(at: At) 
         seen = len(at.host.of(Depth))
         at.move()
         await at.host.heard(Depth, seen + 1)
-        followed.catch_up()
     assert not any(connection.is_closed for connection in first)  # the new ones came before these went
     at.cancel("c1")
     await at.about("c1", OrderCancelled)
