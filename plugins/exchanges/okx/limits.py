@@ -9,16 +9,17 @@ from typing import Any, Final
 from .._shared.rate_limit import RateLimits
 from .products import EXCHANGE
 
-__all__ = ["AMEND", "BATCH_CANCEL", "CANCEL", "PLACE", "OkxLimits"]
+__all__ = ["AMEND", "BATCH_CANCEL", "BATCH_PLACE", "CANCEL", "PLACE", "OkxLimits"]
 
 PLACE: Final = "orders"
 AMEND: Final = "amends"
 CANCEL: Final = "cancels"
+BATCH_PLACE: Final = "orders in batches"
 BATCH_CANCEL: Final = "cancels in batches"
 
 _ACCOUNT: Final = "orders and amends of the account"
 _TWO_SECONDS_NS: Final = 2_000_000_000
-_PER_INSTRUMENT: Final = {PLACE: 60, AMEND: 60, CANCEL: 60, BATCH_CANCEL: 300}
+_PER_INSTRUMENT: Final = {PLACE: 60, AMEND: 60, CANCEL: 60, BATCH_PLACE: 300, BATCH_CANCEL: 300}
 _PER_ACCOUNT: Final = 1000
 _QUESTIONS: Final = {
     "/api/v5/account/balance": 10,
@@ -46,7 +47,7 @@ class OkxLimits:
     def take_order(self, kind: str, inst_id: str, now_ns: int, count: int = 1) -> None:
         """Count order requests; raise `OverLimit`, with nothing counted. A cancel is urgent."""
         costs = [(self._instrument_limit(kind, inst_id), count)]
-        if kind in (PLACE, AMEND):
+        if kind in (PLACE, BATCH_PLACE, AMEND):
             costs.append((_ACCOUNT, count))
         self._limits.take(costs, now_ns, is_urgent=kind in (CANCEL, BATCH_CANCEL))
 

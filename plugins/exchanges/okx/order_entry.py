@@ -5,7 +5,6 @@ order, and that push is what a request waits for. An answer that says no is its 
 time, or an answer that does not say, is told as unanswered: the host asks by client id.
 """
 
-import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
@@ -17,7 +16,6 @@ from host.api import (
     AmendRejected,
     CancelOrder,
     CancelRejected,
-    ExchangeError,
     OrderRejected,
     PlaceOrder,
     RejectReason,
@@ -25,6 +23,7 @@ from host.api import (
     RequestUnanswered,
 )
 
+from .._shared.gathering import Gathering
 from .._shared.pending import PendingRequests
 from .._shared.rest import RestUnanswered
 from .._shared.venue_clock import ClockUnsure, VenueClock
@@ -34,7 +33,7 @@ from .answers import read_replies
 from .dead_man import tag_of
 from .errors import ERRORS, OK, code_number, is_instrument_code
 from .frames import BadFrame, OrderRow, PrivateFrame, Reply
-from .limits import AMEND, BATCH_CANCEL, CANCEL, PLACE, OkxLimits
+from .limits import AMEND, BATCH_CANCEL, BATCH_PLACE, CANCEL, PLACE, OkxLimits
 from .order_codec import is_live
 from .order_tracker import OrderTracker
 from .params import OkxParams
@@ -52,14 +51,29 @@ _OPS: Final = {
     PLACE: "order",
     AMEND: "amend-order",
     CANCEL: "cancel-order",
+    BATCH_PLACE: "batch-orders",
     BATCH_CANCEL: "batch-cancel-orders",
 }
 _PATHS: Final = {
     PLACE: "/api/v5/trade/order",
     AMEND: "/api/v5/trade/amend-order",
     CANCEL: "/api/v5/trade/cancel-order",
+    BATCH_PLACE: "/api/v5/trade/batch-orders",
     BATCH_CANCEL: "/api/v5/trade/cancel-batch-orders",
 }
+_SINGLE: Final = {BATCH_PLACE: PLACE, BATCH_CANCEL: CANCEL}
+"""What each order of a batch is."""
+_PLACED_ALONE: Final = 2
+"""Both sides of a quote leave at once; further orders of the same turn, as of a ladder, leave together."""
+
+
+class _Part(Struct, frozen=True):
+    """One order's part of a request, and the end of its window by the venue's clock; None: it has none."""
+
+    listing: Listing
+    fields: dict[str, Any]
+    client_id: str
+    last_ms: int | None
 
 
 class _Sent(Struct, frozen=True):
@@ -76,7 +90,7 @@ class _Sent(Struct, frozen=True):
 
 
 def _key(kind: str, client_id: str) -> str:
-    return f"{CANCEL if kind == BATCH_CANCEL else kind} {client_id}"
+    return f"{_SINGLE.get(kind, kind)} {client_id}"
 
 
 class OrderEntry:
@@ -112,44 +126,53 @@ class OrderEntry:
         self._number = 0
         self._only_rest: Final[set[str]] = set()
         """Instruments whose name the WebSocket did not take."""
-        self._cancels: Final[list[tuple[Listing, CancelOrder]]] = []
-        self._cancel_turn: asyncio.Handle | None = None
+        self._places: Final = Gathering[_Part](
+            _PLACED_ALONE, lambda parts: self._go_together(BATCH_PLACE, parts)
+        )
+        self._cancels: Final = Gathering[_Part](1, lambda parts: self._go_together(BATCH_CANCEL, parts))
 
     # -- out -------------------------------------------------------------------------------------
 
     def send(self, command: OrderCommand, deadline_ns: int) -> None:
         """Send one command, to be carried out until `deadline_ns` or not at all.
 
-        Raises `ExchangeError` when nothing was sent. Of several cancels in one turn of the loop the
-        first goes out alone and the others together, right after the turn.
+        Raises `ExchangeError` when nothing was sent. Of several cancels in one turn of the loop the first, and of
+        several new orders the first two, go out alone, and the others together right after the turn.
         """
         if isinstance(command, PlaceOrder):
             # Only what is listed at present is traded; what rests of an instrument that vanished can be cancelled.
             listing = self._listings.listed(command.symbol)
             self._price_limits.check(listing, command.side, command.price)
             last_ms = self._clock.window(deadline_ns).last_ms
-            self._limits.take_order(PLACE, listing.inst_id, self._now_ns())
             fields = place_fields(listing, command, self._params.margin_mode, tag_of(command.client_id))
-            self._go(PLACE, [(listing, fields, command.client_id)], last_ms)
+            self._add(self._places, PLACE, BATCH_PLACE, _Part(listing, fields, command.client_id, last_ms))
         elif isinstance(command, AmendOrder):
             listing = self._listings.known(command.symbol)
             self._price_limits.check(listing, command.side, command.price)
             last_ms = self._clock.window(deadline_ns).last_ms
             self._limits.take_order(AMEND, listing.inst_id, self._now_ns())
+            self._place_first(command.client_id)
             self._tracker.amend_sent(command)
-            self._go(AMEND, [(listing, amend_fields(listing, command), command.client_id)], last_ms)
+            self._go(AMEND, [_Part(listing, amend_fields(listing, command), command.client_id, last_ms)])
         else:
-            self._cancel(self._listings.known(command.symbol), command, deadline_ns)
+            listing = self._listings.known(command.symbol)
+            self._place_first(command.client_id)
+            part = _Part(listing, cancel_fields(command), command.client_id, self._cancel_window(deadline_ns))
+            self._add(self._cancels, CANCEL, BATCH_CANCEL, part)
 
-    def _cancel(self, listing: Listing, command: CancelOrder, deadline_ns: int) -> None:
-        if self._cancel_turn is not None:
-            self._limits.take_order(BATCH_CANCEL, listing.inst_id, self._now_ns())
-            self._cancels.append((listing, command))
-            return
-        self._limits.take_order(CANCEL, listing.inst_id, self._now_ns())
-        last_ms = self._cancel_window(deadline_ns)
-        self._go(CANCEL, [(listing, cancel_fields(command), command.client_id)], last_ms)
-        self._cancel_turn = asyncio.get_running_loop().call_soon(self._cancel_others, deadline_ns)
+    def _add(self, gathering: Gathering[_Part], single: str, batch: str, part: _Part) -> None:
+        """Send an order's part of this turn, by itself or with others; raise `OverLimit`, with nothing sent."""
+        is_alone = gathering.is_alone()
+        self._limits.take_order(single if is_alone else batch, part.listing.inst_id, self._now_ns())
+        if is_alone:
+            self._go(single, [part])
+        else:
+            gathering.add(part)
+
+    def _place_first(self, client_id: str) -> None:
+        """Have an order go out before what is to change it."""
+        if self._places.waits(lambda part: part.client_id == client_id):
+            self._places.flush()
 
     def _cancel_window(self, deadline_ns: int) -> int | None:
         try:
@@ -157,39 +180,29 @@ class OrderEntry:
         except ClockUnsure:
             return None  # a late cancel does no harm: ids are never used again
 
-    def _cancel_others(self, deadline_ns: int) -> None:
-        self._cancel_turn = None
-        waiting, self._cancels[:] = list(self._cancels), []
-        for start in range(0, len(waiting), MOST_IN_BATCH):
-            part = [
-                (listing, cancel_fields(command), command.client_id)
-                for listing, command in waiting[start : start + MOST_IN_BATCH]
-            ]
-            try:
-                self._go(BATCH_CANCEL, part, self._cancel_window(deadline_ns))
-            except ExchangeError as error:
-                for _, _, client_id in part:
-                    self._report(
-                        CancelRejected(client_id, RejectReason.UNAVAILABLE, str(error), self._now_ns())
-                    )
+    def _go_together(self, kind: str, parts: list[_Part]) -> None:
+        for start in range(0, len(parts), MOST_IN_BATCH):
+            self._go(kind, parts[start : start + MOST_IN_BATCH])
 
-    def _go(self, kind: str, parts: list[tuple[Listing, dict[str, Any], str]], last_ms: int | None) -> None:
+    def _go(self, kind: str, parts: list[_Part]) -> None:
         self._number += 1
         request_id = str(self._number)
-        sent = [_Sent(kind, listing, client_id, request_id) for listing, _, client_id in parts]
+        # None of a batch may be carried out later than it was allowed to be by itself.
+        last_ms = min((part.last_ms for part in parts if part.last_ms is not None), default=None)
+        sent = [_Sent(kind, part.listing, part.client_id, request_id) for part in parts]
         by_rest = self._params.order_entry == "rest" or any(
-            listing.inst_id in self._only_rest for listing, _, _ in parts
+            part.listing.inst_id in self._only_rest for part in parts
         )
         if not by_rest:
-            args = [named(listing, fields, by_code=True) for listing, fields, _ in parts]
+            args = [named(part.listing, part.fields, by_code=True) for part in parts]
             try:
                 self._send(ws_request(request_id, _OPS[kind], args, last_ms))
             except NotConnected:
                 by_rest = True
         if by_rest:
-            body = [named(listing, fields, by_code=False) for listing, fields, _ in parts]
+            body = [named(part.listing, part.fields, by_code=False) for part in parts]
             self._spawn(
-                self._over_rest(kind, body if kind == BATCH_CANCEL else body[0], last_ms, sent),
+                self._over_rest(kind, body if kind in _SINGLE else body[0], last_ms, sent),
                 f"{kind} over REST",
             )
         self._by_request[request_id] = sent
@@ -255,8 +268,8 @@ class OrderEntry:
     def close(self) -> None:
         """Tell of nothing more."""
         self._pending.close()
-        if self._cancel_turn is not None:
-            self._cancel_turn.cancel()
+        self._places.close()
+        self._cancels.close()
 
     # -- outcomes --------------------------------------------------------------------------------
 
@@ -304,7 +317,7 @@ class OrderEntry:
     def _end(self, sent: _Sent, reason: RejectReason, text: str) -> None:
         self._pending.take(sent.key)
         now_ns = self._now_ns()
-        if sent.kind == PLACE:
+        if sent.kind in (PLACE, BATCH_PLACE):
             self._report(OrderRejected(sent.client_id, reason, text, now_ns))
         elif sent.kind == AMEND:
             self._report(AmendRejected(sent.client_id, reason, text, now_ns))

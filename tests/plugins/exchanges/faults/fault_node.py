@@ -20,6 +20,7 @@ from host.config.secret_files import SECRETS_FOLDER, SecretFiles
 from host.core.entries import Reported
 from host.core.state import TradingState
 from host.journal import read
+from venue.protocols.request_log import RequestLine
 
 __all__ = ["REQUESTS", "FaultNode", "fault_node"]
 
@@ -77,6 +78,13 @@ STRATEGY = '''
 '''
 
 
+def request_of(line: RequestLine) -> str:
+    """Return what a line of the venue's log is about; a batch has one for each of its orders."""
+    if line.kind != "batch":
+        return str(line.kind)
+    return next((kind for kind in ("cancel", "amend") if kind in line.method), "place")
+
+
 class FaultNode:
     """The node, its venue, and what was seen of both."""
 
@@ -129,9 +137,10 @@ max_data_age_ms = {MAX_DATA_AGE_MS}
         while self._read < len(lines):
             line = lines[self._read]
             self._read += 1
-            if str(line.kind) in REQUESTS:
+            kind = request_of(line)
+            if kind in REQUESTS:
                 self.requests += 1
-                self.accepted += line.kind == "place" and line.verdict == "accepted"
+                self.accepted += kind == "place" and line.verdict == "accepted"
 
     def log(self) -> str:
         """Return the end of what the node has said."""
@@ -200,7 +209,7 @@ max_data_age_ms = {MAX_DATA_AGE_MS}
     def accepted_kinds(self) -> frozenset[str]:
         """Return which of the requests the venue has carried out."""
         lines = list(self.served.server.requests.lines)
-        return frozenset(str(line.kind) for line in lines if line.verdict == "accepted") & REQUESTS
+        return frozenset(request_of(line) for line in lines if line.verdict == "accepted") & REQUESTS
 
     # -- afterwards ------------------------------------------------------------------------------
 
@@ -213,7 +222,7 @@ max_data_age_ms = {MAX_DATA_AGE_MS}
         assert state.orders == {}
         for account, trading in self.venue.accounts.items():
             self._assert_account(account, trading.wallet, state, trades)
-        places = [line for line in self.served.server.requests.lines if line.kind == "place"]
+        places = [line for line in self.served.server.requests.lines if request_of(line) == "place"]
         if not may_repeat:
             assert set(Counter(line.client_id for line in places).values()) == {1}, "an order was sent twice"
         accepted = Counter(line.client_id for line in places if line.verdict == "accepted")

@@ -59,8 +59,16 @@ class FaultVenue(Struct, frozen=True, kw_only=True):
     has_passphrase: bool = False
     trade_id: Callable[[Exchange, OrderFilled], str] = _as_it_is
     """The name under which the protocol tells of a trade."""
+    has_batches: bool = True
+    """Whether the adapter sends several orders or cancels in one request."""
     excluded: dict[str, str] = field(default_factory=dict)
     """Faults that this venue cannot have, and why."""
+
+    def excuse(self, fault: str) -> str:
+        """Return why this venue cannot have a fault; empty where it can."""
+        if "batch" in fault and not self.has_batches:
+            return "the adapter sends no batches there"
+        return self.excluded.get(fault, "")
 
     @property
     def symbols(self) -> dict[str, str]:
@@ -83,7 +91,6 @@ answer_timeout_ms = 250
 {passphrase}{self.params}"""
 
 
-_NO_BATCH = "the adapter sends no batches there"
 _ID_IS_FREE = (
     "a client id is free again once its order is done, so that a proxy which repeats an order that was filled "
     "at once makes a second one; tried with resting orders alone"
@@ -99,7 +106,8 @@ VENUES = {
         serve=binance_venue,
         clock_error="clock_error_ms",
         params="ping_after_s = 0.5\nlost_after_s = 3\n",
-        excluded={"half-answered batches": _NO_BATCH, "doubled place": _ID_IS_FREE},
+        has_batches=False,
+        excluded={"doubled place": _ID_IS_FREE},
     ),
     "okx": FaultVenue(
         protocol="okx",
@@ -123,6 +131,6 @@ VENUES = {
         clock_error="clock_error_ms",
         params="ping_after_s = 0.5\nlost_after_s = 3\n",
         trade_id=_bybit_trade,
-        excluded={"half-answered batches": _NO_BATCH},
+        has_batches=False,
     ),
 }

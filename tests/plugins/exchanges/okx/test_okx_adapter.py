@@ -295,6 +295,62 @@ async def test_cancels_of_one_turn_go_out_as_one_and_a_batch_and_each_has_its_ow
 
 
 @story
+async def test_orders_of_one_turn_go_out_as_two_and_a_batch_and_each_has_its_own_outcome() -> None:
+    async with connected() as (script, adapter, host):
+
+        def answer(request: dict[str, Any]) -> dict[str, Any]:
+            reply = script.taken_in(request)
+            if request["op"] == "batch-orders":
+                reply["data"][1] |= {"sCode": "51008", "sMsg": "Insufficient balance"}
+                reply["code"] = "2"
+            return reply
+
+        script.reply_to = answer
+        for number in range(25):
+            adapter.send(place(f"c{number}"), soon() + number)
+        assert len(script.operations) == 0, "nothing waits for the network"
+        await operation(script, 4)
+        ops = [(request["op"], len(request["args"])) for request in script.operations]
+        assert ops == [("order", 1), ("order", 1), ("batch-orders", 20), ("batch-orders", 3)]
+        await host.heard(OrderRejected, 2)
+        assert [each.client_id for each in host.of(OrderRejected)] == ["c3", "c23"]
+        assert {each.reason for each in host.of(OrderRejected)} == {RejectReason.INSUFFICIENT_FUNDS}
+        first = [request["args"][0]["clOrdId"] for request in script.operations]
+        assert first == ["c0", "c1", "c2", "c22"]
+
+
+@story
+async def test_an_order_goes_out_before_its_own_cancel() -> None:
+    async with connected() as (script, adapter, _):
+        for number in range(3):
+            adapter.send(place(f"c{number}"), soon())
+        adapter.send(CancelOrder("c2", "BTC-USDT"), soon())
+        await operation(script, 4)
+        ops = [(request["op"], request["args"][0]["clOrdId"]) for request in script.operations]
+        assert ops == [("order", "c0"), ("order", "c1"), ("batch-orders", "c2"), ("cancel-order", "c2")]
+
+
+@story
+async def test_a_batch_that_the_answer_knows_half_of_leaves_the_others_in_doubt() -> None:
+    async with connected(answer_timeout_ms=100.0) as (script, adapter, host):
+
+        def answer(request: dict[str, Any]) -> dict[str, Any]:
+            reply = script.taken_in(request)
+            if request["op"] == "batch-orders":
+                reply["data"] = reply["data"][:1]
+                reply["data"][0] |= {"sCode": "51008", "sMsg": "Insufficient balance"}
+            return reply
+
+        script.reply_to = answer
+        for number in range(4):
+            adapter.send(place(f"c{number}"), soon())
+        await host.heard(OrderRejected)
+        await host.heard(RequestUnanswered, 3)
+        assert [each.client_id for each in host.of(OrderRejected)] == ["c2"]
+        assert {each.client_id for each in host.of(RequestUnanswered)} == {"c0", "c1", "c3"}
+
+
+@story
 async def test_an_instrument_code_that_the_socket_does_not_know_sends_orders_over_rest() -> None:
     async with connected() as (script, adapter, host):
         script.reply_to = script.refused("51001", "Instrument ID does not exist")
@@ -480,6 +536,7 @@ async def test_the_rate_limit_is_kept_before_the_venue_keeps_it_with_room_for_ca
     async with connected() as (script, adapter, host):
         for number in range(54):
             adapter.send(place(f"c{number}"), soon())
+            await asyncio.sleep(0)  # a turn each: batches have a limit of their own
         with pytest.raises(OverLimit):
             adapter.send(place("c54"), soon())
         adapter.send(CancelOrder("c1", "BTC-USDT"), soon())

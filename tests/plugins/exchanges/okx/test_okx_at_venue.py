@@ -249,8 +249,13 @@ async def test_cancelling_everything_leaves_nothing_open() -> None:
             at.cancel(place)
         await at.host.heard(OrderCancelled, 45)
         assert at.open_ids() == set()
-        kinds = [line.kind for line in at.venue.lines() if line.kind in ("cancel", "batch")]
-        assert (kinds.count("cancel"), kinds.count("batch")) == (1, 44)  # a line per order: 20, 20 and 4
+        methods = [line.method for line in at.venue.lines()]
+        counts = {
+            each: methods.count(each)
+            for each in ("order", "batch-orders", "cancel-order", "batch-cancel-orders")
+        }
+        # A line per order: 2 and 43 in batches, 1 and 44.
+        assert counts == {"order": 2, "batch-orders": 43, "cancel-order": 1, "batch-cancel-orders": 44}
 
 
 @story
