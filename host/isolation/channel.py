@@ -72,7 +72,9 @@ class Channel:
 
     def send(self, body: bytes) -> None:
         """Send a message to whoever is subscribed; without anybody it is gone."""
-        self._events.send_multipart((self._key, body), zmq.NOBLOCK)
+        # Frame by frame: `send_multipart` looks at each before it does the same, and this is once per event.
+        self._events.send(self._key, zmq.NOBLOCK | zmq.SNDMORE)
+        self._events.send(body, zmq.NOBLOCK)
 
     def is_subscribed(self) -> bool:
         """Return whether the peer listens by now."""

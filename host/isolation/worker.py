@@ -32,6 +32,8 @@ __all__ = ["main"]
 
 _PR_SET_PDEATHSIG: Final = 1
 HELLO_EVERY_MS: Final = 5
+REACT_AT_ONCE: Final = 64
+"""Messages after which timers get their turn."""
 LOOK_UP_MS: Final = 200
 """How often an idle worker looks whether its parent is still the host."""
 SPARE_BYTES: Final = 256 << 20
@@ -83,7 +85,8 @@ class _Seat:
         self.stage: Stage | None = None
 
     def send(self, body: bytes) -> None:
-        self._turns.send_multipart((self.plan.key, body))
+        self._turns.send(self.plan.key, zmq.SNDMORE)
+        self._turns.send(body)
 
     def open(self) -> None:
         """Import the plugin and put its class on stage; a class that cannot be had is told as a failure."""
@@ -131,6 +134,7 @@ class _Worker:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._events = self._context.socket(zmq.SUB)
         self._events.rcvhwm = 0  # flow control is the host's, which lets few events be on their way
+        self._wait_ms = -1
         self._seats: dict[bytes, _Seat] = {}
         for plan in assignment.seats:
             self._events.connect(plan.events)
@@ -157,18 +161,26 @@ class _Worker:
             due_ns = seat.stage.next_timer_ns()
             if due_ns is not None:
                 wait_ms = min(wait_ms, -(-due_ns // 1_000_000))
-        if events.poll(wait_ms):
-            try:
-                while True:  # what is there by now, before it says how far it got
-                    self._react(events.recv_multipart(zmq.NOBLOCK))
-            except zmq.Again:
-                pass
-        elif os.getppid() != self._parent:
+        if wait_ms != self._wait_ms:
+            self._wait_ms = events.rcvtimeo = wait_ms
+        frames = self._receive(0)
+        if frames is None and os.getppid() != self._parent:
             os._exit(1)
+        most = REACT_AT_ONCE
+        while frames is not None:  # what is there by now, before it says how far it got
+            self._react(frames)
+            most -= 1
+            frames = self._receive(zmq.NOBLOCK) if most else None
         for seat in seats:
             assert seat.stage is not None
             seat.stage.on_time()
             seat.stage.idle()
+
+    def _receive(self, flags: int) -> list[bytes] | None:
+        try:
+            return self._events.recv_multipart(flags)
+        except zmq.Again:
+            return None
 
     def _react(self, frames: list[bytes]) -> None:
         seat = self._seats.get(frames[0])
