@@ -121,7 +121,9 @@ class DepthBatch:
         first, last = self._first, self._last
         if first is None or last is None:
             return None
-        previous = self._before if self._before >= 0 else max(first.prev_seq, first.first_seq - 1)
+        previous = self._before
+        if previous < 0:
+            previous = first.prev_seq if first.prev_seq >= 0 else first.first_seq - 1
         batch = msgspec.structs.replace(
             last,
             bids=_levels(self._bids, is_bid=True),

@@ -98,10 +98,13 @@ class PublicStreams:
                 if type(event) is not Depth:
                     self._soon(key, _TICKER_S)
             elif type(event) is Depth or type(event) is BookTop:
-                if self._desk.is_recorded:
+                depth = self._windows[key].depth
+                if not self._desk.is_recorded:
+                    self._soon(key, DEPTHS[depth])
+                elif (type(event) is BookTop) is (
+                    depth == 1
+                ):  # of a recording each message goes out by itself
                     self._turn(key)
-                else:
-                    self._soon(key, DEPTHS[self._windows[key].depth])
 
     def _greet(self, connection: Connection, key: tuple[Product, str], listing: Listing) -> None:
         kind = key[1].partition(".")[0]
@@ -113,7 +116,7 @@ class PublicStreams:
             if window is None:
                 window = self._windows[key] = BookWindow(listing.name, int(key[1].split(".")[1]))
             if not window.is_started:
-                window.start(self._book(listing))
+                window.start(self._book(listing, window.depth))
             connection.push(
                 self._frame(key[1], "snapshot", window.snapshot()), _kind_of(window), listing.name
             )
@@ -132,7 +135,7 @@ class PublicStreams:
         data = (
             None
             if self._desk.faults.is_stale(self._desk.protocol, listing.name)
-            else window.advance(self._book(listing))
+            else window.advance(self._book(listing, window.depth))
         )
         if window.depth == 1:
             self._push(key, "snapshot", data or window.snapshot(), "top", listing)
@@ -187,9 +190,16 @@ class PublicStreams:
             waiting[1].cancel()
         self._due[key] = due_s, loop.call_at(due_s, self._turn, key)
 
-    def _book(self, listing: Listing) -> Depth:
-        is_stale = self._desk.faults.is_stale(self._desk.protocol, listing.name)
-        return self._desk.feed[listing.symbol].book(self._desk.exchange, is_stale=is_stale)
+    def _book(self, listing: Listing, depth: int = 0) -> Depth:
+        desk = self._desk
+        feed, is_stale = desk.feed[listing.symbol], desk.faults.is_stale(desk.protocol, listing.name)
+        top = feed.top
+        if depth == 1 and desk.is_recorded and top is not None and not is_stale:
+            # Its quotes come by the hundred a second, and putting the whole book in order takes milliseconds.
+            return Depth(
+                top.symbol, ((top.bid, top.bid_size),), ((top.ask, top.ask_size),), True, top.seq, top.seq
+            )
+        return feed.book(desk.exchange, is_stale=is_stale)
 
     def _listing_of(self, product: Product, topic: str) -> Listing | None:
         kind, _, rest = topic.partition(".")

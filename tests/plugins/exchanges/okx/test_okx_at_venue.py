@@ -1,17 +1,15 @@
 """The adapter at the venue server, which speaks the protocol and misbehaves on command."""
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from exchange_tools import REPO, FakeHost, eventually, story
+from exchange_tools import FakeHost, eventually, story
 from msgspec import Struct
-from okx_venue import DEMO, OkxVenue, okx_venue, serving
+from okx_venue import DEMO, OkxVenue, okx_venue
 
 from host.api import (
     AccountSnapshot,
@@ -46,7 +44,6 @@ from host.api import (
 from host.core.books import Book, DepthResult
 from plugins.exchanges.okx import Okx
 from plugins.exchanges.okx.params import OkxParams
-from venue.opening import open_venue
 from venue.protocols.faults import FaultKind
 
 SYMBOLS = ("BTC-USDT", "BTC-USDT-PERP", "BTC-USD-PERP")
@@ -364,32 +361,3 @@ async def test_the_dead_mans_switch_is_set_at_the_venue_under_the_orders_tag() -
         assert set(front._switches._timers) == {("demo", record.terms.tag)}
         await at.adapter.arm_dead_man(0, tag="tdmt1ai")
         assert not front._switches._timers
-
-
-RECORDING = Path(os.environ.get("TANDEM_MARKETDATA", REPO.parent / "shared" / "marketdata"))
-RECORDING /= "binance_spot_BTCUSDT_20240808-09"
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not RECORDING.is_dir(), reason=f"no {RECORDING}; set TANDEM_MARKETDATA to the recordings")
-def test_a_recording_at_ten_times_its_speed_comes_without_a_gap() -> None:
-    @story
-    async def run() -> None:
-        opened = open_venue(replay=RECORDING, speed=10.0)
-        async with serving(opened) as venue, adapter_at(venue) as (host, adapter):
-            await adapter.subscribe(["BTC-USDT"])
-            book, seen, results = Book("BTC-USDT"), 0, set()
-
-            def has_seen_enough() -> bool:
-                nonlocal seen
-                for event in host.events[seen:]:
-                    if isinstance(event, Depth):
-                        results.add(book.apply_depth(event))
-                seen = len(host.events)
-                return len(host.of(Depth)) > 300 and len(host.of(BookTop)) > 300
-
-            await eventually(has_seen_enough, "three seconds of the recording")
-            assert results == {DepthResult.SNAPSHOT, DepthResult.APPLIED}
-            assert adapter._markets[0].bad_frames == {}
-
-    run()
