@@ -225,7 +225,7 @@ class Member:
         sharing.reloading = lambda: None if self.trading is None else self.trading.reloading
         membership.on_version = self._on_version
         membership.on_market = self.health.on_market
-        membership.on_attached = lambda node: sharing.attached(node, self.engine.state)
+        membership.on_attached = self._on_attached
         loop = asyncio.get_running_loop()
         if self.options.duration_s is not None:
             loop.call_later(self.options.duration_s, self.ask_to_stop, "the time was up")
@@ -243,6 +243,11 @@ class Member:
             shadows.on_record(record, outcome)
         elif outcome is not None and outcome.fill is not None:
             self._fills.add(record.lsn, outcome.fill)
+
+    def _on_attached(self, node: str) -> None:
+        """Give a standby that has come the versions it needs, and a digest soon: does it come to the same state?"""
+        self.sharing.attached(node, self.engine.state)
+        self.engine.upkeep.digest_soon()
 
     def _on_version(self, event: VersionCame | VersionTaken) -> None:
         if isinstance(event, VersionTaken):
@@ -263,10 +268,16 @@ class Member:
         return None if self._leading is None else self._leading.steps
 
     def do_states_agree(self, standbys: Sequence[StandbyView]) -> bool | None:
-        """Return whether the standbys' state is the primary's, as far as digests were compared; None: nobody to ask."""
+        """Return whether the standbys' state is the primary's by the latest digest; None: it was not compared yet."""
         if self.membership.engine is None:
-            return self.replica.difference is None if self.membership.primary else None
-        return all(not view.differs_at_lsn for view in standbys) if standbys else None
+            if self.replica.difference is not None:
+                return False
+            return True if self.replica.compared_lsn and self.membership.primary else None
+        if any(view.differs_at_lsn for view in standbys):
+            return False
+        digest_lsn = self.engine.upkeep.digest_lsn
+        have_compared = bool(digest_lsn) and all(view.applied_lsn >= digest_lsn for view in standbys)
+        return True if standbys and have_compared else None
 
     def ask_to_stop(self, reason: str) -> None:
         """Have the node stop, in order; the first reason counts."""

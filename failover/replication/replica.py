@@ -62,6 +62,8 @@ class Replica:
         self.state = TradingState()
         self.difference: Difference | None = None
         """Where this state was first found not to be the primary's."""
+        self.compared_lsn = 0
+        """The latest digest of the primary's state that this one was compared with; 0: none yet."""
         self.kept_aside: list[KeptAside] = []
         self._durability: Durability = journal.durability
         self._segment_bytes = segment_bytes
@@ -226,7 +228,7 @@ class Replica:
     def _recover(self) -> None:
         snapshot = self.journal.latest_snapshot()
         self.state = TradingState() if snapshot is None else TradingState.decode(snapshot.data)
-        self.difference = None
+        self.difference, self.compared_lsn = None, 0
         self._unapplied.clear()
         self.unapplied_bytes = 0
         self._history = history_of(self.journal)
@@ -252,6 +254,7 @@ class Replica:
 
     def _compare(self, record: e.Record) -> None:
         if isinstance(record.entry, e.StateDigest) and self.difference is None:
+            self.compared_lsn = record.lsn
             found = self.state.digest()
             if found != record.entry.digest:
                 self.difference = Difference(record.lsn, record.entry.digest, found)

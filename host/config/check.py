@@ -24,10 +24,12 @@ from host.config.sources import KeyPath
 
 __all__ = ["Finding", "convert", "find_mistakes"]
 
-LATER_VALUES: Final[Mapping[tuple[str, str], str]] = {
-    ("takeover_orphans", "adopt"): 'adopting them comes with a later version; use "cancel"',
+LEFT_OUT: Final[Mapping[tuple[str, str], str]] = {
+    ("takeover_orphans", "adopt"): (
+        'what such an order was for is not known: it is taken in and cancelled; use "cancel"'
+    ),
 }
-"""Values that exist by design and do nothing yet: taken silently they would mislead."""
+"""Values that one might expect, and why there are none such."""
 MASTER_KEY_REFERENCE: Final = re.compile(r"file:.+|env:[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -107,8 +109,8 @@ def _explain(value: Any, type_: Any, at: KeyPath, error: str) -> Finding:
         # The fields are good one by one, so this is a rule of the struct's own, "field: what is wrong".
         key, colon, text = error.partition(": ")
         return ((*at, key), text) if colon and key in value else (at, error)
-    later = LATER_VALUES.get((str(at[-1]), value)) if at and isinstance(value, str) else None
-    return at, later or f"expected {_expected(type_)}, was {_shown(value)}"
+    why = LEFT_OUT.get((str(at[-1]), value)) if at and isinstance(value, str) else None
+    return at, why or f"expected {_expected(type_)}, was {_shown(value)}"
 
 
 _WORDS: Final[Mapping[Any, str]] = {

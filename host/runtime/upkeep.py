@@ -41,6 +41,8 @@ class Upkeep:
         self._next_equity_ns = 0
         self._next_snapshot_lsn = engine.journal.last_lsn + settings.snapshot_every
         self._next_digest_lsn = engine.journal.last_lsn + settings.digest_every
+        self.digest_lsn = 0
+        """The latest digest of the state that this engine journaled; 0 while one is due that somebody waits for."""
         self._snapshot_task: asyncio.Future[None] | None = None
         self.oldest_needed_lsn: Callable[[], int | None] = lambda: None
         """Returns the first entry that somebody else still reads, and pruning leaves; None: there is none."""
@@ -50,6 +52,10 @@ class Upkeep:
         """Count towards the next snapshot and digest from here on: until now another node wrote the journal."""
         self._next_snapshot_lsn = last_lsn + self._engine.settings.snapshot_every
         self._next_digest_lsn = last_lsn + self._engine.settings.digest_every
+
+    def digest_soon(self) -> None:
+        """Have the state's digest journaled with the next housekeeping, for somebody to compare theirs with."""
+        self._next_digest_lsn = self.digest_lsn = 0
 
     def after_recovery(self, entries_read: int) -> None:
         """Have the next snapshot so early that a start never reads more than is configured.
@@ -128,6 +134,7 @@ class Upkeep:
         if lsn >= self._next_digest_lsn:
             self._next_digest_lsn = lsn + self._engine.settings.digest_every
             self._engine.record(e.StateDigest(self._engine.state.digest()), now_ns)
+            self.digest_lsn = self._engine.journal.last_lsn
         if lsn >= self._next_snapshot_lsn and self._snapshot_task is None:
             self._next_snapshot_lsn = lsn + self._engine.settings.snapshot_every
             self.snapshot(now_ns)

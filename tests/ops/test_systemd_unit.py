@@ -2,8 +2,12 @@
 
 import configparser
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from host.cli import main
@@ -41,3 +45,18 @@ def test_the_guardian_gets_the_signal_and_outlives_a_node_that_the_kernel_kills(
     assert unit["KillMode"] == "mixed"
     assert unit["OOMPolicy"] == "continue"
     assert unit["RestartPreventExitStatus"] == "2"
+
+
+def test_systemd_takes_the_unit_as_it_is(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd-analyze found")
+    unit = tmp_path / UNIT.name
+    program = shlex.split(service()["ExecStart"])[0]
+    unit.write_text(UNIT.read_text().replace(program, sys.executable))  # a program that is there
+
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False
+    )
+
+    said = [line for line in done.stderr.splitlines() if line.startswith((UNIT.name, str(unit)))]
+    assert (done.returncode, said) == (0, [])

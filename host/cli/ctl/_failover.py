@@ -67,7 +67,7 @@ async def failover(session: Session) -> None:
 )
 @click.option("--to", metavar="NODE", help="The standby that is to lead. [default: the best one]")
 async def switchover(session: Session, to: str | None) -> None:
-    """Hand the lead to a standby: orders are pulled, it takes over, and this node follows it."""
+    """Hand the lead to a standby: orders keep resting, it takes over, and this node follows it."""
     request = n.SwitchoverRequest(to=to or "")
     if to is None:
         # With it a repetition of this does not hand the lead on once more.
