@@ -11,13 +11,14 @@ from host.api import Params, TandemError, params_schema
 from host.config import InstanceSection, ModelRef
 from host.config.schema import SYMBOL_PATTERN
 from host.control.etags import etag_of
-from host.control.plain import struct, timestamp, to_struct
+from host.control.plain import duration, struct, timestamp, to_struct
 from host.control.reasons import Refused, Violation, check_count
 from host.control.recorded import recorded_instances, show_recorded
 from host.control.subject import Subject
 from host.core.entries import InstanceState
 from host.loader import Offer, ParamsInvalid, UnknownPlugin, decode_params
 from host.runtime.instance import Instance
+from host.runtime.remote import RemoteStatus, RemoteStrategy
 from host.runtime.scope import NotKnown
 from tandem.v1 import plugin_pb2 as pb
 
@@ -139,6 +140,8 @@ class InstanceView:
             shown.quote_tolerance_bps = section.quote_tolerance_bps
             shown.start_paused = section.start == "paused"
         self._show_schedule(name, shown)
+        if isinstance(instance.strategy, RemoteStrategy):
+            _show_worker(instance.strategy.status(), shown.worker)
         if with_schema:
             shown.params_schema.CopyFrom(schema_of(type(instance.strategy).params_type))
         return shown
@@ -253,3 +256,13 @@ def _misfits(at: str, offer: Offer, params: dict[str, Any]) -> list[Violation]:
     except TandemError as error:
         return [Violation(f"{at}.params", str(error))]
     return []
+
+
+def _show_worker(status: RemoteStatus, shown: pb.WorkerStatus) -> None:
+    shown.state = status.state
+    shown.pid, shown.restarts, shown.behind = status.pid, status.restarts, status.behind
+    shown.conflated, shown.memory_bytes = status.conflated, status.memory_bytes
+    shown.lag.CopyFrom(duration(status.lag_ns))
+    shown.slowest_event.CopyFrom(duration(status.slowest_us * 1000))
+    shown.handled_p50.CopyFrom(duration(int(status.handled_p50_us * 1000)))
+    shown.handled_p99.CopyFrom(duration(int(status.handled_p99_us * 1000)))

@@ -1,5 +1,7 @@
 """A strategy with `isolation = "process"` in a whole node."""
 
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -23,7 +25,7 @@ journal_segment_kb = 256
 [store]
 url = ""
 [control]
-listen = []
+listen = ["unix:control.sock"]
 [[account]]
 name = "paper"
 exchange = "paper"
@@ -62,12 +64,21 @@ def node(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     with subprocess.Popen(
         [Path(sys.executable).with_name("tandem"), "run", "-c", "tandem.toml"],
         cwd=tmp_path,
+        env={name: text for name, text in os.environ.items() if name != "TANDEM__CONTROL__LISTEN"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     ) as process:
         yield process
         process.kill()
+
+
+def ctl(folder: Path, *arguments: str) -> str:
+    command = [Path(sys.executable).with_name("tandem"), "ctl", *arguments]
+    environment = {name: text for name, text in os.environ.items() if name != "TANDEM__CONTROL__LISTEN"}
+    return subprocess.run(
+        command, cwd=folder, env=environment, check=True, capture_output=True, text=True, timeout=PATIENCE_S
+    ).stdout
 
 
 def worker_of(folder: Path) -> int:
@@ -80,6 +91,9 @@ def test_it_trades_and_stops_with_the_node(tmp_path: Path, node: "subprocess.Pop
     worker = worker_of(tmp_path)
     wait_for(tmp_path, lambda entry: isinstance(entry, e.AmendSent))
     assert is_alive(worker)
+    shown = json.loads(ctl(tmp_path, "get", "mm-btc", "--json"))["worker"]
+    assert (shown["state"], int(shown["pid"])) == ("running", worker)
+    assert f"worker     running, process {worker}, " in ctl(tmp_path, "get", "mm-btc")
     node.send_signal(signal.SIGTERM)
     output, _ = node.communicate(timeout=PATIENCE_S)
     assert node.returncode == 0, output

@@ -11,7 +11,7 @@ from host.cli.ctl._schema import params_of, properties
 from host.cli.ctl._session import Session
 from host.cli.ctl._tables import Change, Listing, watch
 from host.cli.ctl._verb import verb
-from host.cli.ctl._words import full_name, moment, plain_struct, short, word
+from host.cli.ctl._words import full_name, moment, plain_struct, short, span, word
 from tandem.v1 import plugin_pb2 as p
 
 __all__ = ["find_strategy_schema"]
@@ -250,10 +250,20 @@ def _described(instance: p.Instance) -> str:
         f"  params     {plain_struct(instance.params)}",
     ]
     lines += _schedule_lines(instance)
+    if instance.HasField("worker"):
+        lines.append(_worker_line(instance.worker))
     lines += [
         f"    {name}: {_bounds(known)}" for name, known in sorted(properties(instance.params_schema).items())
     ]
     return "\n".join(lines)
+
+
+def _worker_line(worker: p.WorkerStatus) -> str:
+    process = f", process {worker.pid}, {worker.memory_bytes >> 20} MiB" if worker.pid else ""
+    return (
+        f"  worker     {worker.state}{process}, {worker.restarts} restarts, {worker.behind} events behind, "
+        f"{worker.conflated} left out, handles one within {span(worker.handled_p99)}"
+    )
 
 
 def _schedule_lines(instance: p.Instance) -> list[str]:

@@ -388,6 +388,7 @@ class Instance(_message.Message):
     SCHEDULE_FIELD_NUMBER: _builtins.int
     BLOCKS_FIELD_NUMBER: _builtins.int
     LONGEST_BLOCK_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: instances/NAME. NAME is 1 to 64 of A-Z a-z 0-9 _ . -"""
     plugin: _builtins.str
@@ -434,6 +435,10 @@ class Instance(_message.Message):
     def longest_block(self) -> _duration_pb2.Duration:
         """The longest of those times. Output only."""
 
+    @_builtins.property
+    def worker(self) -> Global___WorkerStatus:
+        """How its worker process or client is doing. Output only; not set for an instance that runs inline."""
+
     def __init__(
         self,
         *,
@@ -454,16 +459,81 @@ class Instance(_message.Message):
         schedule: Global___InstanceSchedule | None = ...,
         blocks: _builtins.int = ...,
         longest_block: _duration_pb2.Duration | None = ...,
+        worker: Global___WorkerStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_quote_tolerance_bps", b"_quote_tolerance_bps", "longest_block", b"longest_block", "params", b"params", "params_schema", b"params_schema", "quote_tolerance_bps", b"quote_tolerance_bps", "schedule", b"schedule"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_quote_tolerance_bps", b"_quote_tolerance_bps", "longest_block", b"longest_block", "params", b"params", "params_schema", b"params_schema", "quote_tolerance_bps", b"quote_tolerance_bps", "schedule", b"schedule", "worker", b"worker"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quote_tolerance_bps", b"_quote_tolerance_bps", "account", b"account", "blocks", b"blocks", "digest", b"digest", "etag", b"etag", "longest_block", b"longest_block", "models", b"models", "name", b"name", "origin", b"origin", "params", b"params", "params_schema", b"params_schema", "plugin", b"plugin", "quote_tolerance_bps", b"quote_tolerance_bps", "schedule", b"schedule", "start_paused", b"start_paused", "state", b"state", "state_reason", b"state_reason", "symbols", b"symbols"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quote_tolerance_bps", b"_quote_tolerance_bps", "account", b"account", "blocks", b"blocks", "digest", b"digest", "etag", b"etag", "longest_block", b"longest_block", "models", b"models", "name", b"name", "origin", b"origin", "params", b"params", "params_schema", b"params_schema", "plugin", b"plugin", "quote_tolerance_bps", b"quote_tolerance_bps", "schedule", b"schedule", "start_paused", b"start_paused", "state", b"state", "state_reason", b"state_reason", "symbols", b"symbols", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__quote_tolerance_bps: _TypeAlias = _typing.Literal["quote_tolerance_bps"]  # noqa: Y015
     _WhichOneofArgType__quote_tolerance_bps: _TypeAlias = _typing.Literal["_quote_tolerance_bps", b"_quote_tolerance_bps"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__quote_tolerance_bps) -> _WhichOneofReturnType__quote_tolerance_bps | None: ...
 
 Global___Instance: _TypeAlias = Instance  # noqa: Y015
+
+@_typing.final
+class WorkerStatus(_message.Message):
+    """How things are between the node and a strategy in another process."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    PID_FIELD_NUMBER: _builtins.int
+    RESTARTS_FIELD_NUMBER: _builtins.int
+    BEHIND_FIELD_NUMBER: _builtins.int
+    LAG_FIELD_NUMBER: _builtins.int
+    CONFLATED_FIELD_NUMBER: _builtins.int
+    SLOWEST_EVENT_FIELD_NUMBER: _builtins.int
+    HANDLED_P50_FIELD_NUMBER: _builtins.int
+    HANDLED_P99_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    state: _builtins.str
+    """"starting", "running", "waiting" (lost, and soon started again), "stopping" or "ended"."""
+    pid: _builtins.int
+    """The process that the node started for it; 0 where there is none."""
+    restarts: _builtins.int
+    """How often it was started again."""
+    behind: _builtins.int
+    """Events that it has not handled."""
+    conflated: _builtins.int
+    """Market events left out because it was too slow."""
+    memory_bytes: _builtins.int
+    """What it holds in memory."""
+    @_builtins.property
+    def lag(self) -> _duration_pb2.Duration:
+        """How long the oldest of them has been with it."""
+
+    @_builtins.property
+    def slowest_event(self) -> _duration_pb2.Duration:
+        """The longest that it took for one event, as it says."""
+
+    @_builtins.property
+    def handled_p50(self) -> _duration_pb2.Duration:
+        """From an event sent until the node hears that it is handled: the median, and what 99 of 100 stay within."""
+
+    @_builtins.property
+    def handled_p99(self) -> _duration_pb2.Duration: ...
+    def __init__(
+        self,
+        *,
+        state: _builtins.str = ...,
+        pid: _builtins.int = ...,
+        restarts: _builtins.int = ...,
+        behind: _builtins.int = ...,
+        lag: _duration_pb2.Duration | None = ...,
+        conflated: _builtins.int = ...,
+        slowest_event: _duration_pb2.Duration | None = ...,
+        handled_p50: _duration_pb2.Duration | None = ...,
+        handled_p99: _duration_pb2.Duration | None = ...,
+        memory_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["handled_p50", b"handled_p50", "handled_p99", b"handled_p99", "lag", b"lag", "slowest_event", b"slowest_event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["behind", b"behind", "conflated", b"conflated", "handled_p50", b"handled_p50", "handled_p99", b"handled_p99", "lag", b"lag", "memory_bytes", b"memory_bytes", "pid", b"pid", "restarts", b"restarts", "slowest_event", b"slowest_event", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkerStatus: _TypeAlias = WorkerStatus  # noqa: Y015
 
 @_typing.final
 class InstanceSchedule(_message.Message):
