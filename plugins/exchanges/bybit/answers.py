@@ -18,6 +18,7 @@ __all__ = [
     "InstrumentPage",
     "OrderPage",
     "OrderReply",
+    "Outcome",
     "PositionPage",
     "balances_of",
     "near_liquidation",
@@ -28,6 +29,7 @@ __all__ = [
     "read_fees",
     "read_instruments",
     "read_orders",
+    "read_outcomes",
     "read_positions",
     "read_time_ns",
     "read_wallet",
@@ -40,7 +42,19 @@ class Answer(Struct, rename="camel"):
     ret_code: int
     ret_msg: str = ""
     result: msgspec.Raw = msgspec.Raw(b"{}")
+    ret_ext_info: msgspec.Raw = msgspec.Raw(b"{}")
     time: int = 0
+
+
+class Outcome(Struct):
+    """What became of one order of a batch: a code as that of a single request."""
+
+    code: int
+    msg: str = ""
+
+
+class _Outcomes(Struct):
+    list: tuple[Outcome, ...] = ()
 
 
 class OrderReply(Struct, rename="camel"):
@@ -50,6 +64,7 @@ class OrderReply(Struct, rename="camel"):
     ret_code: int = 0
     ret_msg: str = ""
     req_id: str = ""
+    ret_ext_info: msgspec.Raw = msgspec.Raw(b"{}")
     header: dict[str, str] = {}
     """The rate limit of this kind of request: `X-Bapi-Limit`, `-Status`, `-Reset-Timestamp`."""
 
@@ -133,6 +148,7 @@ def _reader(kind: type[Any]) -> Any:
 
 _ANSWER: Final = _reader(Answer)
 _REPLY: Final = _reader(OrderReply)
+_OUTCOMES: Final = _reader(_Outcomes)
 _INSTRUMENTS: Final = _reader(InstrumentPage)
 _ORDERS: Final = _reader(OrderPage)
 _EXECUTIONS: Final = _reader(ExecutionPage)
@@ -154,6 +170,12 @@ def order_reply(frame: Frame) -> OrderReply:
     """Read a reply of the order-entry WebSocket; raise `BadFrame`."""
     reply: OrderReply = decode(_REPLY, frame, "order reply")
     return reply
+
+
+def read_outcomes(extra: Frame) -> tuple[Outcome, ...]:
+    """Read the outcomes of a batch, in the order of its orders, out of `retExtInfo`; raise `BadFrame`."""
+    outcomes: _Outcomes = decode(_OUTCOMES, extra, "list of outcomes")
+    return outcomes.list
 
 
 def read_instruments(result: Frame) -> InstrumentPage:

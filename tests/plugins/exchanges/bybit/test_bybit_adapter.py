@@ -242,6 +242,69 @@ async def test_orders_go_over_rest_while_the_socket_is_away_or_not_wanted() -> N
         assert {line.transport for line in at.venue.lines() if line.client_id} == {"rest"}
 
 
+@pytest.mark.parametrize("entry", ["websocket", "rest"])
+@story
+async def test_what_a_turn_sends_beyond_a_quotes_two_sides_goes_out_in_batches(entry: str) -> None:
+    async with desk(SYMBOLS, order_entry=entry, answer_timeout_ms=10_000.0) as at:
+        await at.has_books(*SYMBOLS)
+        at.adapter._limits.take_order = lambda *_args, **_more: None  # type: ignore[method-assign]  # room for all
+        places = [at.place(f"c{number}", SYMBOLS[number % 3]) for number in range(39)]
+        await at.host.heard(OrderAccepted, 39)
+        for place in places:
+            at.cancel(place)
+        await at.host.heard(OrderCancelled, 39)
+        methods = [line.method for line in at.venue.lines() if line.client_id]
+        verbs = {verb: sum(method.endswith(verb) for method in methods) for verb in VERBS}
+        # A line per order: two and one alone, the others with those of their product.
+        assert verbs == {"create": 2, "create-batch": 37, "cancel": 1, "cancel-batch": 38}
+        requests = {(line.arrived_ns, line.method) for line in at.venue.lines() if "batch" in line.method}
+        assert len(requests) == 8  # spot takes 10 in one, the others 20
+
+
+VERBS = ("create", "create-batch", "cancel", "cancel-batch")
+
+
+@pytest.mark.parametrize("entry", ["websocket", "rest"])
+@story
+async def test_each_order_of_a_batch_has_its_own_outcome(entry: str) -> None:
+    async with desk(("BTC-USDT",), order_entry=entry) as at:
+        await at.has_books("BTC-USDT")
+        for number in range(2):
+            at.place(f"c{number}")
+        at.place("c2")
+        at.place("poor", qty=Decimal(10_000_000))
+        at.place("c4")
+        assert (await at.host.heard(OrderRejected)).client_id == "poor"
+        await at.host.heard(OrderAccepted, 4)
+        assert {each.client_id for each in at.host.of(OrderAccepted)} == {"c0", "c1", "c2", "c4"}
+
+
+@pytest.mark.parametrize("entry", ["websocket", "rest"])
+@story
+async def test_what_the_answer_to_a_batch_does_not_tell_is_in_doubt(entry: str) -> None:
+    async with desk(("BTC-USDT",), order_entry=entry) as at:
+        await at.has_books("BTC-USDT")
+        at.venue.fault(FaultKind.HALF_BATCH)
+        for number in range(6):
+            at.place(f"c{number}")
+        await at.host.heard(RequestUnanswered, 2)
+        assert {each.client_id for each in at.host.of(RequestUnanswered)} == {"c4", "c5"}
+        assert at.host.of(OrderRejected) == []
+
+
+@story
+async def test_an_order_goes_out_before_its_own_cancel() -> None:
+    async with desk(("BTC-USDT",)) as at:
+        await at.has_books("BTC-USDT")
+        places = [at.place(f"c{number}") for number in range(4)]
+        at.cancel(places[3])
+        assert (await at.host.heard(OrderCancelled)).client_id == "c3"
+        methods = [
+            (line.method, line.client_id) for line in at.venue.lines() if line.client_id in ("c2", "c3")
+        ]
+        assert methods == [("order.create-batch", "c2"), ("order.create-batch", "c3"), ("order.cancel", "c3")]
+
+
 @story
 async def test_a_lost_answer_leaves_the_order_in_doubt_until_it_is_asked_for() -> None:
     async with desk(("BTC-USDT",), answer_timeout_ms=100.0) as at:

@@ -131,6 +131,5 @@ VENUES = {
         clock_error="clock_error_ms",
         params="ping_after_s = 0.5\nlost_after_s = 3\n",
         trade_id=_bybit_trade,
-        has_batches=False,
     ),
 }
