@@ -391,6 +391,12 @@ class ExchangeAdapter(Generic[P]):
     amend_support: ClassVar[AmendSupport] = AmendSupport.NATIVE
     dead_man: ClassVar[DeadManTerms | None] = None
     """The venue's dead man's switch; None where it has none. `arm_dead_man` arms it."""
+    is_fenced: ClassVar[bool] = True
+    """Whether the venue refuses an order that reaches it after the deadline of `send`.
+
+    Where it does not, an order of a node that has lost its lead may still be taken, and the nodes of a pair do not
+    trade there.
+    """
     params: P
     ctx: AdapterContext
 
