@@ -54,9 +54,9 @@ bench: setup ## run every benchmark; ARGS are passed to each, for example --json
 sim: setup ## run a million simulated failover schedules; ARGS=--schedules=N for fewer, ARGS="--seed N --trace" for one
 	@$(BIN)/python -m tests.sim $(ARGS)
 
-conformance: setup ## try every lease store against its real server
+conformance: setup ## every exchange adapter and every lease store by the same behaviours, as tables; ARGS=--json for scripts
 	@scripts/install-test-servers
-	@$(BIN)/pytest tests/failover/test_lease_conformance.py tests/failover/test_lease_deadlines.py $(ARGS)
+	@$(BIN)/python -m tests.conformance $(ARGS)
 
 clean: ## remove .venv, caches and the data of local runs
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist var

@@ -28,7 +28,7 @@ from host.core.client_id import ClientIdMaker
 NO_POSITIONS = {"spot holds balances, not positions": WITHOUT_PERPETUALS}
 NO_KEYS = {"the venue's own adapters ask for no key": ("paper here", "paper away")}
 NO_LIQUIDATION = {"the simulated exchange liquidates nobody": ("paper here", "paper away")}
-NO_SWITCH = {"the venue has none": ("binance spot",)}
+NO_SWITCH = {"Binance spot offers no such switch, over REST or WebSocket": ("binance spot",)}
 SHORT_SWITCHES: dict[str, Any] = {"has_disconnect_cancel": True, "dead_man_s": 0.3}
 S = 1_000_000_000
 

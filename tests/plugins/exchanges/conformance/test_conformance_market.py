@@ -26,7 +26,7 @@ async def test_an_instrument_is_listed_with_its_filters_and_our_fees(at: At) -> 
         assert ours.price_band.down < 1 < ours.price_band.up
 
 
-@behaviour("instruments: one that is not listed, refused by name")
+@behaviour("instruments: one not listed, refused by name")
 async def test_a_symbol_that_is_not_listed_is_refused_by_its_name(at: At) -> None:
     with pytest.raises(ExchangeError, match="DOGE-USDT"):
         await at.adapter.subscribe(["DOGE-USDT"])

@@ -31,7 +31,9 @@ from host.core.client_id import ClientIdMaker
 
 NO_POSITIONS = {"spot holds balances, not positions": WITHOUT_PERPETUALS}
 NOT_IN_PLACE = {
-    "changes no price in place: keepPriority only shrinks, all else is a new order": ("binance spot",)
+    "Binance spot changes no price in place: keepPriority only shrinks an order, all else is a new one": (
+        "binance spot",
+    )
 }
 NOTHING = Decimal(0)
 NEVER_WAS = (OrderRejected, OrderExpired)

@@ -23,6 +23,11 @@ from venue.protocols.faults import FaultKind
 NO_PROTOCOL = ("paper here", "paper away")
 NO_LINE = {"in this process there is no line that could break": ("paper here",)}
 NO_5XX = {"the house protocol has no server errors: it answers, or the line breaks": NO_PROTOCOL}
+NOT_IN_PLACE = {
+    "Binance spot changes no price in place: keepPriority only shrinks an order, all else is a new one": (
+        "binance spot",
+    )
+}
 NO_TIMESTAMPS = {"a deadline travels as a span of time: no clock is compared": NO_PROTOCOL}
 
 
@@ -103,7 +108,7 @@ async def test_a_cancel_whose_outcome_is_unknown_is_found_by_asking(at: At) -> N
 
 @behaviour(
     "unknown: an amend whose answer is lost",
-    absent={**NO_5XX, "changes no price in place": ("binance spot",)},
+    absent={**NO_5XX, **NOT_IN_PLACE},
     answer_timeout_ms=200.0,
 )
 async def test_an_amend_whose_outcome_is_unknown_is_found_by_asking(at: At) -> None:
