@@ -24,6 +24,7 @@ from host.runtime.instance_maker import InstanceMaker, PreparedInstance
 from host.runtime.models import ModelStage
 from host.runtime.plugin_errors import describe_error
 from host.runtime.reload import ModelUse, Reloader, StrategyUse
+from host.runtime.remote import RemoteStrategy
 
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
@@ -224,6 +225,8 @@ class ConfigEdit:
         old = self._engine.roster.instances.get(one.section.name)
         if old is None or old.state not in _RECEIVING:
             return
+        if isinstance(old.strategy, RemoteStrategy):
+            return  # its successor says whether the state that it is given fits
         try:
             data = encode_state(old.strategy)
         except Exception as error:

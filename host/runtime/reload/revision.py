@@ -13,6 +13,7 @@ from host.runtime.reload.comparison import Comparison
 from host.runtime.reload.fallback import RECEIVING, Fallback
 from host.runtime.reload.probation import Baseline, Probation, ProbationLimits, too_slow
 from host.runtime.reload.shadow import Shadow, time_of
+from host.runtime.remote import RemoteStrategy
 from host.runtime.roster import check_candles
 
 if TYPE_CHECKING:
@@ -73,6 +74,11 @@ class StrategyRevision:
 
     def build(self) -> str:
         """Construct the new strategy and prove that it takes over the state; say what moved."""
+        if isinstance(self.instance.strategy, RemoteStrategy):
+            raise RevisionFailed(
+                f"instance {self.name}: RESTART_REQUIRED: it runs in a worker, whose code changes with the "
+                "instance: stop and start it"
+            )
         new = self.new = self._make()
         check_candles(self.instance.instance, new)
         present = self._present()
