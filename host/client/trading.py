@@ -277,6 +277,8 @@ class TradingClient:
             if now_s - self._said_hello_s >= HELLO_EVERY_S:
                 self._said_hello_s = now_s
                 stage.say_hello()
+        if not self._inbox:
+            stage.idle()  # what was yielded meanwhile is handled by now
         due_ns = stage.next_timer_ns()
         bodies = attachment.receive(wait_s if due_ns is None else min(wait_s, due_ns / 1e9))
         try:
