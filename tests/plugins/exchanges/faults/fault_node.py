@@ -230,6 +230,20 @@ max_data_age_ms = {MAX_DATA_AGE_MS}
         traded = {client_id for _, _, _, client_id in trades}
         assert not refused & traded, "the node took an order for refused that traded"
 
+    def assert_same_profit(self) -> None:
+        """Hold the profit of what was closed to the venue's, that of inverse contracts in coin.
+
+        Only where fills came in their order: else it is the same once all is closed.
+        """
+        state, _, _ = self._folded()
+        for account, trading in self.venue.accounts.items():
+            records = self.served.exchange.records(trading.wallet)
+            for symbol, net in state.net_holdings[account].items():
+                fills = [fill for fill in records.fills_since(0) if fill.symbol == symbol]
+                theirs = sum((records.realised(fill.trade_id) for fill in fills), Decimal(0))
+                if symbol.endswith("-PERP"):
+                    assert abs(net.realised - theirs) <= ROUNDING * (len(fills) + 1), (symbol, net, theirs)
+
     def _assert_account(self, account: str, wallet: str, state: TradingState, trades: set[Traded]) -> None:
         exchange = self.served.exchange
         records, money = exchange.records(wallet), exchange.account(wallet)

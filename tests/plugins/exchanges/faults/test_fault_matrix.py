@@ -180,6 +180,7 @@ async def test_without_faults_every_symbol_trades_in_every_way(venue: FaultVenue
         await node.until(lambda: node.traded_symbols() == set(venue.symbols), "fill of every symbol")
         await node.until(lambda: node.accepted_kinds() == REQUESTS, "accepted order, amend and cancel")
     node.assert_agreed()
+    node.assert_same_profit()
 
 
 @EACH_VENUE
