@@ -275,7 +275,7 @@ class Session:
 
     def on_message(self, body: bytes) -> None:
         """Take in one message; whatever is wrong with it is counted, and cut off when it persists."""
-        if self._is_over:
+        if self._is_over or self._engine.halted:
             return
         now_ns = time.monotonic_ns()
         conduct = self.conduct

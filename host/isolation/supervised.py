@@ -21,6 +21,7 @@ from host.runtime.remote import RemoteStatus
 from host.runtime.turn import turn
 
 if TYPE_CHECKING:
+    from host.isolation.attached import Attached
     from host.isolation.workers import Workers
     from host.runtime.engine import Engine
 
@@ -64,6 +65,8 @@ class Worker:
         self._looked_ns = 0
         self._cpu: tuple[int, int] = (0, 0)
         self._beat_ns = 0
+        self._before_me: Worker | Attached | None = None
+        """The worker that ran under this name and is still on its way to its end."""
         self._before = RemoteStatus(state="ended")
         """What there was to say of the worker before this one."""
         proxy.on_moved = self.moved
@@ -77,8 +80,10 @@ class Worker:
             if not self.is_wanted:
                 self.is_wanted = True
                 self._fate.forget()
+                # The worker of an instance that was stopped this moment still has its last word: its state.
+                self._before_me = self._node.busy(self.name)
                 self._node.add(self)
-                if self.process is None and self._task is None:
+                if self.process is None and self._task is None and self._before_me is None:
                     self._start()
         elif state is InstanceState.STOPPED:
             self.stop()
@@ -101,6 +106,7 @@ class Worker:
         """End the process, whatever it is doing, and hear no more of it."""
         self._before = structs.replace(self.status(), behind=0, lag_ns=0, memory_bytes=0)
         self._starts_ns = self._stopping_ns = self._welcomed_ns = 0
+        self._before_me = None
         session, self._proxy.session = self._proxy.session, None
         if session is not None:
             session.end()
@@ -119,7 +125,7 @@ class Worker:
         session, process = self._proxy.session, self.process
         if self._stopping_ns:
             state = "stopping"
-        elif self._starts_ns:
+        elif self._starts_ns or self._before_me is not None:
             state = "waiting"
         elif session is None:
             state = "ended"
@@ -187,9 +193,7 @@ class Worker:
         again = f", restart {self.restarts}" if self.restarts else ""
         took_ms = (self._welcomed_ns - self._started_ns) // 1_000_000
         _log.info("instance %s runs in worker %d after %d ms%s", self.name, pid, took_ms, again)
-        self._engine.record_alert(
-            "worker_started", f"instance {self.name} runs in process {pid}{again}", self.name
-        )
+        self._engine.alert("worker_started", f"instance {self.name} runs in process {pid}{again}", self.name)
 
     # -- how it ends -----------------------------------------------------------------------------
 
@@ -234,6 +238,11 @@ class Worker:
 
     def look(self, now_ns: int) -> None:
         """Find out whether it makes progress within its limits; restart it when that is due."""
+        if self._before_me is not None:
+            if self._before_me.is_over:
+                self._before_me = None
+                self._start()
+            return
         if self._starts_ns and now_ns >= self._starts_ns:
             self.restarts += 1
             self._start()

@@ -124,6 +124,10 @@ class Workers:
             left.unlink(missing_ok=True)  # of a process that died
         self._looking = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
 
+    def busy(self, name: str) -> Worker | Attached | None:
+        """Return what still ends under an instance's name, if anything does."""
+        return next((one for one in self.running if one.name == name and one.is_busy), None)
+
     def new_addresses(self) -> tuple[str, str]:
         """Return where the sockets of a worker that starts are to be bound: for events, and for turns."""
         self._sockets += 1

@@ -147,6 +147,21 @@ def test_a_strategy_that_cannot_be_constructed_is_quarantined(tmp_path: Path) ->
     asyncio.run(run())
 
 
+def test_one_that_uses_more_than_its_share_of_a_core_is_lost(tmp_path: Path) -> None:
+    source = QUOTER.replace(
+        "    def on_book", "    def on_timer(self, name):\n        sum(range(300_000))\n\n    def on_book"
+    ).replace("self.state.starts += 1", "self.ctx.set_timer('busy', 0.001)")
+
+    async def run() -> None:
+        async with worker_desk(tmp_path) as desk:
+            desk.add("q", source, cpu_share=0.05, cpu_window_ns=300 * MS, **AT_ONCE)
+            await desk.started()
+            await until(lambda: desk.alerts("worker_lost"), "it is lost")
+            assert " of a core, the limit is 5%" in desk.alerts("worker_lost")[0]
+
+    asyncio.run(run())
+
+
 def test_each_step_is_in_the_journal(tmp_path: Path) -> None:
     async def run() -> None:
         async with worker_desk(tmp_path) as desk:

@@ -51,6 +51,26 @@ def test_stopping_it_runs_on_stop_saves_and_ends_the_process(tmp_path: Path) -> 
     asyncio.run(run())
 
 
+def test_one_that_takes_its_place_at_once_has_the_state_of_its_last_moment(tmp_path: Path) -> None:
+    source = QUOTER + "\n    def on_stop(self) -> None:\n        self.state.fills += 1\n"
+
+    async def run() -> None:
+        async with worker_desk(tmp_path) as desk:
+            instance = desk.add("q", source)
+            await desk.started()
+            await desk.top_and_quotes()
+            desk.desk.engine.roster.stop(instance, "to be replaced")
+            desk.desk.settle()
+            again = desk.add("q", source)
+            assert desk.proxy().status().state == "waiting"
+            await desk.started()
+            desk.desk.engine.roster.stop(again, "enough")
+            await until(lambda: not desk.workers.are_busy, "it says bye")
+            assert (desk.saved()["starts"], desk.saved()["fills"]) == (2, 2)
+
+    asyncio.run(run())
+
+
 def test_an_exception_quarantines_it_as_inline(tmp_path: Path) -> None:
     source = QUOTER.replace(
         "p = self.params", "p = self.params\n        if book.bid > 70_000: raise ValueError('too high')"
