@@ -90,6 +90,7 @@ class AccountQueries:
             asked_ns = self._now_ns()
             row = await self._finder.find(question.client_id, listing)
         if row is None:
+            order.is_done = True  # nothing to look after, unless it comes yet: the host asks again
             return OrderNotFound(question.client_id, asked_ns)
         snapshot = snapshot_of(listing, row, question.client_id, asked_ns)
         order = self._tracker.known(question.client_id, question.symbol, snapshot.venue_id)

@@ -28,7 +28,7 @@ from .order_entry import OrderEntry
 from .order_finder import OrderFinder
 from .order_tracker import OrderTracker
 from .params import EXCHANGE, NATIVE_AMENDS, CcxtParams
-from .products import Listing, Listings, listings_of
+from .products import Listings, listings_of
 from .throttle import CancelsFirst, Turn
 
 __all__ = ["CcxtExchange"]
@@ -54,7 +54,7 @@ class CcxtExchange(ExchangeAdapter[CcxtParams]):
         if params.unfenced_in_pair:
             self.is_fenced = True  # type: ignore[misc]  # the operator says so
         self._listings = Listings()
-        self._followed: dict[str, Listing] = {}
+        self._followed: list[str] = []
         self._tracker = OrderTracker()
         self._client: Client | None = None
         self._orders: OrderEntry | None = None
@@ -85,7 +85,7 @@ class CcxtExchange(ExchangeAdapter[CcxtParams]):
         if self._orders is None:
             self._begin()
         for listing in listings:
-            self._followed[listing.symbol] = listing
+            self._followed.append(listing.symbol)
             self._market.follow(listing)
             self._watch.follow(listing)
 
@@ -128,7 +128,7 @@ class CcxtExchange(ExchangeAdapter[CcxtParams]):
         self._queries = AccountQueries(
             params.product,
             self._listings,
-            lambda: list(self._followed.values()),
+            lambda: [self._listings.known(symbol) for symbol in self._followed],
             calls,
             self._tracker,
             finder,
@@ -158,6 +158,8 @@ class CcxtExchange(ExchangeAdapter[CcxtParams]):
                 await self._calls(Turn(), "load_markets", True)
                 for change in self._listings.replace(listings_of(self._client, self.params.product)):
                     _log.warning("%s: %s", EXCHANGE, change)
+                if not self._is_closed:
+                    self.ctx.listed(self._listings.instruments)
             except (CallFailed, ExchangeError) as error:
                 _log.warning("%s: the instruments were not read again: %s", EXCHANGE, error)
 

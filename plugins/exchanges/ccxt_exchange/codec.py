@@ -148,7 +148,9 @@ def position_of(listing: Listing, position: Row) -> VenuePosition | None:
             f"{EXCHANGE}: {listing.symbol}: positions must be in one-way mode, were hedged; change it at the venue"
         )
     signed = -abs(size) if position.get("side") == "short" else size
-    return VenuePosition(listing.symbol, signed, number_of(position.get("entryPrice"), "an entry price"))
+    entry_price = number_of(position.get("entryPrice"), "an entry price")
+    liquidation_price = number_of(position.get("liquidationPrice"), "a liquidation price")
+    return VenuePosition(listing.symbol, signed, entry_price, max(liquidation_price, _ZERO))
 
 
 def levels_of(listing: Listing, levels: Any, most: int) -> tuple[Level, ...]:

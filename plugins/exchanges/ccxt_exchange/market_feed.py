@@ -49,6 +49,7 @@ class MarketFeed:
         self._spawn: Final = spawn
         self._bad: Final = BadFrames(_log, f"{EXCHANGE} {params.venue} market data")
         self._numbers: dict[str, int] = {}
+        self._is_up = False
         self._waiting: set[str] = set()
         """The symbols whose books are not there: not yet, or not any more."""
 
@@ -124,15 +125,16 @@ class MarketFeed:
             self._hand_over(BookTop(symbol, *bids[0], *asks[0], sent_ns, now_ns, number))
 
     def _lost(self, listing: Listing, text: str) -> None:
-        if not self._waiting:
-            self._changed(False, text)
         self._waiting.add(listing.symbol)
+        if self._is_up:
+            self._is_up = False
+            self._changed(False, text)
 
     def _waiting_no_more(self, symbol: str) -> None:
-        if symbol in self._waiting:
-            self._waiting.discard(symbol)
-            if not self._waiting:
-                self._changed(True, "every book is there")
+        self._waiting.discard(symbol)
+        if not self._waiting and not self._is_up:
+            self._is_up = True
+            self._changed(True, "every book is there")
 
     # -- trades ------------------------------------------------------------------------------------
 

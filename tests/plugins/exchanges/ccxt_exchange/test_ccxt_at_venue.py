@@ -112,7 +112,7 @@ async def test_what_trades_is_told_once_to_the_last_digit_and_money_is_what_the_
         if at.site.product != "spot":
             (position,) = account.positions
             assert (position.symbol, position.qty) == (at.symbol, wallet.position(at.symbol))
-            assert position.entry_price > 0
+            assert position.entry_price > 0 and position.liquidation_price >= 0
 
 
 @EACH
@@ -142,6 +142,23 @@ async def test_instruments_books_and_trades_are_the_venues(name: str) -> None:
         await eventually(
             lambda: any(t.taker_is_buyer and t.qty <= qty for t in at.host.of(Trade)), "our trade"
         )
+
+
+@story
+async def test_the_list_of_instruments_is_read_again_and_handed_over() -> None:
+    async with desk("okx linear", instruments_every_s=0.2) as at:
+        await eventually(lambda: len(at.host.lists) >= 2, "the list, twice")
+        assert {item.symbol for item in at.host.lists[0]} == {"BTC-USDT-PERP", "ETH-USDT-PERP"}
+
+
+@story
+async def test_an_order_that_is_not_found_is_not_looked_after() -> None:
+    async with desk("bybit spot", streams=False) as at:
+        at.send(QueryOrder("mm0nobody", at.symbol))
+        await at.host.heard(OrderNotFound)
+        asked = len(at.lines("query"))
+        await at.host.heard(Depth, len(at.host.of(Depth)) + 6)
+        assert len(at.lines("query")) == asked
 
 
 @ONE_OF_EACH

@@ -175,6 +175,9 @@ def test_contracts_are_converted_both_ways() -> None:
     assert SWAP.sent_qty(D("0.03")) == 3.0
     position = position_of(SWAP, {"contracts": "5", "side": "short", "entryPrice": "99"})
     assert position is not None and (position.qty, position.entry_price) == (D("-0.05"), 99)
+    assert position.liquidation_price == 0
+    near = position_of(SWAP, {"contracts": "5", "side": "long", "entryPrice": 99, "liquidationPrice": 66.5})
+    assert near is not None and near.liquidation_price == D("66.5")
     assert position_of(SWAP, {"contracts": 0}) is None
     assert levels_of(SWAP, [[10.0, 2.0], [9.0, 1.0, "x"]], 5) == ((10.0, 0.02), (9.0, 0.01))
 
