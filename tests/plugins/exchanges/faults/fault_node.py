@@ -238,7 +238,7 @@ max_data_age_ms = {MAX_DATA_AGE_MS}
         state, _, _ = self._folded()
         for account, trading in self.venue.accounts.items():
             records = self.served.exchange.records(trading.wallet)
-            for symbol, net in state.net_holdings[account].items():
+            for symbol, net in state.net_holdings.get(account, {}).items():
                 fills = [fill for fill in records.fills_since(0) if fill.symbol == symbol]
                 theirs = sum((records.realised(fill.trade_id) for fill in fills), Decimal(0))
                 if symbol.endswith("-PERP"):
