@@ -51,17 +51,26 @@ def test_stopping_it_runs_on_stop_saves_and_ends_the_process(tmp_path: Path) -> 
     asyncio.run(run())
 
 
+SLOW_STOP = """
+    def on_stop(self) -> None:
+        import time
+
+        time.sleep(1.0 if not self.state.fills else 0.0)  # longer than another worker takes to start
+        self.state.fills += 1
+"""
+
+
 def test_one_that_takes_its_place_at_once_has_the_state_of_its_last_moment(tmp_path: Path) -> None:
-    source = QUOTER + "\n    def on_stop(self) -> None:\n        self.state.fills += 1\n"
+    source = QUOTER + SLOW_STOP
 
     async def run() -> None:
         async with worker_desk(tmp_path) as desk:
-            instance = desk.add("q", source)
+            instance = desk.add("q", source, stop_ns=30_000_000_000)
             await desk.started()
             await desk.top_and_quotes()
             desk.desk.engine.roster.stop(instance, "to be replaced")
             desk.desk.settle()
-            again = desk.add("q", source)
+            again = desk.add("q", source, stop_ns=30_000_000_000)
             assert desk.proxy().status().state == "waiting"
             await desk.started()
             desk.desk.engine.roster.stop(again, "enough")
