@@ -7,13 +7,13 @@ from failover.replication.events import MarketSeen
 from failover.signals import Health
 from host.comparing import MarketComparison
 from host.config import NodeConfig
+from host.runtime.blocking import Blocks
 from host.runtime.engine import Engine
 from host.runtime.facts import EngineFacts
 from host.runtime.progress import Condition, Progress, ProgressSettings
 from host.runtime.shadowing import Shadowing
-from host.runtime.watchdog import LoopWatchdog
 
-__all__ = ["NodeHealth", "tell_blocks"]
+__all__ = ["NodeHealth"]
 
 SEGMENTS_OF_ROOM: Final = 2
 """A disk with room for fewer journal segments is an ailment."""
@@ -31,7 +31,7 @@ class NodeHealth:
     ) -> None:
         self._certificate_warning: Final = certificate_warning
         self._warned = ""
-        self.watchdog: Final = LoopWatchdog()
+        self.blocks: Final = Blocks(config.watchdog, config.node.data_dir)
         self._config: Final = config
         self._on_alert: Final = on_alert
         self.look_at(engine)
@@ -39,6 +39,7 @@ class NodeHealth:
     def look_at(self, engine: Engine) -> None:
         """Judge another engine from here on."""
         self._engine = engine
+        self.blocks.look_at(engine)
         self._facts = EngineFacts(engine)
         self._comparison = MarketComparison(engine)
         room = SEGMENTS_OF_ROOM * self._config.node.journal_segment_kb << 10
@@ -69,17 +70,10 @@ class NodeHealth:
 
     def _condition(self) -> Condition:
         """Look at the node's progress; tell of code that blocked the event loop."""
-        tell_blocks(self.watchdog, self._on_alert)
+        self.blocks.tell(self._on_alert)
         warning = self._certificate_warning()
         if warning and warning != self._warned:
             self._on_alert("peer_tls_warning", warning)
         self._warned = warning
-        facts = self._facts.now(self.watchdog.longest_ns())
+        facts = self._facts.now(self.blocks.watchdog.longest_ns())
         return self._progress.look(facts, self._engine.clock.now_ns())
-
-
-def tell_blocks(watchdog: LoopWatchdog, on_alert: Callable[[str, str], None]) -> None:
-    """Alert what has blocked the event loop since this was last asked."""
-    for block in watchdog.take():
-        where = block.stack.strip().rpartition("\n")[2].strip() or "code that no thread could look at"
-        on_alert("loop_blocked", f"the event loop was blocked for {block.lasted_ns / 1e9:.2f} s by {where}")

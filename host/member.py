@@ -94,7 +94,7 @@ class Member:
             self._new_engine()
             warning = (lambda: "") if self._tls is None else self._tls.warning
             self.health = NodeHealth(self.config, self.engine, self.alert, warning)
-            self.health.watchdog.start()
+            self.health.blocks.start()
             self._listen()
             subject = self._subject()
             control = Control(self.config, self.options, subject)
@@ -103,7 +103,7 @@ class Member:
                 last.push_async_callback(control.close)
                 last.push_async_callback(self.membership.close)
                 last.push_async_callback(self.sharing.close)
-                last.callback(self.health.watchdog.stop)
+                last.callback(self.health.blocks.stop)
                 await control.start()
                 first_epoch = max(self.clock.now_ns() // 1_000_000_000 - EPOCH_ZERO_S, 1)
                 await self.membership.start(self.engine.state.epoch, first_epoch)

@@ -23,17 +23,16 @@ from host.control.subject import Subject
 from host.control.tail import JournalTail
 from host.controlling import Control
 from host.errors import NodeMustRestart
-from host.health import tell_blocks
 from host.journal import Journal, JournalError
 from host.member import Member
 from host.reloading import load_catalog
+from host.runtime.blocking import Blocks
 from host.runtime.clock import LiveClock, VirtualClock
 from host.runtime.driver import LiveDriver, ReplayDriver
 from host.runtime.engine import Engine
 from host.runtime.instance_control import InstanceControl
 from host.runtime.recovery import recover
 from host.runtime.report import RunReport, make_report
-from host.runtime.watchdog import LoopWatchdog
 from host.store import StoreWriter
 from host.terminal import TerminalView
 from host.trading import Trading, Waiting, make_engine, start_store, stop_store, stop_trading
@@ -160,10 +159,11 @@ class _Node:
         await assembly.take_up()
         driver = self._make_driver(engine, clock)
         self._listen_for_signals()
-        watchdog = LoopWatchdog()
+        blocks = Blocks(self._config.watchdog, self._config.node.data_dir)
+        blocks.look_at(engine)
         if not options.is_simulated:
-            watchdog.start()
-            engine.upkeep.duties.append(lambda _now_ns: tell_blocks(watchdog, engine.alert))
+            blocks.start()
+            engine.upkeep.duties.append(lambda _now_ns: blocks.tell(engine.alert))
         with TerminalView() if options.ui else nullcontext() as screen:
             showing = asyncio.ensure_future(_show(screen, view)) if screen is not None else None
             try:
@@ -187,7 +187,7 @@ class _Node:
                     trading.reloading.stop(why)
                 await self._stop(engine, driver, clock, why)
             finally:
-                watchdog.stop()
+                blocks.stop()
                 if showing is not None:
                     showing.cancel()
         return make_report(

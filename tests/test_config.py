@@ -379,3 +379,12 @@ def test_tls_needs_certificate_and_key(tmp_path: Path) -> None:
     found = problems(tmp_path, GOOD + '[control.tls]\ncertificate = "a.pem"\n')
 
     assert found.keys() == {"control.tls.key"}
+
+
+def test_watchdog_that_ends_the_process_before_it_can_say_why_is_refused(tmp_path: Path) -> None:
+    found = problems(tmp_path, GOOD + '[watchdog]\non_block = "give_up"\nlimit_ms = 400\ngive_up_ms = 1000\n')
+    assert found == {
+        "watchdog.give_up_ms": "expected at least 3 times limit_ms, which is 400, so that what blocks is named first; "
+        "was 1000"
+    }
+    assert load(tmp_path, GOOD + "[watchdog]\nlimit_ms = 60000\n").watchdog.on_block == "warn"

@@ -140,6 +140,10 @@ class InstanceView:
             shown.quote_tolerance_bps = section.quote_tolerance_bps
             shown.start_paused = section.start == "paused"
         self._show_schedule(name, shown)
+        blocks = subject.engine.blocks.by_instance.get(name)
+        if blocks is not None:
+            shown.blocks = blocks.count
+            shown.longest_block.CopyFrom(duration(blocks.longest_ns))
         if isinstance(instance.strategy, RemoteStrategy):
             _show_worker(instance.strategy.status(), shown.worker)
         if with_schema:

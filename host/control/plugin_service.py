@@ -65,6 +65,7 @@ _OF_INSTANCES = (
     e.InstanceConfigured,
     e.InstanceRemoved,
     e.InstanceHeld,
+    e.InstanceIsolated,
 )
 
 

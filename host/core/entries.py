@@ -52,6 +52,7 @@ __all__ = [
     "InstanceChanged",
     "InstanceConfigured",
     "InstanceHeld",
+    "InstanceIsolated",
     "InstanceRemoved",
     "InstanceRevised",
     "InstanceState",
@@ -257,6 +258,14 @@ class InstanceHeld(_Entry, frozen=True, tag="instance_held"):
     instance: str
     is_held: bool
     who: str
+
+
+class InstanceIsolated(_Entry, frozen=True, tag="instance_isolated"):
+    """An instance runs in a worker process from here on, whatever is configured, while its plugin has this digest."""
+
+    instance: str
+    digest: str
+    reason: str
 
 
 class RequestServed(_Entry, frozen=True, tag="request_served"):
@@ -514,6 +523,7 @@ Entry = (
     | InstanceConfigured
     | InstanceRemoved
     | InstanceHeld
+    | InstanceIsolated
     | RequestServed
     | ConfigApplied
     | StrategyStateSaved

@@ -213,6 +213,8 @@ class TradingState(Struct):
     """The instances that the control API made, each with its section of a configuration as JSON."""
     held: dict[str, str] = {}
     """The instances that an operator stopped, and who did."""
+    isolated: dict[str, str] = {}
+    """The instances that were moved to worker processes, and for which version of their plugins."""
     triggers: dict[str, dict[str, int]] = {}
     """When each trigger that called an instance was last due, by instance, then trigger."""
     maintenance: str = ""
@@ -362,12 +364,16 @@ class TradingState(Struct):
         self.api_instances.pop(entry.instance, None)
         self.held.pop(entry.instance, None)
         self.triggers.pop(entry.instance, None)
+        self.isolated.pop(entry.instance, None)
 
     def _instance_held(self, entry: e.InstanceHeld) -> None:
         if entry.is_held:
             self.held[entry.instance] = entry.who
         else:
             self.held.pop(entry.instance, None)
+
+    def _instance_isolated(self, entry: e.InstanceIsolated) -> None:
+        self.isolated[entry.instance] = entry.digest
 
     def _maintenance_set(self, entry: e.MaintenanceSet) -> None:
         self.maintenance = entry.by if entry.is_on else ""
@@ -746,6 +752,7 @@ _APPLY: Final[dict[type[Any], Callable[[TradingState, Any], Outcome | None]]] = 
     e.InstanceConfigured: TradingState._instance_configured,
     e.InstanceRemoved: TradingState._instance_removed,
     e.InstanceHeld: TradingState._instance_held,
+    e.InstanceIsolated: TradingState._instance_isolated,
     e.MaintenanceSet: TradingState._maintenance_set,
     e.RequestServed: TradingState._request_served,
     e.ConfigApplied: TradingState._no_change,

@@ -34,6 +34,7 @@ from host.core.risk import RiskEngine
 from host.core.risk_limits import Refusal, RiskConfig
 from host.core.state import Outcome, TradingState
 from host.journal import Journal, JournalError
+from host.runtime.blocking import Blocks
 from host.runtime.by_hand import ByHand
 from host.runtime.clock import Clock
 from host.runtime.feed import AccountFeed
@@ -105,6 +106,12 @@ class Engine:
         self.roster: Final = Roster(self)
         self.safety: Final = Safety(self)
         self.scheduler: Final = Scheduler(self)
+        self.blocks = Blocks()
+        """What watches for code that blocks the loop, where this process does."""
+        self.move_to_worker: Callable[[str, str], bool] = lambda _instance, _why: False
+        """Has an instance go on in a worker process, for a reason; returns whether that can be."""
+        self.was_led_here = False
+        """Whether the process that led before this one was of the same node."""
         self.upkeep: Final = Upkeep(self)
         self.by_hand: Final = ByHand(self)
         self.stops: Final = Stops(self)
@@ -139,6 +146,7 @@ class Engine:
     def start_epoch(self, node: str, cell: str, epoch: int, host_version: str) -> None:
         """Say in the journal that this process took up the work; what was in flight is in doubt."""
         self.is_following = False
+        self.was_led_here = self.state.node == node
         self.scheduler.took_over_at(self.state.ts_ns)
         self.begin_turn(self.clock.now_ns())
         self.record(e.NodeStarted(node, cell, epoch, host_version), self.now_ns)

@@ -98,6 +98,7 @@ class InstanceControl:
         """Instances that were removed and whose orders are not done yet."""
         engine.upkeep.duties.append(self._let_go)
         engine.scheduler.start_again = self._start_on_schedule
+        engine.move_to_worker = self._move_to_worker
 
     # -- looking -----------------------------------------------------------------------------------
 
@@ -257,6 +258,36 @@ class InstanceControl:
             text = f"instance {name} is {instance.state}; only a running or paused one can be {wanted}"
             raise NotNow("WRONG_STATE", text)
         return instance
+
+    def _move_to_worker(self, name: str, why: str) -> bool:
+        """Have an instance that blocks the event loop go on in a worker process, within a turn; its orders are pulled.
+
+        Returns False where that cannot be now: there are no workers, or its plugin is being changed.
+        """
+        engine, instance = self._engine, self._engine.roster.instances[name]
+        record, section = engine.state.instances[name], self.section(name)
+        offers = [section.plugin, *(ref.name for ref in section.models)]
+        if not self._maker.has_workers or self._reloader.is_changing(
+            {one.partition(".")[0] for one in offers}
+        ):
+            return False
+        was_paused = instance.state is InstanceState.PAUSED and not record.by
+        with turn(engine) as now_ns:
+            engine.roster.save_state(instance, now_ns, force=True)
+            if instance.state not in RECEIVING:  # its state cannot be saved
+                return True
+            engine.record(e.InstanceIsolated(name, record.digest, why), now_ns)
+            engine.record_alert(
+                "moved_to_worker", f"instance {name} goes on in a worker process: {why}", name
+            )
+            engine.roster.pull_orders(instance, why, now_ns)
+            try:
+                prepared = self._maker.prepare(section)
+            except TandemError as error:
+                engine.roster.put_in_quarantine(instance, f"{why}; it could not be moved: {error}")
+                return True
+            self._take_on(prepared, "the watchdog", lambda _: None, is_new=False, paused=was_paused)
+        return True
 
     # -- parameters --------------------------------------------------------------------------------
 

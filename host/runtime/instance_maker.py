@@ -9,6 +9,7 @@ from msgspec import Struct
 from host.api import Strategy, TandemError
 from host.config import InstanceSection
 from host.core.entries import InstanceState
+from host.core.state import TradingState
 from host.loader import Catalog, Offer, Version, make
 from host.runtime.instance import Instance
 from host.runtime.models import ModelStage
@@ -18,7 +19,7 @@ from host.runtime.roster import InstanceSpec, start_model
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
 
-__all__ = ["InstanceMaker", "PreparedInstance"]
+__all__ = ["InstanceMaker", "PreparedInstance", "is_isolated"]
 
 
 class PreparedInstance(Struct, frozen=True):
@@ -29,6 +30,11 @@ class PreparedInstance(Struct, frozen=True):
     spec: InstanceSpec
     use: StrategyUse
     model_uses: tuple[ModelUse, ...]
+
+
+def is_isolated(instance: str, digest: str, state: TradingState) -> bool:
+    """Return whether an instance was moved to a worker process for what this version of its plugin did."""
+    return state.isolated.get(instance) == digest
 
 
 class InstanceMaker:
@@ -45,6 +51,11 @@ class InstanceMaker:
         self._stand_in: Final = stand_in
         """Makes what stands in for a strategy in another process; None: there are none, all run here."""
 
+    @property
+    def has_workers(self) -> bool:
+        """Return whether strategies can run in worker processes."""
+        return self._stand_in is not None
+
     def prepare(self, section: InstanceSection) -> PreparedInstance:
         """Construct an instance with its models and restore its state; nothing else has changed then.
 
@@ -56,6 +67,8 @@ class InstanceMaker:
         if feed is None:
             raise TandemError(f"account {section.account} is not connected")
         offer = self._catalog().strategy(section.plugin)
+        if is_isolated(section.name, offer.version.digest, engine.state):
+            section = msgspec.structs.replace(section, isolation="process")
         strategy = self._make_strategy(section, offer)
         uses = tuple(ModelUse(self._catalog().model(ref.name), ref.params) for ref in section.models)
         models = [(use.offer.name, self._make_model(section.name, use)) for use in uses]

@@ -5,11 +5,11 @@ import traceback
 from pathlib import PurePath
 from typing import Final
 
-__all__ = ["describe_error"]
+__all__ = ["OF_A_PLUGIN", "describe_error"]
 
 MAX_TEXT: Final = 2_000
 """Characters of an error's text that are kept: it goes into the journal."""
-_OF_A_PLUGIN: Final = re.compile(r"@[0-9a-f]{12}$")
+OF_A_PLUGIN: Final = re.compile(r"@[0-9a-f]{12}$")
 """Plugins are compiled under the names of their files, with the version's digest behind."""
 
 
@@ -30,7 +30,7 @@ def describe_error(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:
         return f"{type(error).__name__}: {text}"
-    own = [frame for frame in frames if _OF_A_PLUGIN.search(frame.filename)]
+    own = [frame for frame in frames if OF_A_PLUGIN.search(frame.filename)]
     frame = own[-1] if own else frames[-1]
     file = PurePath(frame.filename).name if own else frame.filename
     where = f" ({file}, line {frame.lineno})"

@@ -11,7 +11,16 @@ from host.journal import journal_digest
 from host.runtime.engine import Engine
 from host.runtime.remote import RemoteStrategy
 
-__all__ = ["BookCheck", "JournalReport", "LatencyReport", "PositionReport", "RunReport", "WorkerReport", "make_report"]
+__all__ = [
+    "BlockReport",
+    "BookCheck",
+    "JournalReport",
+    "LatencyReport",
+    "PositionReport",
+    "RunReport",
+    "WorkerReport",
+    "make_report",
+]
 
 
 class LatencyReport(Struct, frozen=True):
@@ -51,6 +60,13 @@ class BookCheck(Struct, frozen=True):
     symbol: str
     compared: int
     matched: int
+
+
+class BlockReport(Struct, frozen=True):
+    """How often one instance blocked the event loop, and for how many ms at most."""
+
+    count: int
+    longest_ms: float
 
 
 class WorkerReport(Struct, frozen=True):
@@ -99,6 +115,8 @@ class RunReport(Struct, frozen=True, kw_only=True):
     models: dict[str, dict[str, int]]
     """Per instance and model: how often it was used and skipped."""
     anomalies: dict[str, int]
+    blocks: dict[str, BlockReport]
+    """Per instance: how often its code held the event loop for longer than allowed."""
     workers: dict[str, WorkerReport] = {}
     """Of each instance whose strategy runs in another process."""
 
@@ -165,6 +183,10 @@ def make_report(
             if instance.models
         },
         anomalies=dict(engine.state.anomalies),
+        blocks={
+            name: BlockReport(one.count, round(one.longest_ns / 1e6, 1))
+            for name, one in engine.blocks.by_instance.items()
+        },
         workers=_workers(engine),
     )
 

@@ -287,9 +287,12 @@ class Roster:
 
         A version on probation is rolled back instead, where that can be done.
         """
-        text = f"{where} raised {describe_error(error)}"
-        if instance.probation is None or not self.on_probation_fault(instance, text):
-            self.put_in_quarantine(instance, text)
+        self.quarantine_for(instance, f"{where} raised {describe_error(error)}")
+
+    def quarantine_for(self, instance: Instance, why: str) -> None:
+        """Do what `quarantine` does, for another fault."""
+        if instance.probation is None or not self.on_probation_fault(instance, why):
+            self.put_in_quarantine(instance, why)
 
     def put_in_quarantine(self, instance: Instance, why: str) -> None:
         """Take an instance out of service: it hears of nothing and its orders are pulled."""

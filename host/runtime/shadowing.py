@@ -18,7 +18,7 @@ from host.core.entries import InstanceState
 from host.core.state import Outcome
 from host.runtime.history import Due, OwnEvent
 from host.runtime.instance import Instance
-from host.runtime.instance_maker import InstanceMaker, PreparedInstance
+from host.runtime.instance_maker import InstanceMaker, PreparedInstance, is_isolated
 from host.runtime.plugin_errors import describe_error
 from host.runtime.reload.shadow import Shadow
 
@@ -46,6 +46,8 @@ def as_the_primary_runs_it(section: InstanceSection, engine: "Engine") -> Instan
     record = engine.state.instances.get(section.name)
     if record is None or record.plugin != section.plugin or not record.params:
         return section
+    if is_isolated(section.name, record.digest, engine.state):
+        section = msgspec.structs.replace(section, isolation="process")
     return msgspec.structs.replace(section, params=msgspec.json.decode(record.params))
 
 

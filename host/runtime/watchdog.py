@@ -1,64 +1,97 @@
-"""The watchdog: a thread that notices when the event loop is blocked, and by which code.
+"""The watchdog: notices that the event loop is blocked, and by which code, though nothing on the loop can say so.
 
-The loop beats by a timer. While a beat is overdue nothing on the loop can say so, and afterwards nobody knows what
-it was: so a thread looks at the stack of the loop's thread meanwhile. Code that blocks without giving up the
-interpreter's lock blocks the watchdog too; it is measured all the same once it is over.
+Three lines, each for when the one before it cannot work:
+
+a thread       looks at the stack of the loop's thread while a beat of the loop is overdue
+faulthandler   writes that stack down where even the thread cannot run: code that blocks and keeps the interpreter's
+               lock, as a regular expression or a C library may. What it wrote is read once that is over, or by
+               the next process
+the kernel     ends the process (SIGALRM) where control does not come back for a limit, if one is given; whoever
+               started it, a guardian for example, starts it again
 """
 
 import asyncio
+import faulthandler
 import logging
+import os
+import signal
 import sys
 import threading
-import traceback
 from collections import deque
 from collections.abc import Callable
+from io import FileIO
+from pathlib import Path
 from time import monotonic_ns
 from types import FrameType
 from typing import Final
 
+import msgspec
 from msgspec import Struct
 
-__all__ = ["Block", "LoopWatchdog"]
+from host.runtime.culprit import Culprit, callback_frame, culprit_in, culprit_of
+
+__all__ = ["Block", "LoopWatchdog", "take_last_words"]
 
 _log = logging.getLogger("tandem.watchdog")
 
 BEAT_S: Final = 0.1
-FRAMES: Final = 12
-"""How many frames of a stack are shown: those nearest to what blocks."""
 KEPT: Final = 64
 """Blocks kept that nobody has taken yet."""
+LOOKS: Final = 4
+"""How often the thread looks within the limit."""
 
 
 class Block(Struct, frozen=True):
-    """Once that the loop was blocked. `stack` is empty where it was too short, or no thread could look."""
+    """Once that the loop was blocked. `culprit` is None where it was too short, or nothing could look."""
 
     lasted_ns: int
     ended_ns: int
     """By the monotonic clock."""
-    stack: str
+    culprit: Culprit | None
+    was_dumped: bool = False
+    """Whether it was read from a dump once it was over, and `on_blocked` heard nothing of it."""
+
+    @property
+    def stack(self) -> str:
+        """The stack of the loop's thread meanwhile, innermost last; empty where it is not known."""
+        return "" if self.culprit is None else self.culprit.stack
 
 
 class LoopWatchdog:
     """Watches the event loop of the thread that calls `start`.
 
-    What blocks it for longer than `limit_s` is logged with its stack at once, by `on_blocked`, on the watchdog's
-    own thread and once per block. `take` and `longest_ns` are for the loop's side.
+    What blocks it for longer than `limit_s` is told to `on_blocked` at once, on the watchdog's own thread and once
+    per block; the second argument says whether one call of a plugin has lasted since the block began, so that it is
+    that which blocks. `take` and `longest_ns` are for the loop's side.
+
+    With `last_words`, a file, the stack is written down there while it lasts. With `give_up_s` a loop that is
+    blocked for so long, or up to a beat less, ends the process.
     """
 
     def __init__(
-        self, limit_s: float = 0.5, window_s: float = 10.0, on_blocked: Callable[[str], None] | None = None
+        self,
+        limit_s: float = 0.5,
+        window_s: float = 10.0,
+        on_blocked: Callable[[Culprit, bool], None] | None = None,
+        *,
+        last_words: Path | None = None,
+        give_up_s: float | None = None,
     ) -> None:
         self._limit_ns: Final = int(limit_s * 1e9)
         self._window_ns: Final = int(window_s * 1e9)
-        self._on_blocked: Final = on_blocked or _tell
+        self._on_blocked: Final = on_blocked
+        self._give_up_s: Final = give_up_s
+        self._path: Final = last_words
+        self._file: FileIO | None = None
         self._due_ns = 0
-        self._named = (0, "")
-        """The stack of the block that began with the beat due then."""
+        self._named: tuple[int, Culprit | None] = (0, None)
+        """Whose block it is that began with the beat due then."""
         self._blocks: deque[Block] = deque(maxlen=KEPT)
         self._lags: deque[tuple[int, int]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._thread: threading.Thread | None = None
+        self._watched = 0
         self._ends = threading.Event()
 
     # -- on the loop -----------------------------------------------------------------------------
@@ -66,10 +99,14 @@ class LoopWatchdog:
     def start(self) -> None:
         """Begin to watch the running loop; `stop` must be called on it."""
         self._loop = asyncio.get_running_loop()
+        self._watched = threading.get_ident()
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = FileIO(self._path, "w")
         self._due_ns = monotonic_ns() + int(BEAT_S * 1e9)
         self._timer = self._loop.call_later(BEAT_S, self._beat)
-        watched = threading.get_ident()
-        self._thread = threading.Thread(target=self._watch, args=(watched,), name="watchdog", daemon=True)
+        self._arm_alarm()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -80,6 +117,12 @@ class LoopWatchdog:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+            if self._give_up_s is not None:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        if self._file is not None:
+            faulthandler.cancel_dump_traceback_later()
+            self._file.close()
+            self._file = None
 
     def longest_ns(self) -> int:
         """Return the longest that the loop was blocked within the last `window_s`."""
@@ -92,6 +135,7 @@ class LoopWatchdog:
         return taken
 
     def _beat(self) -> None:
+        self._arm_alarm()
         now_ns, due_ns = monotonic_ns(), self._due_ns
         lag_ns = now_ns - due_ns
         self._due_ns = now_ns + int(BEAT_S * 1e9)
@@ -99,31 +143,93 @@ class LoopWatchdog:
         while self._lags[0][0] < now_ns - self._window_ns:
             self._lags.popleft()
         if lag_ns > self._limit_ns:
-            named_ns, stack = self._named
-            self._blocks.append(Block(lag_ns, now_ns, stack if named_ns == due_ns else ""))
+            named_ns, culprit = self._named
+            is_dumped = named_ns != due_ns
+            self._blocks.append(Block(lag_ns, now_ns, self._dumped() if is_dumped else culprit, is_dumped))
+            self._forget_last_words()
         assert self._loop is not None
         self._timer = self._loop.call_later(BEAT_S, self._beat)
 
+    def _arm_alarm(self) -> None:
+        if self._give_up_s is not None:
+            signal.setitimer(signal.ITIMER_REAL, self._give_up_s)
+
+    def _dumped(self) -> Culprit | None:
+        """Return what `faulthandler` wrote of the loop's thread, which the thread could not look at."""
+        if self._path is None:
+            return None
+        return culprit_in(self._path.read_text(errors="replace"), self._watched)
+
+    # -- the file --------------------------------------------------------------------------------
+
+    def _forget_last_words(self) -> None:
+        if self._file is not None:
+            self._file.seek(0)
+            self._file.truncate()
+
+    def _note_last_words(self, culprit: Culprit) -> None:
+        if self._file is not None:
+            self._forget_last_words()
+            self._file.write(msgspec.json.encode(culprit) + b"\n")
+
     # -- on its own thread -----------------------------------------------------------------------
 
-    def _watch(self, watched: int) -> None:
-        named_ns = 0
-        while not self._ends.wait(self._limit_ns / 2e9):
-            due_ns = self._due_ns
-            if due_ns == named_ns or monotonic_ns() - due_ns <= self._limit_ns:
+    def _watch(self) -> None:
+        named_ns = armed_ns = 0
+        seen: tuple[int, FrameType | None] = (0, None)
+        while not self._ends.wait(self._limit_ns / LOOKS / 1e9):
+            now_ns, due_ns = monotonic_ns(), self._due_ns
+            if self._file is not None and now_ns - armed_ns >= self._limit_ns:
+                armed_ns = now_ns  # it writes once this thread could not come here for so long
+                faulthandler.dump_traceback_later(2 * self._limit_ns / 1e9, file=self._file)
+            overdue_ns = now_ns - due_ns
+            frame = sys._current_frames().get(self._watched)
+            if overdue_ns <= self._limit_ns / LOOKS or frame is None or self._due_ns != due_ns:
+                self._forget_stale_words()  # none, or it has just ended and this is the stack of something else
+                seen = (0, None)
+            elif due_ns == named_ns:
                 continue
-            named_ns = due_ns  # this block is named now, and not again
-            stack = _stack_of(sys._current_frames().get(watched))
-            if self._due_ns == due_ns:  # else it has just ended, and this is the stack of something else
-                self._named = (due_ns, stack)
-                self._on_blocked(stack)
+            elif overdue_ns <= self._limit_ns:
+                seen = (due_ns, callback_frame(frame)) if seen[0] != due_ns else seen
+            else:
+                named_ns = due_ns  # this block is named now, and not again
+                called = callback_frame(frame)
+                self._name(due_ns, frame, called is not None and seen == (due_ns, called))
+                seen = (0, None)
+                del called
+            del frame
+
+    def _name(self, due_ns: int, frame: FrameType, is_proven: bool) -> None:
+        culprit, dumped = culprit_of(frame), self._dumped()
+        if dumped is not None:  # nothing could run until now: what the stack was then counts
+            is_same, is_proven = culprit.calls == dumped.calls, True
+            culprit = msgspec.structs.replace(dumped, instance=culprit.instance if is_same else "")
+        if self._due_ns != due_ns:
+            return
+        self._named = (due_ns, culprit)
+        self._note_last_words(culprit)
+        _log.error("the event loop is blocked by %s; its thread is here:\n%s", culprit, culprit.stack)
+        if self._on_blocked is not None:
+            self._on_blocked(culprit, is_proven)
+
+    def _forget_stale_words(self) -> None:
+        if self._file is not None and os.fstat(self._file.fileno()).st_size:
+            self._forget_last_words()
 
 
-def _stack_of(frame: FrameType | None) -> str:
-    if frame is None:
-        return ""
-    return "".join(traceback.format_stack(frame, FRAMES))
+def take_last_words(path: Path) -> Culprit | None:
+    """Return what blocked the loop of the process before this one when it ended; None where nothing did.
 
-
-def _tell(stack: str) -> None:
-    _log.error("the event loop is blocked; its thread is here:\n%s", stack)
+    The file is empty then, so that this is told once.
+    """
+    try:
+        text = path.read_text(errors="replace")
+    except FileNotFoundError:
+        return None
+    if not text:
+        return None
+    path.write_text("")
+    try:
+        return msgspec.json.decode(text.partition("\n")[0], type=Culprit)
+    except msgspec.MsgspecError:
+        return culprit_in(text) or Culprit()

@@ -211,6 +211,10 @@ class Batch:
             case e.InstanceHeld() as entry:
                 text = "stopped until it is started" if entry.is_held else "may start"
                 self._add_event(record, entry.instance, code=entry.who, text=text)
+            case e.InstanceIsolated() as entry:
+                self._add_event(record, entry.instance, code=entry.digest[:12], text=entry.reason)
+            case e.TriggerFired() as entry:
+                self._add_event(record, entry.instance, code=entry.trigger)
             case e.MaintenanceSet() as entry:
                 self._add_event(record, code=entry.by, text=f"maintenance {'on' if entry.is_on else 'off'}")
             case e.ConfigApplied() as entry:

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 
+from host.runtime.culprit import Culprit
 from host.runtime.watchdog import LoopWatchdog
 
 LONG_S = 60.0
@@ -16,8 +17,8 @@ class Told:
         self.stacks: list[str] = []
         self.heard = threading.Event()
 
-    def __call__(self, stack: str) -> None:
-        self.stacks.append(stack)
+    def __call__(self, culprit: Culprit, _is_proven: bool) -> None:
+        self.stacks.append(culprit.stack)
         self.heard.set()
 
 

@@ -250,6 +250,10 @@ def _described(instance: p.Instance) -> str:
         f"  params     {plain_struct(instance.params)}",
     ]
     lines += _schedule_lines(instance)
+    if instance.blocks:
+        lines.append(
+            f"  blocks     {instance.blocks} of the event loop, {span(instance.longest_block)} at most"
+        )
     if instance.HasField("worker"):
         lines.append(_worker_line(instance.worker))
     lines += [

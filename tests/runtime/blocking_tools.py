@@ -1,0 +1,48 @@
+"""A strategy and a model that block the event loop, when and how their parameters say."""
+
+BLOCKER = """
+import ctypes
+import time
+from host.api import Adjustment, BookTop, Features, Params, Quote, QuoteModel, State, Strategy
+from decimal import Decimal
+
+HOLDING = ctypes.PyDLL(None)  # calls without giving up the interpreter's lock
+
+
+class BlockerParams(Params, frozen=True):
+    at_book: int = 2
+    seconds: float = 0.0
+    holds_lock: bool = False
+
+
+class BlockerState(State):
+    books: int = 0
+
+
+def nap(params):
+    end = time.monotonic() + params.seconds
+    if params.holds_lock:
+        HOLDING.usleep(int(params.seconds * 1e6))
+    while time.monotonic() < end:
+        time.sleep(0.01)
+
+
+class Blocker(Strategy[BlockerParams]):
+    state: BlockerState
+
+    def on_book(self, book: BookTop) -> None:
+        self.state.books += 1
+        if self.state.books == self.params.at_book:
+            nap(self.params)
+        self.quote(book.symbol, Quote(book.bid - 1, Decimal("0.001"), book.ask + 1, Decimal("0.001")))
+
+
+class SlowModel(QuoteModel[BlockerParams]):
+    budget_us = 1e9
+
+    def adjust(self, features: Features, quote: Quote) -> Adjustment:
+        nap(self.params)
+        return Adjustment()
+"""
+NAP_LINE = 1 + BLOCKER.splitlines().index("        HOLDING.usleep(int(params.seconds * 1e6))")
+SLEEP_LINE = 1 + BLOCKER.splitlines().index("        time.sleep(0.01)")

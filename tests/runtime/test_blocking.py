@@ -1,0 +1,254 @@
+"""Code that blocks the event loop: it is named, counted, and its instance taken off the loop, by policy."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from blocking_tools import BLOCKER, NAP_LINE, SLEEP_LINE
+from desk_tools import BTC, Desk
+
+from host.config import WatchdogSection
+from host.core.entries import InstanceState
+from host.loader import Catalog, make
+from host.runtime.blocking import LAST_WORDS, Blocks
+from host.runtime.culprit import Call, Culprit, culprit_in
+from host.runtime.instance import Instance
+from host.runtime.watchdog import BEAT_S, take_last_words
+
+LIMIT_MS = 40
+LONG_S = 60.0
+RUNNING, QUARANTINED = InstanceState.RUNNING, InstanceState.QUARANTINED
+
+
+class WatchedDesk(Desk):
+    """A desk whose loop is watched, and which has plugins that block it."""
+
+    def __init__(self, folder: Path, on_block: str = "warn") -> None:
+        super().__init__(folder / "journal")
+        plugins = folder / "plugins"
+        plugins.mkdir(exist_ok=True)
+        (plugins / "blocker.py").write_text(BLOCKER)
+        self.catalog = Catalog.load([plugins], entry_points=False)
+        assert not self.catalog.problems
+        section = WatchdogSection(limit_ms=LIMIT_MS, on_block=on_block, give_up_ms=600_000)  # type: ignore[arg-type]
+        self.blocks = Blocks(section, folder)
+        self.blocks.look_at(self.engine)
+
+    def blocker(self, name: str, models: tuple[str, ...] = (), **params: Any) -> Instance:
+        offer = self.catalog.strategy("blocker")
+        strategy = make(offer, {} if models else params, instance=name)
+        chain = [(model, make(self.catalog.model(model), params, instance=name)) for model in models]
+        return self.run(name, strategy, BTC, digest=offer.version.digest, models=chain)
+
+    def told(self) -> list[str]:
+        """Tell what has blocked the loop, and return what was told of plugins."""
+        self.blocks.tell(self.engine.alert)
+        return [text for text in self.alerts("loop_blocked") if "blocker.py" in text]
+
+    def play(self, story: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        async def watched() -> None:
+            self.blocks.start()
+            try:
+                await story()
+            finally:
+                self.blocks.stop()
+
+        asyncio.run(watched())
+
+    async def beat(self) -> None:
+        """Wait until the loop has beaten, so that what blocked it is over for the watchdog too."""
+        before = self.blocks.watchdog._due_ns
+        async with asyncio.timeout(LONG_S):
+            while self.blocks.watchdog._due_ns == before:
+                await asyncio.sleep(0.001)
+
+
+def long_enough() -> float:
+    """Return seconds for which a block is noticed on any machine: its thread looks 4 times within the limit."""
+    return 25 * LIMIT_MS / 1e3
+
+
+def test_callback_that_blocks_is_named_with_its_instance_and_line_and_counted(tmp_path: Path) -> None:
+    desk = WatchedDesk(tmp_path)
+    desk.blocker("quick")
+    slow = desk.blocker("slow", seconds=long_enough())
+
+    async def story() -> None:
+        await desk.beat()
+        desk.top()
+        desk.top(60_010.0, 60_010.1)
+        await desk.beat()
+
+    desk.play(story)
+    [text] = desk.told()
+    assert text.endswith(f"by instance slow, on_book (blocker.py, line {SLEEP_LINE})")
+    assert desk.blocks.by_instance.keys() == {"slow"}
+    count = desk.blocks.by_instance["slow"]
+    assert count.count == 1
+    assert count.longest_ns >= (long_enough() - BEAT_S) * 1e9
+    assert slow.state is RUNNING  # only warned
+
+
+def test_instance_that_blocks_is_quarantined_in_the_very_turn_and_its_neighbours_go_on(
+    tmp_path: Path,
+) -> None:
+    desk = WatchedDesk(tmp_path, "quarantine")
+    quick = desk.blocker("quick")
+    slow = desk.blocker("slow", seconds=long_enough())
+
+    async def story() -> None:
+        await desk.beat()
+        desk.top()
+        assert len(desk.venue.open(BTC)) == 4
+        desk.top(60_010.0, 60_010.1)
+        assert (quick.state, slow.state) == (RUNNING, QUARANTINED)
+        assert len(desk.venue.open(BTC)) == 2
+
+    desk.play(story)
+    reason = desk.engine.state.instances["slow"].reason
+    assert (
+        reason == f"on_book held the event loop for more than {LIMIT_MS} ms (blocker.py, line {SLEEP_LINE})"
+    )
+
+
+def test_model_that_blocks_is_named_with_the_instance_whose_quote_it_adjusts(tmp_path: Path) -> None:
+    desk = WatchedDesk(tmp_path)
+    desk.blocker("quick")
+    desk.blocker("slow", models=("blocker",), seconds=long_enough())
+
+    async def story() -> None:
+        await desk.beat()
+        desk.top()
+        await desk.beat()
+
+    desk.play(story)
+    [text] = desk.told()
+    assert text.endswith(f"by instance slow, adjust (blocker.py, line {SLEEP_LINE})")
+
+
+def test_code_that_keeps_the_interpreters_lock_is_named_all_the_same(tmp_path: Path) -> None:
+    desk = WatchedDesk(tmp_path, "quarantine")
+    slow = desk.blocker("slow", seconds=2 * long_enough(), holds_lock=True)
+
+    async def story() -> None:
+        await desk.beat()
+        desk.top()
+        desk.top(60_010.0, 60_010.1)
+        await desk.beat()
+
+    desk.play(story)
+    [text] = desk.told()
+    desk.advance(1)  # at the end of the next turn at the latest
+    assert text.endswith(f"by instance slow, on_book (blocker.py, line {NAP_LINE})")
+    assert desk.blocks.by_instance["slow"].count == 1
+    assert slow.state is QUARANTINED
+
+
+def test_last_words_say_what_blocks_while_it_does_and_nothing_else(tmp_path: Path) -> None:
+    desk = WatchedDesk(tmp_path)
+    desk.blocker("slow", seconds=long_enough())
+    words: list[str] = []
+    says_who = threading.Event()
+
+    def look() -> None:
+        while not says_who.is_set():
+            text = (tmp_path / LAST_WORDS).read_text() if (tmp_path / LAST_WORDS).exists() else ""
+            if "on_book" in text:
+                words.append(text)
+                says_who.set()
+
+    reader = threading.Thread(target=look)
+    reader.start()
+
+    async def story() -> None:
+        await desk.beat()
+        desk.top()
+        desk.top(60_010.0, 60_010.1)
+        await desk.beat()
+        assert (tmp_path / LAST_WORDS).read_text() == ""
+
+    desk.play(story)
+    reader.join(LONG_S)
+    (tmp_path / LAST_WORDS).write_text(words[0])
+    culprit = take_last_words(tmp_path / LAST_WORDS)
+    assert culprit is not None
+    assert str(culprit) == f"instance slow, on_book (blocker.py, line {SLEEP_LINE})"
+    assert take_last_words(tmp_path / LAST_WORDS) is None
+
+
+@pytest.mark.parametrize(
+    ("policy", "state"), [("warn", RUNNING), ("quarantine", QUARANTINED), ("give_up", QUARANTINED)]
+)
+def test_what_blocked_the_process_before_until_it_ended_is_not_called_again(
+    tmp_path: Path, policy: str, state: InstanceState
+) -> None:
+    desk = WatchedDesk(tmp_path)
+    slow = desk.blocker("slow")
+    desk.blocker("other")
+    digest = desk.engine.state.instances["slow"].digest[:12]
+    folder, venue = desk.folder.parent, desk.venue
+    desk.journal.close()
+    (tmp_path / LAST_WORDS).write_bytes(
+        _words(Culprit("slow", "", "on_book", "blocker.py", 7, (Call("on_book", digest),)))
+    )
+
+    again = WatchedDesk(folder, policy)
+    assert again.venue is not venue
+
+    async def story() -> None:
+        await again.beat()
+
+    again.play(story)
+    again.blocks.take_up(again.engine)
+    assert again.engine.state.instances["slow"].state is state
+    assert again.engine.state.instances["other"].state is RUNNING
+    again.blocks.take_up(again.engine)
+    [text] = again.alerts("gave_up")
+    assert text.endswith("by instance slow, on_book (blocker.py, line 7)")
+    assert slow.instance == "slow"
+
+
+def test_block_of_a_node_that_another_has_led_after_is_old_news(tmp_path: Path) -> None:
+    desk = WatchedDesk(tmp_path, "quarantine")
+    desk.blocker("slow")
+    digest = desk.engine.state.instances["slow"].digest[:12]
+    desk.blocks._before = Culprit("slow", "", "on_book", "blocker.py", 7, (Call("on_book", digest),))
+    desk.engine.was_led_here = False
+    desk.blocks.take_up(desk.engine)
+    assert desk.state_of("slow") is RUNNING
+
+
+def _words(culprit: Culprit) -> bytes:
+    return msgspec.json.encode(culprit) + b"\n"
+
+
+DUMP = """Timeout (0:00:01)!
+Thread 0x00007f0000000001 (most recent call first):
+  File "/usr/lib/python3.11/threading.py", line 331 in wait
+  File "/srv/host/runtime/watchdog.py", line 200 in _watch
+
+Thread 0x00007f0000000002 (most recent call first):
+  File "/usr/lib/python3.11/re/__init__.py", line 166 in match
+  File "/srv/mine/helper.py@0123456789ab", line 3 in parse
+  File "/srv/mine/maker.py@ba9876543210", line 12 in on_trade
+  File "/srv/host/runtime/feed.py", line 320 in _hand_out
+  File "/srv/plugins/paper.py@00aa00aa00aa", line 189 in step
+  File "/srv/host/runtime/driver.py", line 78 in _step
+"""
+
+
+def test_dump_of_a_stack_names_the_plugin_and_its_line() -> None:
+    for thread in (0x7F0000000002, 0):
+        culprit = culprit_in(DUMP, thread)
+        assert culprit is not None
+        assert (culprit.callback, culprit.file, culprit.line) == ("on_trade", "helper.py", 3)
+        assert culprit.calls == (Call("on_trade", "ba9876543210"), Call("step", "00aa00aa00aa"))
+    of_host = culprit_in(DUMP, 0x7F0000000001)
+    assert of_host is not None
+    assert (of_host.callback, of_host.line) == ("", 331)
+    assert culprit_in("", 1) is None
+    assert culprit_in(DUMP, 5) is None
