@@ -64,6 +64,13 @@ def alerts(folder: Path, kind: str) -> int:
     return sum(isinstance(entry, e.Alert) and entry.kind == kind for entry in records)
 
 
+def folded(folder: Path) -> TradingState:
+    state = TradingState()
+    for record in read(folder / "var" / "a" / "journal"):
+        state.apply(record.lsn, record.ts_ns, record.entry)
+    return state
+
+
 def test_it_trades_goes_and_comes_back_with_its_state(tmp_path: Path, program: list[str]) -> None:
     first = trade(program, tmp_path, 3)
     assert "trading BTC-USDT as quoter, 0 fills so far" in first
@@ -74,9 +81,5 @@ def test_it_trades_goes_and_comes_back_with_its_state(tmp_path: Path, program: l
     assert int(begun.split()[4]) >= 3, second
     wait_for(lambda: alerts(tmp_path, "client_gone") == 2, "end of the second run")
     assert alerts(tmp_path, "quarantined") == alerts(tmp_path, "client_cut_off") == 0
-    state = TradingState()
-    for record in read(tmp_path / "var" / "a" / "journal"):
-        state.apply(record.lsn, record.ts_ns, record.entry)
-    assert [order for order in state.orders.values() if not order.status.is_terminal] == []
-    instance = state.instances["quoter"]
-    assert b"fills" in instance.strategy_state
+    wait_for(lambda: not folded(tmp_path).orders, "end of its orders")
+    assert b"fills" in folded(tmp_path).instances["quoter"].strategy_state
