@@ -51,20 +51,21 @@ def test_random_kills_lose_no_order_and_no_fill(tmp_path: Path) -> None:
         price = 60_000.0 + draw.randrange(-50, 50)
         inner.top(price, price + 0.1)
         if draw.random() < 0.3:
-            now_ns = inner.clock.now_ns()
-            inner.feed.market(Trade(BTC, price - 1, 1.0, True, 1, now_ns, now_ns))
+            show_trade(desk, price - 1)
         resting = [order for order in desk.open() if order.status in ("open", "partially_filled")]
         if resting and draw.random() < 0.5:
             order = draw.choice(resting)
             remaining = order.qty - order.filled
             inner.venue.trade(order, str(remaining if draw.random() < 0.3 else remaining / 2))
         inner.settle()
-        await asyncio.sleep(0)
+        await asyncio.sleep(draw.choice((0.0, 0.0, 0.002)))  # the worker's share of the processor
 
     async def run() -> None:
         async with worker_desk(tmp_path) as desk:
             desk.add("q", on_loss=draw.choice(("pull", "keep")), source=TAKER, **SETTINGS)
             await desk.started()
+            show_trade(desk, 59_000.0)
+            await until(desk.open, "an order of its own rests")
             for _ in range(KILLS):
                 for _ in range(draw.randrange(1, 40)):
                     await market(desk)
@@ -83,6 +84,11 @@ def test_random_kills_lose_no_order_and_no_fill(tmp_path: Path) -> None:
             check(desk)
 
     asyncio.run(run())
+
+
+def show_trade(desk: WorkerDesk, price: float) -> None:
+    now_ns = desk.desk.clock.now_ns()
+    desk.desk.feed.market(Trade(BTC, price, 1.0, True, 1, now_ns, now_ns))
 
 
 def check(desk: WorkerDesk) -> None:
