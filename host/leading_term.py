@@ -35,6 +35,8 @@ LOOK_S: Final = 0.005
 RECOVERING_LOOK_S: Final = 0.001
 """How soon a takeover goes on once the venues have answered."""
 HEALTH_S: Final = 0.1
+CONNECT_WITHIN_S: Final = 10.0
+"""How long a takeover may take to connect what this node could not connect as a standby."""
 SAMPLE_S: Final = 1.0
 """How often standbys are shown what this node sees of its markets."""
 LAPSED: Final = "the lease has run out"
@@ -96,8 +98,14 @@ class LeadingTerm:
         self._begin_epoch()
         self.steps.done("epoch")
         assembly.configure(with_api_instances(member.config, engine))
-        await assembly.connect()
-        await assembly.take_up()
+        try:
+            async with asyncio.timeout(CONNECT_WITHIN_S):
+                await assembly.connect()  # what could not be connected before, or has come since
+                await assembly.take_up()
+        except TimeoutError:
+            raise NodeMustRestart(
+                f"it leads, and its accounts were not connected in {CONNECT_WITHIN_S:g} s"
+            ) from None
         waiting = Waiting(engine)
         await self._drive(lambda: waiting.is_over() or self._is_to_end(), RECOVERING_LOOK_S)
         self.steps.done("reconcile")

@@ -16,7 +16,15 @@ from msgspec import Struct, structs
 from failover.clock import boottime_ns, on_clock
 from failover.elector import Elector, ElectorSettings
 from failover.guardian import guarded_session
-from failover.lease import LeaseError, LeaseStore, LeaseUnansweredError, check_cell, check_ttl, open_store
+from failover.lease import (
+    LeaseError,
+    LeaseStore,
+    LeaseTooSlowError,
+    LeaseUnansweredError,
+    check_cell,
+    check_ttl,
+    open_store,
+)
 from failover.replication import (
     DurabilitySettings,
     EligibilityLimits,
@@ -188,14 +196,17 @@ class Membership:
 
         `known_epoch` is the last epoch in the journal, 0 for none; `first_epoch` is what a cell without
         any record begins with. A store that does not answer keeps nobody out: until it does this node leads
-        nothing, and its promise may be what a leader goes on by.
+        nothing, and its promise may be what a leader goes on by. The same goes for a store that is too slow now,
+        if this node has a part in the cell already: its ttl was good before.
         """
         section = self.section
         store = open_store(section.lease)
         try:
             try:
                 await self._check(store)
-            except LeaseUnansweredError as error:
+            except (LeaseUnansweredError, LeaseTooSlowError) as error:
+                if isinstance(error, LeaseTooSlowError) and not known_epoch:
+                    raise
                 self.why_unchecked = str(error)
                 self._on_alert("lease_store_unanswered", str(error))
             if section.replicate is not None:
@@ -616,7 +627,8 @@ class Membership:
             await asyncio.sleep(CHECK_AGAIN_S)
             try:
                 await self._check(store)
-            except LeaseUnansweredError:
+            except (LeaseUnansweredError, LeaseTooSlowError) as error:
+                self.why_unchecked = str(error)
                 continue
             except LeaseError as error:
                 self.fault = error

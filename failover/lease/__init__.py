@@ -1,7 +1,13 @@
 """The lease of a cell: one record in a linearisable register, its moves, and the stores that keep it."""
 
 from failover.lease.contract import LeaseStore
-from failover.lease.errors import LeaseConfigError, LeaseDamagedError, LeaseError, LeaseUnansweredError
+from failover.lease.errors import (
+    LeaseConfigError,
+    LeaseDamagedError,
+    LeaseError,
+    LeaseTooSlowError,
+    LeaseUnansweredError,
+)
 from failover.lease.opening import check_cell, check_ttl, measure_round_trip_ms, open_store
 from failover.lease.record import CANDIDATE_WAIT, HOLDER_RIGHT, Record, Status, abandoned
 
@@ -12,6 +18,7 @@ __all__ = [
     "LeaseDamagedError",
     "LeaseError",
     "LeaseStore",
+    "LeaseTooSlowError",
     "LeaseUnansweredError",
     "Record",
     "Status",

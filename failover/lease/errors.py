@@ -2,7 +2,13 @@
 
 from host.api import TandemError
 
-__all__ = ["LeaseConfigError", "LeaseDamagedError", "LeaseError", "LeaseUnansweredError"]
+__all__ = [
+    "LeaseConfigError",
+    "LeaseDamagedError",
+    "LeaseError",
+    "LeaseTooSlowError",
+    "LeaseUnansweredError",
+]
 
 
 class LeaseError(TandemError):
@@ -11,6 +17,10 @@ class LeaseError(TandemError):
 
 class LeaseConfigError(LeaseError):
     """The lease cannot work as configured; trying again will not help."""
+
+
+class LeaseTooSlowError(LeaseConfigError):
+    """The store was too slow for the ttl when it was measured; on a day with less to do it may not be."""
 
 
 class LeaseUnansweredError(LeaseError):

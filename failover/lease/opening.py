@@ -9,7 +9,7 @@ from typing import Final
 from msgspec import Struct
 
 from failover.lease.contract import LeaseStore
-from failover.lease.errors import LeaseConfigError, LeaseUnansweredError
+from failover.lease.errors import LeaseConfigError, LeaseTooSlowError, LeaseUnansweredError
 from failover.lease.record import Record
 
 __all__ = ["LeaseUrl", "check_cell", "check_ttl", "measure_round_trip_ms", "open_store", "parse_lease_url"]
@@ -119,7 +119,7 @@ async def measure_round_trip_ms(store: LeaseStore, deadline_s: float) -> float:
 async def check_ttl(store: LeaseStore, ttl_ms: int, deadline_s: float) -> float:
     """Return the store's round trip in ms; refuse a ttl that it cannot carry.
 
-    Raises `LeaseConfigError` or `LeaseUnansweredError`.
+    Raises `LeaseConfigError`, as `LeaseTooSlowError` where that was measured, or `LeaseUnansweredError`.
     """
     if ttl_ms < MINIMUM_TTL_MS:
         raise LeaseConfigError(f"failover.ttl: expected at least {MINIMUM_TTL_MS} ms, was {ttl_ms} ms")
@@ -132,7 +132,7 @@ async def check_ttl(store: LeaseStore, ttl_ms: int, deadline_s: float) -> float:
         )
     round_trip_ms = await measure_round_trip_ms(store, deadline_s)
     if ttl_ms < ROUND_TRIPS_PER_TTL * round_trip_ms:
-        raise LeaseConfigError(
+        raise LeaseTooSlowError(
             f"failover.ttl: expected at least {ROUND_TRIPS_PER_TTL} round trips of {round_trip_ms:.1f} ms to "
             f"{store.name}, was {ttl_ms} ms; set {int(ROUND_TRIPS_PER_TTL * round_trip_ms) + 1} ms or more, or "
             "use a nearer store"

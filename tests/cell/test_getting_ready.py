@@ -136,6 +136,32 @@ def test_a_node_ends_where_the_store_that_came_back_is_of_other_cells(tmp_path: 
     asyncio.run(story())
 
 
+def test_a_store_that_is_slow_for_a_while_keeps_out_new_nodes_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that is started again on a busy day must not end for good."""
+
+    async def story() -> None:
+        async with Cell.open(tmp_path) as cell:
+            cell["a"].start()
+            await cell.until_trading("a")
+            await cell["a"].stop()
+            with monkeypatch.context() as busy:
+                busy.setattr("failover.lease.opening.ROUND_TRIPS_PER_TTL", 10**6)  # nothing is quick enough
+                cell["b"].start()
+                with pytest.raises(LeaseConfigError, match="round trips"):
+                    await cell["b"].ended()
+                cell["a"].start()
+                membership = cell["a"].member.membership
+                await cell.until(
+                    lambda: "round trips" in membership.health.reason, "a to say what it waits for"
+                )
+                assert membership.term is None
+            await cell.until_trading("a")
+
+    asyncio.run(story())
+
+
 def test_a_node_whose_part_in_the_cell_fails_ends_and_says_why(tmp_path: Path) -> None:
     async def story() -> None:
         async with Cell.open(tmp_path) as cell:
