@@ -96,6 +96,8 @@ class ModelRef(Struct, frozen=True, forbid_unknown_fields=True):
 class WorkerSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`worker` of an `[[instance]]`: what its worker process is held to, and what happens when it fails."""
 
+    group: str = ""
+    """Instances of one group share a worker process, and its fate; empty: it has its own."""
     deadline_ms: Positive = 1_000
     """A worker that handles nothing for so long, though there is something to handle, is lost."""
     memory_mb: Positive = 512

@@ -15,6 +15,8 @@ SECOND_NS: Final = 1_000_000_000
 class WorkerSettings(Struct, frozen=True, kw_only=True):
     """Limits of one worker. Times in ns by the machine's monotonic clock, sizes in bytes."""
 
+    group: str = ""
+    """Those of one group that start together share a process; empty: it has its own."""
     start_ns: int = 20 * SECOND_NS
     """How long it may take to start, imports included."""
     deadline_ns: int = SECOND_NS
@@ -52,6 +54,7 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
 def settings_of(section: WorkerSection) -> WorkerSettings:
     """Return what the configuration says of a worker."""
     return WorkerSettings(
+        group=section.group,
         start_ns=section.start_ms * 1_000_000,
         deadline_ns=section.deadline_ms * 1_000_000,
         memory_bytes=section.memory_mb << 20,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 from msgspec import structs
 
 from host.core.entries import InstanceState
-from host.isolation.assignment import Assignment, SeatPlan
+from host.isolation.assignment import SeatPlan
+from host.isolation.boarding import Berth
 from host.isolation.channel import Channel
 from host.isolation.fate import Fate
-from host.isolation.process import WorkerProcess
 from host.isolation.proxy import Proxy
 from host.isolation.session import Session
 from host.isolation.settings import SECOND_NS, WorkerSettings
@@ -45,7 +45,7 @@ class Worker:
         settings: WorkerSettings,
     ) -> None:
         self.name: Final = name
-        self.process: WorkerProcess | None = None
+        self.process: Berth | None = None
         self.restarts = 0
         self.is_wanted = False
         """Whether the instance is to run."""
@@ -56,6 +56,8 @@ class Worker:
         self._node: Final = node
         self._fate: Final = Fate(settings)
         self._channel: Channel | None = None
+        self._seat: SeatPlan | None = None
+        """What runs now, or is about to."""
         self._task: asyncio.Task[None] | None = None
         self._starts_ns = 0
         """When it is to be started again; 0 while it is not waiting for that."""
@@ -103,10 +105,10 @@ class Worker:
             session.tell_stop("")
 
     def end(self) -> None:
-        """End the process, whatever it is doing, and hear no more of it."""
+        """Hear no more of the strategy, and end its process, whatever that is doing, unless others share it."""
         self._before = structs.replace(self.status(), behind=0, lag_ns=0, memory_bytes=0)
         self._starts_ns = self._stopping_ns = self._welcomed_ns = 0
-        self._before_me = None
+        self._before_me = self._seat = None
         session, self._proxy.session = self._proxy.session, None
         if session is not None:
             session.end()
@@ -117,7 +119,7 @@ class Worker:
             self._task.cancel()
             self._task = None
         if self.process is not None:
-            self.process.kill()
+            self.process.leave()
             self.process = None
 
     def status(self) -> RemoteStatus:
@@ -171,20 +173,20 @@ class Worker:
         proxy.takes_over = False
         channel.open(session.on_message)
         offer = self.offer
-        seat = SeatPlan(instance.instance, offer.version, offer.name, events, turns, key)
-        self._task = self._node.spawn(self._run(seat))
+        self._seat = SeatPlan(instance.instance, offer.version, offer.name, events, turns, key)
+        self._task = self._node.spawn(self._run(self._seat))
 
     async def _run(self, seat: SeatPlan) -> None:
+        settings = self._settings
         try:
-            process = await self._node.spares.take()
+            self.process = await self._node.boarding.board(
+                settings.group, seat, settings.memory_bytes, lambda how: self._exited(seat, how)
+            )
         except OSError as error:
             self._task = None
             self._lost(f"its process could not be started: {error}")
             return
-        self.process = process
         self._cpu = (time.monotonic_ns(), 0)
-        data = Assignment(self._settings.memory_bytes, (seat,)).encode()
-        await process.assign(data, lambda how: self._exited(process, how))
         self._task = None
 
     def _welcomed(self) -> None:
@@ -208,17 +210,19 @@ class Worker:
         else:
             self.end()
 
-    def _exited(self, process: WorkerProcess, how: str) -> None:
-        if self.process is not process:
+    def _exited(self, seat: SeatPlan, how: str) -> None:
+        if self._seat is not seat:
             return  # it was given up before
+        words = "" if self.process is None else self.process.last_words
         if not self.is_wanted:
             self.end()
-            return
-        words = process.last_words
-        self._lost(f"{how}; its last words: {words[-1500:]}" if words else how)
+        else:
+            self._lost(f"{how}; its last words: {words[-1500:]}" if words else how)
 
     def _lost(self, why: str) -> None:
         """End what is left of it, see to its orders, and start it again or not, as is configured."""
+        if self.process is not None:
+            self.process.kill()  # those who share it are lost with it
         self.end()
         if not self.is_wanted:
             return

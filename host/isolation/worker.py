@@ -34,6 +34,7 @@ _PR_SET_PDEATHSIG: Final = 1
 HELLO_EVERY_MS: Final = 5
 REACT_AT_ONCE: Final = 64
 """Messages after which timers get their turn."""
+MOST_UNREAD: Final = 100_000
 LOOK_UP_MS: Final = 200
 """How often an idle worker looks whether its parent is still the host."""
 SPARE_BYTES: Final = 256 << 20
@@ -81,12 +82,17 @@ class _Seat:
         self.plan: Final = plan
         self._turns = context.socket(zmq.PUSH)
         self._turns.linger = 1000  # its last words are heard
+        self._turns.sndhwm = MOST_UNREAD
         self._turns.connect(plan.turns)
         self.stage: Stage | None = None
+        self.is_given_up = False
 
     def send(self, body: bytes) -> None:
-        self._turns.send(self.plan.key, zmq.SNDMORE)
-        self._turns.send(body)
+        try:
+            self._turns.send(self.plan.key, zmq.SNDMORE | zmq.NOBLOCK)
+            self._turns.send(body, zmq.NOBLOCK)
+        except zmq.Again:
+            self.is_given_up = True  # so much is unread: the host does not look at this strategy any more
 
     def open(self) -> None:
         """Import the plugin and put its class on stage; a class that cannot be had is told as a failure."""
@@ -115,7 +121,7 @@ class _Seat:
 
     @property
     def is_over(self) -> bool:
-        return self.stage is None or self.stage.is_over
+        return self.stage is None or self.stage.is_over or self.is_given_up
 
 
 def _offer_of(plan: SeatPlan) -> Offer:

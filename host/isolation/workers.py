@@ -15,6 +15,7 @@ import zmq
 from host.api import Secret
 from host.config import InstanceSection
 from host.isolation.attached import Attached
+from host.isolation.boarding import Boarding
 from host.isolation.door import door_of
 from host.isolation.outlet import Item
 from host.isolation.proxy import Proxy, proxy_class
@@ -57,6 +58,7 @@ class Workers:
         self._is_open = False
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.spares: Final = Spares(self.spawn)
+        self.boarding: Final = Boarding(self.spares, self.spawn)
         self._tasks: set[asyncio.Task[None]] = set()
         self._looking: asyncio.TimerHandle | None = None
         self._item: Item | None = None

@@ -1,0 +1,114 @@
+"""Which strategies share a process: each has its own, but those of a named group that start together."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from host.isolation.assignment import Assignment, SeatPlan
+from host.isolation.process import WorkerProcess
+from host.isolation.spares import Spares
+
+__all__ = ["Berth", "Boarding"]
+
+GATHER_S: Final = 0.05
+"""How long the first of a group waits for the others."""
+
+
+class Berth:
+    """One strategy's share of a worker process."""
+
+    def __init__(self, process: WorkerProcess, seats: list["Berth"]) -> None:
+        self._process: Final = process
+        self._seats: Final = seats
+        seats.append(self)
+
+    @property
+    def pid(self) -> int:
+        """Return the process id."""
+        return self._process.pid
+
+    @property
+    def last_words(self) -> str:
+        """Return the end of what the process wrote to its output."""
+        return self._process.last_words
+
+    def memory_bytes(self) -> int:
+        """Return what the process holds in memory."""
+        return self._process.memory_bytes()
+
+    def cpu_ns(self) -> int:
+        """Return the processor time that the process has used."""
+        return self._process.cpu_ns()
+
+    def leave(self) -> None:
+        """Have nothing to do with the process any more; it ends with the last who leaves."""
+        if self in self._seats:
+            self._seats.remove(self)
+        if not self._seats:
+            self._process.kill()
+
+    def kill(self) -> None:
+        """End the process, whoever else is in it: that is what sharing one means."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """End the process and wait for its end; nothing is told any more."""
+        self._process.close()
+
+
+class _Group:
+    """Those who wait for the process of a group."""
+
+    def __init__(self) -> None:
+        self.plans: list[SeatPlan] = []
+        self.memory_bytes = 0
+        self.on_exits: list[Callable[[str], None]] = []
+        self.started: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
+        self.seats: list[Berth] = []
+
+
+class Boarding:
+    """Finds each strategy its process. Belongs to the running loop."""
+
+    def __init__(
+        self, spares: Spares, spawn: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
+    ) -> None:
+        self._spares: Final = spares
+        self._spawn: Final = spawn
+        self._gathering: dict[str, _Group] = {}
+
+    async def board(
+        self, name: str, plan: SeatPlan, memory_bytes: int, on_exit: Callable[[str], None]
+    ) -> Berth:
+        """Start a strategy in a process of its own or, where `name` is not empty, of the group of that name.
+
+        The memory of a group is what its members may hold together. `on_exit` is told how the process ended.
+        Raises `OSError` where none can be started.
+        """
+        group = self._gathering.get(name) if name else None
+        if group is None:
+            group = _Group()
+            if name:
+                self._gathering[name] = group
+            self._spawn(self._depart(name, group))
+        group.plans.append(plan)
+        group.memory_bytes += memory_bytes
+        group.on_exits.append(on_exit)
+        return Berth(await asyncio.shield(group.started), group.seats)
+
+    async def _depart(self, name: str, group: _Group) -> None:
+        if name:
+            await asyncio.sleep(GATHER_S)
+            del self._gathering[name]
+        try:
+            process = await self._spares.take()
+        except OSError as error:
+            group.started.set_exception(error)
+            return
+
+        def on_exit(how: str) -> None:
+            for tell in group.on_exits:
+                tell(how)
+
+        group.started.set_result(process)
+        await process.assign(Assignment(group.memory_bytes, tuple(group.plans)).encode(), on_exit)

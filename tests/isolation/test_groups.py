@@ -1,0 +1,73 @@
+"""Strategies that share a worker process."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from isolation_tools import QUOTER, children, is_alive, until, worker_desk
+
+from host.core.entries import InstanceState
+
+RAISES = QUOTER.replace("p = self.params", "p = self.params\n        if book.bid > 70_000: raise ValueError")
+TOGETHER: dict[str, Any] = {"group": "makers", "deadline_ns": 30_000_000_000, "backoff_ns": 1_000_000}
+
+
+def test_those_of_a_group_share_a_process_and_others_do_not(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with worker_desk(tmp_path) as desk:
+            for name in ("a", "b"):
+                desk.add(name, **TOGETHER)
+            desk.add("c")
+            one, two, other = [await desk.started(name) for name in ("a", "b", "c")]
+            assert one == two != other
+            desk.desk.top()
+            await until(lambda: len(desk.open()) == 6, "all three quote")
+
+    asyncio.run(run())
+
+
+def test_what_one_raises_is_its_own_affair(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with worker_desk(tmp_path) as desk:
+            desk.add("bad", RAISES, **TOGETHER)
+            desk.add("good", **TOGETHER)
+            pid = await desk.started("bad")
+            await desk.started("good")
+            desk.desk.top(70_001.0, 70_002.0)
+            await desk.reach(InstanceState.QUARANTINED, "bad")
+            desk.desk.top(70_003.0, 70_004.0)
+            await until(lambda: desk.rests_at(70_002.98, 70_004.02), "the good one quotes")
+            assert is_alive(pid)
+            assert desk.alerts("worker_lost") == []
+            desk.desk.engine.roster.stop(desk.desk.engine.roster.instances["good"], "enough")
+            await until(lambda: not is_alive(pid), "the process ends with the last")
+
+    asyncio.run(run())
+
+
+def test_the_end_of_the_process_is_the_end_of_all_and_they_start_again_together(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with worker_desk(tmp_path) as desk:
+            for name in ("a", "b"):
+                desk.add(name, **TOGETHER)
+            pid = await desk.started("a")
+            await desk.started("b")
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda: len(desk.alerts("worker_lost")) == 2, "both are lost")
+            assert await desk.started("a") == await desk.started("b") != pid
+            assert len(children()) == 1
+
+    asyncio.run(run())
+
+
+def test_one_that_is_started_later_has_its_own(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with worker_desk(tmp_path) as desk:
+            desk.add("a", **TOGETHER)
+            pid = await desk.started("a")
+            desk.add("b", **TOGETHER)
+            assert await desk.started("b") != pid
+
+    asyncio.run(run())
