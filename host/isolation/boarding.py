@@ -17,10 +17,10 @@ GATHER_S: Final = 0.05
 class Berth:
     """One strategy's share of a worker process."""
 
-    def __init__(self, process: WorkerProcess, seats: list["Berth"]) -> None:
+    def __init__(self, process: WorkerProcess, group: "_Group") -> None:
         self._process: Final = process
-        self._seats: Final = seats
-        seats.append(self)
+        self._group: Final = group
+        group.berths.append(self)
 
     @property
     def pid(self) -> int:
@@ -32,6 +32,16 @@ class Berth:
         """Return the end of what the process wrote to its output."""
         return self._process.last_words
 
+    @property
+    def members(self) -> int:
+        """Return how many share the process."""
+        return len(self._group.plans)
+
+    @property
+    def memory_limit(self) -> int:
+        """Return what the process may hold in memory."""
+        return self._group.memory_bytes
+
     def memory_bytes(self) -> int:
         """Return what the process holds in memory."""
         return self._process.memory_bytes()
@@ -42,9 +52,10 @@ class Berth:
 
     def leave(self) -> None:
         """Have nothing to do with the process any more; it ends with the last who leaves."""
-        if self in self._seats:
-            self._seats.remove(self)
-        if not self._seats:
+        berths = self._group.berths
+        if self in berths:
+            berths.remove(self)
+        if not berths:
             self._process.kill()
 
     def kill(self) -> None:
@@ -64,7 +75,7 @@ class _Group:
         self.memory_bytes = 0
         self.on_exits: list[Callable[[str], None]] = []
         self.started: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
-        self.seats: list[Berth] = []
+        self.berths: list[Berth] = []
 
 
 class Boarding:
@@ -94,7 +105,7 @@ class Boarding:
         group.plans.append(plan)
         group.memory_bytes += memory_bytes
         group.on_exits.append(on_exit)
-        return Berth(await asyncio.shield(group.started), group.seats)
+        return Berth(await asyncio.shield(group.started), group)
 
     async def _depart(self, name: str, group: _Group) -> None:
         if name:

@@ -285,13 +285,14 @@ class Worker:
         if process is None:
             return ""
         held = process.memory_bytes()
-        if held > settings.memory_bytes:
-            return f"it holds {held >> 20} MiB, the limit is {settings.memory_bytes >> 20}"
+        if held > process.memory_limit:
+            return f"it holds {held >> 20} MiB, the limit is {process.memory_limit >> 20}"
         since_ns, used_ns = self._cpu
         if settings.cpu_share is not None and now_ns - since_ns >= settings.cpu_window_ns:
             used_now_ns = process.cpu_ns()
             share = (used_now_ns - used_ns) / (now_ns - since_ns)
             self._cpu = (now_ns, used_now_ns)
-            if used_ns and share > settings.cpu_share:
-                return f"it uses {share:.0%} of a core, the limit is {settings.cpu_share:.0%}"
+            limit = settings.cpu_share * process.members
+            if used_ns and share > limit:
+                return f"it uses {share:.0%} of a core, the limit is {limit:.0%}"
         return ""
