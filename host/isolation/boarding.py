@@ -42,6 +42,10 @@ class Berth:
         """Return what the process may hold in memory."""
         return self._group.memory_bytes
 
+    def read_output(self) -> None:
+        """Take in what the process wrote."""
+        self._process.read_output()
+
     def memory_bytes(self) -> int:
         """Return what the process holds in memory."""
         return self._process.memory_bytes()

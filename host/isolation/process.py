@@ -33,7 +33,6 @@ class WorkerProcess:
         assert process.stdout is not None
         self._output: IO[bytes] = process.stdout
         os.set_blocking(self._output.fileno(), False)
-        self._loop.add_reader(self._output.fileno(), self._read)
         self._loop.add_reader(self._pidfd, self._exited)
 
     @classmethod
@@ -98,20 +97,21 @@ class WorkerProcess:
         if self.has_ended or self._process.poll() is None:
             return
         self.has_ended = True
-        self._read()
+        self.read_output()
         self._loop.remove_reader(self._pidfd)
-        self._loop.remove_reader(self._output.fileno())
         os.close(self._pidfd)
         self._output.close()
         self._on_exit(_in_words(self._process.returncode))
 
-    def _read(self) -> None:
+    def read_output(self) -> None:
+        """Take in what it wrote to its output; to be called a few times a second.
+
+        Not whenever there is something: one that writes without end waits for us then, and not we for it.
+        """
         try:
             data = os.read(self._output.fileno(), READ_AT_ONCE)
-        except BlockingIOError:
+        except (BlockingIOError, ValueError):  # nothing is there, or it is closed
             return
-        if not data:
-            self._loop.remove_reader(self._output.fileno())
         self._words = (self._words + data)[-LAST_WORDS:]
 
 

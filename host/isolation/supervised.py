@@ -284,6 +284,7 @@ class Worker:
         process, settings = self.process, self._settings
         if process is None:
             return ""
+        process.read_output()
         held = process.memory_bytes()
         if held > process.memory_limit:
             return f"it holds {held >> 20} MiB, the limit is {process.memory_limit >> 20}"

@@ -147,6 +147,21 @@ def test_a_strategy_that_cannot_be_constructed_is_quarantined(tmp_path: Path) ->
     asyncio.run(run())
 
 
+def test_one_that_writes_without_end_waits_and_not_the_host(tmp_path: Path) -> None:
+    source = misbehaving("\n            while True: print('x' * 1000)")
+
+    async def run() -> None:
+        async with worker_desk(tmp_path) as desk:
+            desk.add("q", source, **SOON)
+            await desk.started()
+            desk.desk.top(70_001.0, 70_002.0)
+            await until(lambda: desk.alerts("worker_lost"), "it is lost")
+            text = desk.alerts("worker_lost")[0]
+            assert "it has handled nothing for " in text
+
+    asyncio.run(run())
+
+
 def test_one_that_uses_more_than_its_share_of_a_core_is_lost(tmp_path: Path) -> None:
     source = QUOTER.replace(
         "    def on_book", "    def on_timer(self, name):\n        sum(range(300_000))\n\n    def on_book"
