@@ -3,7 +3,7 @@
 import asyncio
 import importlib
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from exchange_tools import eventually, story
@@ -27,10 +27,13 @@ from host.api import (
     TimeInForce,
 )
 from plugins.exchanges._shared.verdicts import Action
+from plugins.exchanges.ccxt_exchange.calls import Calls
 from plugins.exchanges.ccxt_exchange.codec import balances_of, fill_of, levels_of, position_of, status_of
 from plugins.exchanges.ccxt_exchange.errors import NotSent, verdict_on
 from plugins.exchanges.ccxt_exchange.numbers import BadData, as_float, decimal_of, read_number, reading
+from plugins.exchanges.ccxt_exchange.order_finder import OrderFinder
 from plugins.exchanges.ccxt_exchange.order_tracker import OrderTracker
+from plugins.exchanges.ccxt_exchange.params import CcxtParams
 from plugins.exchanges.ccxt_exchange.products import Listing
 from plugins.exchanges.ccxt_exchange.throttle import CANCEL, ORDER, QUESTION, CancelsFirst, Turn, taking_turns
 
@@ -273,6 +276,61 @@ def test_trades_of_others_are_left_alone_and_bad_ones_raise() -> None:
         tracker.fills(
             SWAP, [{"id": "t3", "clientOrderId": "mm1", "side": "buy", "price": "x", "amount": "1"}]
         )
+
+
+# -- what is asked for ----------------------------------------------------------------------------------
+
+
+class ListingClient:
+    """Lists the account's trades two at a time, from a time on, as venues do; knows whose orders they are of."""
+
+    has: ClassVar[dict[str, bool]] = {"fetchOrders": True}
+
+    def __init__(self, times_ms: list[int]) -> None:
+        self.trades = [
+            {"id": f"t{n}", "order": f"v{n % 3}", "timestamp": ms} for n, ms in enumerate(times_ms)
+        ]
+        self.asked: list[str] = []
+
+    async def fetch_my_trades(self, _wire: str, since_ms: int | None) -> list[dict[str, Any]]:
+        if since_ms is None:
+            return self.trades[-2:]
+        return [trade for trade in self.trades if trade["timestamp"] >= since_ms][:2]
+
+    async def fetch_order(self, venue_id: str, _wire: str) -> dict[str, Any]:
+        self.asked.append(venue_id)
+        if venue_id == "v2":
+            raise ccxt.OrderNotFound("too old")
+        return {"id": venue_id, "clientOrderId": {"v0": "mm0", "v1": None}[venue_id]}
+
+
+def finder_of(client: ListingClient) -> tuple[OrderFinder, OrderTracker]:
+    def spawn(work: Any, _name: str) -> None:
+        raise AssertionError(f"nothing is to be spawned: {work}")
+
+    tracker = OrderTracker()
+    return OrderFinder(Calls(client, CcxtParams(venue="scripted"), spawn), tracker), tracker
+
+
+@story
+async def test_trades_are_asked_for_page_after_page() -> None:
+    finder, _ = finder_of(ListingClient([10, 20, 20, 30, 40, 50, 60]))
+    assert [row["id"] for row in await finder.trades(SWAP, 15)] == ["t1", "t2", "t3", "t4", "t5", "t6"]
+    assert [row["id"] for row in await finder.trades(SWAP, None)] == ["t5", "t6"]
+    assert await finder.trades(SWAP, 61) == []
+
+
+@story
+async def test_trades_that_name_no_client_id_are_attributed_by_their_orders_once() -> None:
+    client = ListingClient([10, 20, 30, 40, 50, 60])
+    finder, tracker = finder_of(client)
+    for _ in range(2):
+        trades = await finder.trades(SWAP, 0)
+    owners = [tracker.client_id_of(SWAP.symbol, trade) for trade in trades]
+    assert owners == ["mm0", "", "", "mm0", "", ""], (
+        "others' trades are nobody's, and so are those too old to tell"
+    )
+    assert sorted(client.asked) == ["v0", "v1", "v2"]
 
 
 # -- the queue ------------------------------------------------------------------------------------------
