@@ -50,7 +50,7 @@ class Blocks:
         self._is_taken_up = False
         self.watchdog: Final = LoopWatchdog(
             self._section.limit_ms / 1e3,
-            on_blocked=self._on_blocked,
+            on_culprit=self._on_culprit,
             last_words=self._path,
             give_up_s=None if self._policy == "warn" else self._section.give_up_ms / 1e3,
         )
@@ -89,8 +89,6 @@ class Blocks:
 
     def _take_in(self, block: Block, on_alert: Callable[[str, str], None]) -> None:
         culprit = None if block.culprit is None else self._with_instance(block.culprit)
-        if culprit is not None and block.was_dumped:
-            self._on_blocked(culprit, True)
         said = "code that nothing could look at" if culprit is None else str(culprit)
         on_alert("loop_blocked", f"the event loop was blocked for {block.lasted_ns / 1e9:.2f} s by {said}")
         if culprit is None or not culprit.instance:
@@ -99,13 +97,13 @@ class Blocks:
         counted.count += 1
         counted.longest_ns = max(counted.longest_ns, block.lasted_ns)
 
-    def _on_blocked(self, culprit: Culprit, is_proven: bool) -> None:
+    def _on_culprit(self, culprit: Culprit) -> None:
         """Have the instance taken off the loop at the end of the turn that it blocks, or else of the next one.
 
         May be called by the watchdog's thread.
         """
         engine = self._engine
-        if engine is not None and is_proven and self._policy in ("quarantine", "worker"):
+        if engine is not None and self._policy in ("quarantine", "worker"):
             engine.after_turn.append(functools.partial(self._act, engine, culprit))
 
     def _act(self, engine: "Engine", culprit: Culprit, _now_ns: int) -> None:

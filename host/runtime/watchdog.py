@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
-from time import monotonic_ns
+from time import clock_gettime_ns, monotonic_ns, pthread_getcpuclockid, thread_time_ns
 from types import FrameType
 from typing import Final
 
@@ -48,8 +48,6 @@ class Block(Struct, frozen=True):
     ended_ns: int
     """By the monotonic clock."""
     culprit: Culprit | None
-    was_dumped: bool = False
-    """Whether it was read from a dump once it was over, and `on_blocked` heard nothing of it."""
 
     @property
     def stack(self) -> str:
@@ -57,12 +55,27 @@ class Block(Struct, frozen=True):
         return "" if self.culprit is None else self.culprit.stack
 
 
+class _Look(Struct):
+    """What the watchdog's thread has found of one block."""
+
+    due_ns: int = 0
+    called: FrameType | None = None
+    """The call of a plugin that the loop was in at first."""
+    is_same: bool = True
+    """Whether it has been in that call since."""
+    culprit: Culprit | None = None
+    was_dumped: bool = False
+    is_told: bool = False
+
+
 class LoopWatchdog:
     """Watches the event loop of the thread that calls `start`.
 
-    What blocks it for longer than `limit_s` is told to `on_blocked` at once, on the watchdog's own thread and once
-    per block; the second argument says whether one call of a plugin has lasted since the block began, so that it is
-    that which blocks. `take` and `longest_ns` are for the loop's side.
+    What blocks it for longer than `limit_s` is told to `on_blocked` once per block; by default it is logged.
+    `on_culprit` is told of it once it is proven that one call of a plugin is what takes so long, and not a machine that
+    has no time for this process: it has been in that call since the block began, and either waits there or has used
+    half the limit of processor time. Both happen on the watchdog's own thread. `take` and `longest_ns` are for the
+    loop's side.
 
     With `last_words`, a file, the stack is written down there while it lasts. With `give_up_s` a loop that is
     blocked for so long, or up to a beat less, ends the process.
@@ -72,14 +85,16 @@ class LoopWatchdog:
         self,
         limit_s: float = 0.5,
         window_s: float = 10.0,
-        on_blocked: Callable[[Culprit, bool], None] | None = None,
+        on_blocked: Callable[[Culprit], None] | None = None,
+        on_culprit: Callable[[Culprit], None] = lambda _culprit: None,
         *,
         last_words: Path | None = None,
         give_up_s: float | None = None,
     ) -> None:
         self._limit_ns: Final = int(limit_s * 1e9)
         self._window_ns: Final = int(window_s * 1e9)
-        self._on_blocked: Final = on_blocked
+        self._on_blocked: Final = on_blocked or _tell
+        self._on_culprit: Final = on_culprit
         self._give_up_s: Final = give_up_s
         self._path: Final = last_words
         self._file: FileIO | None = None
@@ -91,7 +106,7 @@ class LoopWatchdog:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._thread: threading.Thread | None = None
-        self._watched = 0
+        self._watched = self._native = self._cpu_clock = self._beat_cpu_ns = 0
         self._ends = threading.Event()
 
     # -- on the loop -----------------------------------------------------------------------------
@@ -99,7 +114,8 @@ class LoopWatchdog:
     def start(self) -> None:
         """Begin to watch the running loop; `stop` must be called on it."""
         self._loop = asyncio.get_running_loop()
-        self._watched = threading.get_ident()
+        self._watched, self._native = threading.get_ident(), threading.get_native_id()
+        self._cpu_clock, self._beat_cpu_ns = pthread_getcpuclockid(self._watched), thread_time_ns()
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = FileIO(self._path, "w")
@@ -138,14 +154,18 @@ class LoopWatchdog:
         self._arm_alarm()
         now_ns, due_ns = monotonic_ns(), self._due_ns
         lag_ns = now_ns - due_ns
+        used_ns, self._beat_cpu_ns = thread_time_ns() - self._beat_cpu_ns, thread_time_ns()
         self._due_ns = now_ns + int(BEAT_S * 1e9)
         self._lags.append((now_ns, lag_ns))
         while self._lags[0][0] < now_ns - self._window_ns:
             self._lags.popleft()
         if lag_ns > self._limit_ns:
             named_ns, culprit = self._named
-            is_dumped = named_ns != due_ns
-            self._blocks.append(Block(lag_ns, now_ns, self._dumped() if is_dumped else culprit, is_dumped))
+            if named_ns != due_ns:  # the thread could not come to it in time
+                culprit = self._dumped()
+                if culprit is not None and used_ns >= self._limit_ns / 2:
+                    self._on_culprit(culprit)
+            self._blocks.append(Block(lag_ns, now_ns, culprit))
             self._forget_last_words()
         assert self._loop is not None
         self._timer = self._loop.call_later(BEAT_S, self._beat)
@@ -175,8 +195,8 @@ class LoopWatchdog:
     # -- on its own thread -----------------------------------------------------------------------
 
     def _watch(self) -> None:
-        named_ns = armed_ns = 0
-        seen: tuple[int, FrameType | None] = (0, None)
+        armed_ns = 0
+        look = _Look()
         while not self._ends.wait(self._limit_ns / LOOKS / 1e9):
             now_ns, due_ns = monotonic_ns(), self._due_ns
             if self._file is not None and now_ns - armed_ns >= self._limit_ns:
@@ -186,35 +206,52 @@ class LoopWatchdog:
             frame = sys._current_frames().get(self._watched)
             if overdue_ns <= self._limit_ns / LOOKS or frame is None or self._due_ns != due_ns:
                 self._forget_stale_words()  # none, or it has just ended and this is the stack of something else
-                seen = (0, None)
-            elif due_ns == named_ns:
+                look = _Look()
                 continue
-            elif overdue_ns <= self._limit_ns:
-                seen = (due_ns, callback_frame(frame)) if seen[0] != due_ns else seen
-            else:
-                named_ns = due_ns  # this block is named now, and not again
-                called = callback_frame(frame)
-                self._name(due_ns, frame, called is not None and seen == (due_ns, called))
-                seen = (0, None)
-                del called
-            del frame
+            called = callback_frame(frame)
+            if look.due_ns != due_ns:
+                look = _Look(due_ns, called)
+            look.is_same &= called is not None and look.called is called
+            if overdue_ns > self._limit_ns:
+                self._judge(look, frame)
+            del frame, called
 
-    def _name(self, due_ns: int, frame: FrameType, is_proven: bool) -> None:
-        culprit, dumped = culprit_of(frame), self._dumped()
-        if dumped is not None:  # nothing could run until now: what the stack was then counts
-            is_same, is_proven = culprit.calls == dumped.calls, True
-            culprit = msgspec.structs.replace(dumped, instance=culprit.instance if is_same else "")
-        if self._due_ns != due_ns:
+    def _judge(self, look: "_Look", frame: FrameType) -> None:
+        """Name a block once, and say once that its culprit is proven, which may be later."""
+        if look.culprit is None:
+            dumped, look.culprit = self._dumped(), culprit_of(frame)
+            if dumped is not None:  # nothing could run until now: what the stack was then counts
+                instance = look.culprit.instance if look.culprit.calls == dumped.calls else ""
+                look.culprit, look.was_dumped = msgspec.structs.replace(dumped, instance=instance), True
+            if self._due_ns != look.due_ns:
+                return
+            self._named = (look.due_ns, look.culprit)
+            self._note_last_words(look.culprit)
+            self._on_blocked(look.culprit)
+        elif look.is_told:
             return
-        self._named = (due_ns, culprit)
-        self._note_last_words(culprit)
-        _log.error("the event loop is blocked by %s; its thread is here:\n%s", culprit, culprit.stack)
-        if self._on_blocked is not None:
-            self._on_blocked(culprit, is_proven)
+        used_ns = clock_gettime_ns(self._cpu_clock) - self._beat_cpu_ns
+        has_worked = (look.is_same or look.was_dumped) and used_ns >= self._limit_ns / 2
+        sleeps = look.is_same and not look.was_dumped and self._is_asleep()
+        if (has_worked or sleeps) and self._due_ns == look.due_ns:
+            look.is_told = True
+            self._on_culprit(look.culprit)
+
+    def _is_asleep(self) -> bool:
+        """Return whether the loop's thread waits for something else than a processor."""
+        try:
+            text = Path(f"/proc/self/task/{self._native}/stat").read_text()
+        except OSError:
+            return False
+        return text.rpartition(")")[2].split()[0] in ("S", "D")
 
     def _forget_stale_words(self) -> None:
         if self._file is not None and os.fstat(self._file.fileno()).st_size:
             self._forget_last_words()
+
+
+def _tell(culprit: Culprit) -> None:
+    _log.error("the event loop is blocked by %s; its thread is here:\n%s", culprit, culprit.stack)
 
 
 def take_last_words(path: Path) -> Culprit | None:

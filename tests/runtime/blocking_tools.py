@@ -1,13 +1,9 @@
 """A strategy and a model that block the event loop, when and how their parameters say."""
 
 BLOCKER = """
-import ctypes
 import time
 from host.api import Adjustment, BookTop, Features, Params, Quote, QuoteModel, State, Strategy
 from decimal import Decimal
-
-HOLDING = ctypes.PyDLL(None)  # calls without giving up the interpreter's lock
-
 
 class BlockerParams(Params, frozen=True):
     at_book: int = 2
@@ -22,7 +18,8 @@ class BlockerState(State):
 def nap(params):
     end = time.monotonic() + params.seconds
     if params.holds_lock:
-        HOLDING.usleep(int(params.seconds * 1e6))
+        sum(range(int(params.seconds * 1e8)))  # one call in C, which lets no other thread run: some seconds
+        return
     while time.monotonic() < end:
         time.sleep(0.01)
 
@@ -44,5 +41,7 @@ class SlowModel(QuoteModel[BlockerParams]):
         nap(self.params)
         return Adjustment()
 """
-NAP_LINE = 1 + BLOCKER.splitlines().index("        HOLDING.usleep(int(params.seconds * 1e6))")
+NAP_LINE = 1 + BLOCKER.splitlines().index(
+    "        sum(range(int(params.seconds * 1e8)))  # one call in C, which lets no other thread run: some seconds"
+)
 SLEEP_LINE = 1 + BLOCKER.splitlines().index("        time.sleep(0.01)")

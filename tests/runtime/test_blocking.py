@@ -132,7 +132,7 @@ def test_model_that_blocks_is_named_with_the_instance_whose_quote_it_adjusts(tmp
 
 def test_code_that_keeps_the_interpreters_lock_is_named_all_the_same(tmp_path: Path) -> None:
     desk = WatchedDesk(tmp_path, "quarantine")
-    slow = desk.blocker("slow", seconds=2 * long_enough(), holds_lock=True)
+    slow = desk.blocker("slow", seconds=0.3, holds_lock=True)
 
     async def story() -> None:
         await desk.beat()

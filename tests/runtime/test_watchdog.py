@@ -17,7 +17,7 @@ class Told:
         self.stacks: list[str] = []
         self.heard = threading.Event()
 
-    def __call__(self, culprit: Culprit, _is_proven: bool) -> None:
+    def __call__(self, culprit: Culprit) -> None:
         self.stacks.append(culprit.stack)
         self.heard.set()
 
