@@ -14,6 +14,8 @@ from .throttle import Turn
 __all__ = ["OrderFinder"]
 
 _MOST_PAGES: Final = 200
+_LEAST_PAGE: Final = 10
+"""Venues list more than this at a time: a shorter list is the last one."""
 _QUESTION: Final = Turn()
 
 
@@ -59,12 +61,13 @@ class OrderFinder:
         found: dict[str, Row] = {}
         for _ in range(_MOST_PAGES):
             page: Sequence[Row] = await self._calls(_QUESTION, "fetch_my_trades", listing.wire, since_ms)
-            fresh = {str(row.get("id")): row for row in page if str(row.get("id")) not in found}
-            found |= fresh
-            latest_ms = max((row.get("timestamp") or 0 for row in page), default=0)
-            if not fresh or since_ms is None or latest_ms <= since_ms:
+            is_news = any(str(row.get("id")) not in found for row in page)
+            found |= {str(row.get("id")): row for row in page}
+            if since_ms is None or len(page) < _LEAST_PAGE:
                 break
-            since_ms = latest_ms
+            latest_ms = max(row.get("timestamp") or 0 for row in page)
+            # From the last one's time on, which others may share; past it once that brought nothing new.
+            since_ms = max(latest_ms, since_ms) if is_news else latest_ms + 1
         await self.attribute(listing, found.values())
         return list(found.values())
 

@@ -282,7 +282,7 @@ def test_trades_of_others_are_left_alone_and_bad_ones_raise() -> None:
 
 
 class ListingClient:
-    """Lists the account's trades two at a time, from a time on, as venues do; knows whose orders they are of."""
+    """Lists the account's trades ten at a time, from a time on, as venues do; knows whose orders they are of."""
 
     has: ClassVar[dict[str, bool]] = {"fetchOrders": True}
 
@@ -294,8 +294,8 @@ class ListingClient:
 
     async def fetch_my_trades(self, _wire: str, since_ms: int | None) -> list[dict[str, Any]]:
         if since_ms is None:
-            return self.trades[-2:]
-        return [trade for trade in self.trades if trade["timestamp"] >= since_ms][:2]
+            return self.trades[-10:]
+        return [trade for trade in self.trades if trade["timestamp"] >= since_ms][:10]
 
     async def fetch_order(self, venue_id: str, _wire: str) -> dict[str, Any]:
         self.asked.append(venue_id)
@@ -314,10 +314,11 @@ def finder_of(client: ListingClient) -> tuple[OrderFinder, OrderTracker]:
 
 @story
 async def test_trades_are_asked_for_page_after_page() -> None:
-    finder, _ = finder_of(ListingClient([10, 20, 20, 30, 40, 50, 60]))
-    assert [row["id"] for row in await finder.trades(SWAP, 15)] == ["t1", "t2", "t3", "t4", "t5", "t6"]
-    assert [row["id"] for row in await finder.trades(SWAP, None)] == ["t5", "t6"]
-    assert await finder.trades(SWAP, 61) == []
+    times_ms = [10, *range(20, 35), *[40] * 10, *range(50, 65)]
+    finder, _ = finder_of(ListingClient(times_ms))
+    assert [row["id"] for row in await finder.trades(SWAP, 15)] == [f"t{n}" for n in range(1, len(times_ms))]
+    assert [row["timestamp"] for row in await finder.trades(SWAP, None)] == times_ms[-10:]
+    assert await finder.trades(SWAP, 65) == []
 
 
 @story
