@@ -1,11 +1,15 @@
 """A recording through Bybit's book topics: quotes on the one of the best prices, changes on the deeper ones."""
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 from protocol_tools import START_NS, connected, open_protocols
 from recording_tools import depth, script, top
 
 from host.api import MarketEvent
+from venue.protocols.bybit import public_streams
 from venue.replay_market import ReplayMarket
 
 STEP_NS = 1_000_000
@@ -47,3 +51,39 @@ async def test_each_recorded_quote_and_each_change_is_pushed_by_itself() -> None
     assert [each["data"]["b"][-1] for each in deeper] == [["99", str(n)] for n in (4, 8, 12)]
     numbers = [greetings[1]["data"]["u"], *(each["data"]["u"] for each in deeper)]
     assert numbers == list(range(numbers[0], numbers[0] + 4))
+
+
+class Timers:
+    """The running loop's timers, each of them kept."""
+
+    def __init__(self) -> None:
+        self.handles: list[asyncio.Handle] = []
+
+    def get_running_loop(self) -> "Timers":
+        return self
+
+    def time(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def call_at(self, due_s: float, act: Callable[..., None], *args: Any) -> asyncio.Handle:
+        self.handles.append(asyncio.get_running_loop().call_at(due_s, act, *args))
+        return self.handles[-1]
+
+
+async def test_a_topic_that_is_pushed_before_its_time_has_one_timer_and_not_one_more_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    timers = Timers()
+    monkeypatch.setattr(public_streams, "asyncio", timers)
+    async with (
+        open_protocols("bybit", recorded=ReplayMarket(script(*events()))) as venue,
+        connected(venue, "/v5/public/spot", "bybit") as socket,
+    ):
+        await socket.send({"op": "subscribe", "args": ["orderbook.1.XYZUSDT"]})
+        while "topic" not in await socket.next():
+            continue
+        for _ in range(QUOTES):
+            venue.clock.advance(STEP_NS / 1e9)
+            venue.running.step()
+        assert len(timers.handles) == QUOTES + 1
+        assert [handle.cancelled() for handle in timers.handles] == [True] * QUOTES + [False]

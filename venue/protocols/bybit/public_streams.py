@@ -124,7 +124,9 @@ class PublicStreams:
                 self._soon(key, _IDLE_REPEAT_S)
 
     def _turn(self, key: tuple[Product, str]) -> None:
-        self._due.pop(key, None)
+        waiting = self._due.pop(key, None)
+        if waiting is not None:
+            waiting[1].cancel()  # a turn that came before its time: of a recording each message has one
         listing = self._listing_of(*key)
         if listing is None or not self._listeners.get(key):
             return

@@ -45,27 +45,15 @@ ADAPTERS: dict[str, Callable[..., ExchangeAdapter[Any]]] = {
 PASSPHRASE: dict[str, Any] = {"passphrase": Secret(DEMO_ACCOUNTS[0].passphrase)}
 
 
-class HeldClock(VenueClock):
-    """Market time that stands still until it is let go."""
+class SteppedClock(VenueClock):
+    """Market time that goes from one recorded moment to the next, and stands still in between."""
 
     def __init__(self, start_ns: int, speed: float) -> None:
         super().__init__(start_ns, speed)
-        self._held_ns: int | None = start_ns
+        self.market_ns = start_ns
 
     def now_ns(self) -> int:
-        if self._held_ns is not None:
-            return self._held_ns
-        return super().now_ns()
-
-    def hold_at(self, now_ns: int) -> None:
-        """Put a clock that stands still forward."""
-        self._held_ns = now_ns
-
-    def let_go(self) -> None:
-        """Go on from where it stands."""
-        assert self._held_ns is not None, "it is let go once"
-        self._start_ns += self._held_ns - super().now_ns()
-        self._held_ns = None
+        return self.market_ns
 
 
 class Played(Struct):
@@ -84,7 +72,7 @@ class RecordedVenue:
 
     def __init__(self, recording: Recording, protocol: str) -> None:
         self.recording = recording
-        self.clock = HeldClock(recording.first_ns, SPEED)
+        self.clock = SteppedClock(recording.first_ns, SPEED)
         self.exchange = Exchange()
         self.exchange.list_instrument(recording.instrument)
         self.exchange.add_market(ReplayMarket(recording))
@@ -102,10 +90,9 @@ class RecordedVenue:
         first = next(
             event for event in self.recording.events() if isinstance(event, Depth) and event.is_snapshot
         )
-        at_ns = first.ts_recv + 100_000_000
-        self.clock.hold_at(at_ns)
+        self.clock.market_ns = first.ts_recv + 100_000_000
         self.running.step()
-        return at_ns
+        return self.clock.market_ns
 
     def tell_the_end(self) -> None:
         """Bring books that are pushed as windows to where the exchange is, and then tell of a trade, the last."""
@@ -115,11 +102,13 @@ class RecordedVenue:
         front.on_market(Trade(self.symbol, LAST_PRICE, 1.0, True, 1 << 50, book.ts_recv, book.ts_recv))
 
     async def play(self, until_ns: int) -> None:
-        """Let the market go on until then."""
-        clock, exchange = self.clock, self.exchange
-        clock.let_go()
+        """Let each recorded moment come in its time, or as soon as those before it are over."""
+        clock, exchange, now_s = self.clock, self.exchange, asyncio.get_running_loop().time
+        from_ns, from_s = clock.market_ns, now_s()
         while (due_ns := exchange.next_time_ns()) is not None and due_ns <= until_ns:
-            await asyncio.sleep(max(clock.wait_s(due_ns), 0.0))
+            due_s = from_s + (due_ns - from_ns) / 1e9 / SPEED
+            await asyncio.sleep(max(due_s - now_s(), 0.0))
+            clock.market_ns = due_ns
             self.running.step()
         self.tell_the_end()
 
