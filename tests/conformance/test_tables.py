@@ -14,7 +14,7 @@ from tests.conformance.suites import SUITES, TESTS, Outcome, Row, row_of
 from tests.conformance.table import rendered
 
 REPO = TESTS.parent
-PAGE_WIDTH = 112
+PAGE_WIDTH = 118
 EXAMPLE = """
 import pytest
 

@@ -1,42 +1,27 @@
 """The adapter at a venue that speaks Bybit: what is sent, what is told, and what is never assumed."""
 
-import logging
 from decimal import Decimal
 
 import msgspec
 import pytest
 from bybit_adapter import QTY, SYMBOLS, Desk, desk, new_adapter
-from bybit_venue import DEMO, bybit_venue
+from bybit_venue import bybit_venue
 from exchange_tools import FakeHost, eventually, story
 
 from host.api import (
-    AccountSnapshot,
-    AmendRejected,
-    BookTop,
     CancelRejected,
     Depth,
     ExchangeError,
-    FillsSnapshot,
-    InstrumentKind,
-    OpenOrdersSnapshot,
     OrderAccepted,
     OrderAmended,
     OrderCancelled,
-    OrderExpired,
     OrderFilled,
-    OrderNotFound,
     OrderRejected,
     OrderSnapshot,
     OrderStatus,
-    OrderType,
-    PlaceOrder,
-    QueryAccount,
-    QueryFills,
-    QueryOpenOrders,
     QueryOrder,
     RejectReason,
     RequestUnanswered,
-    Secret,
     Side,
     Ticker,
     TimeInForce,
@@ -49,45 +34,6 @@ from plugins.exchanges.bybit.answers import Answer
 from plugins.exchanges.bybit.rest_client import Unknown, VenueRefused
 from venue.protocols.bybit import orders
 from venue.protocols.faults import FaultKind
-
-ALL = pytest.mark.parametrize("symbol", SYMBOLS)
-
-
-@story
-async def test_what_is_listed_has_the_accounts_fees() -> None:
-    async with bybit_venue() as venue:
-        host = FakeHost()
-        adapter = new_adapter(venue, host)
-        listed = {instrument.symbol: instrument for instrument in await adapter.connect()}
-        ours = {instrument.symbol: instrument for instrument in venue.exchange.instruments}
-        assert listed.keys() == ours.keys()
-        for symbol, instrument in listed.items():
-            assert instrument.kind is ours[symbol].kind
-            assert (instrument.tick_size, instrument.lot_size) == (
-                ours[symbol].tick_size,
-                ours[symbol].lot_size,
-            )
-            assert (instrument.maker_fee, instrument.taker_fee) == (
-                ours[symbol].maker_fee,
-                ours[symbol].taker_fee,
-            )
-        assert listed["BTC-USD-PERP"].kind is InstrumentKind.INVERSE
-        await adapter.close()
-
-
-@story
-async def test_a_wrong_key_is_said_and_shown_nowhere(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
-    async with bybit_venue() as venue:
-        for key, secret in (("wrong-key-000", DEMO.secret), (DEMO.api_key, "wrong-secret-000")):
-            adapter = new_adapter(venue, FakeHost(), api_key=Secret(key), api_secret=Secret(secret))
-            with pytest.raises(ExchangeError) as caught:
-                await adapter.connect()
-            shown = f"{caught.value} {caplog.text} {adapter.params!r}"
-            assert "was refused" in shown
-            assert secret not in shown
-        with pytest.raises(ExchangeError, match="api_key"):
-            await new_adapter(venue, FakeHost(), api_key=None).connect()
 
 
 @story
@@ -106,9 +52,9 @@ async def test_books_quotes_trades_and_summaries_arrive_and_agree() -> None:
         assert not any(market.bad_frames for market in at.adapter._markets.values())
 
 
-@ALL
 @story
-async def test_an_order_is_placed_amended_and_cancelled(symbol: str) -> None:
+async def test_orders_go_over_the_socket() -> None:
+    symbol = "BTC-USDT"
     async with desk((symbol,)) as at:
         place = at.place("c1", symbol)
         accepted = await at.host.heard(OrderAccepted)
@@ -132,41 +78,6 @@ async def test_an_order_is_placed_amended_and_cancelled(symbol: str) -> None:
         ]
 
 
-@ALL
-@story
-async def test_fills_have_price_fee_and_side(symbol: str) -> None:
-    async with desk((symbol,)) as at:
-        _, ask = at.venue.best(symbol)
-        at.place("c1", symbol, price=ask + 1, time_in_force=TimeInForce.IOC)
-        await eventually(lambda: sum(fill.qty for fill in at.host.of(OrderFilled)) == QTY[symbol], "filled")
-        records = at.venue.exchange.records("demo/unified").fills_since(0)
-        ours = {(fill.price, fill.qty, fill.fee, fill.fee_currency) for fill in at.host.of(OrderFilled)}
-        assert ours == {(fill.price, fill.qty, fill.fee, fill.fee_currency) for fill in records}
-        assert {fill.side for fill in at.host.of(OrderFilled)} == {Side.BUY}
-        assert len(at.host.of(OrderAccepted)) == 1
-
-
-@ALL
-@story
-async def test_post_only_ioc_fok_and_market_orders_end_as_they_should(symbol: str) -> None:
-    async with desk((symbol,)) as at:
-        bid, ask = at.venue.best(symbol)
-        at.place("maker", symbol, price=ask + 100, post_only=True)
-        rejected = await at.host.heard(OrderRejected)
-        assert (rejected.client_id, rejected.reason) == ("maker", RejectReason.WOULD_TAKE)
-        at.place("ioc", symbol, price=bid - 100, time_in_force=TimeInForce.IOC)
-        assert (await at.host.heard(OrderExpired)).client_id == "ioc"
-        at.place("fok", symbol, price=ask, qty=QTY[symbol] * 1000, time_in_force=TimeInForce.FOK)
-        expired = await at.host.heard(OrderExpired, 2)
-        assert (expired.client_id, expired.filled) == ("fok", Decimal(0))
-        at.place("market", symbol, type=OrderType.MARKET, time_in_force=TimeInForce.IOC, price=None)
-        await eventually(
-            lambda: any(fill.client_id == "market" for fill in at.host.of(OrderFilled)), "filled"
-        )
-        filled = sum(fill.qty for fill in at.host.of(OrderFilled) if fill.client_id == "market")
-        assert filled == QTY[symbol]
-
-
 @story
 async def test_reduce_only_is_kept_by_the_venue_and_means_selling_on_spot() -> None:
     async with desk(("BTC-USDT", "BTC-USDT-PERP")) as at:
@@ -174,60 +85,6 @@ async def test_reduce_only_is_kept_by_the_venue_and_means_selling_on_spot() -> N
         assert (await at.host.heard(OrderRejected)).reason is RejectReason.REDUCE_ONLY
         with pytest.raises(ExchangeError, match="reduce-only"):
             at.place("r2", "BTC-USDT", Side.BUY, reduce_only=True)
-
-
-@ALL
-@story
-async def test_refusals_say_why(symbol: str) -> None:
-    async with desk((symbol,)) as at:
-        at.place("poor", symbol, qty=QTY[symbol] * 10_000_000)
-        assert (await at.host.heard(OrderRejected)).client_id == "poor"
-        at.place("twice", symbol)
-        await at.host.heard(OrderAccepted)
-        at.place("twice", symbol)
-        assert (await at.host.heard(OrderRejected, 2)).reason is RejectReason.DUPLICATE_ID
-        strange = at.place("strange", symbol)
-        await at.host.heard(OrderAccepted, 2)
-        at.cancel(strange)
-        await at.host.heard(OrderCancelled)
-        at.cancel(strange)
-        assert (await at.host.heard(CancelRejected)).reason is RejectReason.UNKNOWN_ORDER
-        at.amend(strange, Decimal(50_000), QTY[symbol])
-        assert (await at.host.heard(AmendRejected)).reason is RejectReason.UNKNOWN_ORDER
-
-
-@ALL
-@story
-async def test_every_question_is_answered_from_the_venues_own_books(symbol: str) -> None:
-    async with desk((symbol,)) as at:
-        _, ask = at.venue.best(symbol)
-        at.place("open", symbol)
-        at.place("done", symbol, price=ask + 1, time_in_force=TimeInForce.IOC)
-        await eventually(lambda: sum(fill.qty for fill in at.host.of(OrderFilled)) == QTY[symbol], "filled")
-        for question in (
-            QueryOrder("open", symbol),
-            QueryOrder("done", symbol),
-            QueryOrder("never", symbol),
-            QueryOpenOrders(),
-            QueryFills(at.host.now_ns() - 60_000_000_000),
-            QueryAccount(),
-        ):
-            at.adapter.send(question, 0)
-        account = await at.host.heard(AccountSnapshot)
-        resting = await at.host.heard(OpenOrdersSnapshot)
-        fills = await at.host.heard(FillsSnapshot)
-        assert (await at.host.heard(OrderNotFound)).client_id == "never"
-        await at.host.heard(OrderSnapshot, 2)
-        seen = {order.client_id: order.status for order in at.host.of(OrderSnapshot)}
-        assert seen == {"open": OrderStatus.OPEN, "done": OrderStatus.FILLED}
-        assert [order.client_id for order in resting.orders] == ["open"]
-        assert set(fills.fills) == set(at.host.of(OrderFilled))
-        theirs = at.venue.exchange.account("demo/unified").snapshot(0)
-        assert {b.currency: b.total for b in account.balances} == {
-            b.currency: b.total for b in theirs.balances
-        }
-        held = {position.symbol: position.qty for position in account.positions}
-        assert held == {position.symbol: position.qty for position in theirs.positions}
 
 
 @story
@@ -306,58 +163,6 @@ async def test_an_order_goes_out_before_its_own_cancel() -> None:
 
 
 @story
-async def test_a_lost_answer_leaves_the_order_in_doubt_until_it_is_asked_for() -> None:
-    async with desk(("BTC-USDT",), answer_timeout_ms=100.0) as at:
-        at.venue.fault(FaultKind.DROP, request="place", count=1)
-        at.place("c1")
-        unanswered = await at.host.heard(RequestUnanswered)
-        assert unanswered.client_id == "c1"
-        at.adapter.send(QueryOrder("c1", "BTC-USDT"), 0)
-        assert (await at.host.heard(OrderSnapshot)).status is OrderStatus.OPEN
-        assert len(at.venue.lines("place")) == 1  # asked for, and never sent again
-
-
-@pytest.mark.parametrize("is_executed", [True, False])
-@story
-async def test_a_server_error_is_an_open_outcome_whether_it_acted_or_not(is_executed: bool) -> None:
-    for entry in ("websocket", "rest"):
-        async with desk(("BTC-USDT",), order_entry=entry) as at:
-            at.venue.fault(FaultKind.SERVER_ERROR, request="place", count=1, is_executed=is_executed)
-            at.place("c1")
-            assert (await at.host.heard(RequestUnanswered)).client_id == "c1"
-            at.adapter.send(QueryOrder("c1", "BTC-USDT"), 0)
-            await at.host.heard(OrderSnapshot if is_executed else OrderNotFound)
-            assert not at.host.of(OrderRejected)
-
-
-@story
-async def test_a_request_that_is_late_is_refused_by_the_venue_itself() -> None:
-    async with desk(("BTC-USDT",), answer_timeout_ms=10_000.0) as at:
-        at.venue.fault(FaultKind.LATENCY, request="place", delay_ms=900.0, count=1)
-        bid, _ = at.venue.best("BTC-USDT")
-        deadline_ns = at.host.now_ns() + 400_000_000
-        place = PlaceOrder(
-            "late",
-            "BTC-USDT",
-            Side.BUY,
-            OrderType.LIMIT,
-            TimeInForce.GTC,
-            bid - 100,
-            Decimal("0.01"),
-            False,
-            False,
-        )
-        at.adapter.send(place, deadline_ns)
-        rejected = await at.host.heard(OrderRejected)
-        assert rejected.reason is RejectReason.EXPIRED_REQUEST
-        (line,) = at.venue.lines("place")
-        assert line.timestamp_ns is not None and line.valid_ns is not None
-        assert line.timestamp_ns + line.valid_ns <= deadline_ns
-        with pytest.raises(ExchangeError, match="nothing was sent"):
-            at.adapter.send(place, at.host.now_ns() - 1)
-
-
-@story
 async def test_a_clock_that_is_wrong_is_measured_again() -> None:
     async with desk(("BTC-USDT",)) as at:
         number = at.venue.fault(FaultKind.CLOCK_SKEW, skew_ms=20_000.0)
@@ -373,59 +178,6 @@ async def test_a_clock_that_is_wrong_is_measured_again() -> None:
             abs((await at.host.heard(OrderAccepted)).ts_ns - now_ns) < 10_000_000_000
         )  # host time, not the venue's
         assert at.venue.server.faults.remove(number)
-
-
-@story
-async def test_a_missing_change_is_noticed_and_the_book_comes_back_right() -> None:
-    async with desk(("BTC-USDT",)) as at:
-        await at.has_books("BTC-USDT")
-        at.venue.fault(FaultKind.SEQUENCE_GAP, symbol="BTCUSDT", count=1)
-        book, seen = Book("BTC-USDT"), 0
-        results: list[DepthResult] = []
-
-        def is_back() -> bool:
-            nonlocal seen
-            depths = at.host.of(Depth)
-            results.extend(book.apply_depth(depth) for depth in depths[seen:])
-            seen = len(depths)
-            gap = DepthResult.GAP in results
-            return gap and DepthResult.SNAPSHOT in results[results.index(DepthResult.GAP) :]
-
-        await eventually(is_back, "a gap and a snapshot after it")
-        assert book.is_valid
-
-
-@story
-async def test_a_resync_brings_a_snapshot() -> None:
-    async with desk(("BTC-USDT",)) as at:
-        await at.has_books("BTC-USDT")
-        before = sum(depth.is_snapshot for depth in at.host.of(Depth))
-        at.adapter.resync("BTC-USDT")
-        await eventually(lambda: sum(depth.is_snapshot for depth in at.host.of(Depth)) > before, "a snapshot")
-
-
-@story
-async def test_lost_connections_are_told_and_come_back() -> None:
-    async with desk(("BTC-USDT", "BTC-USDT-PERP")) as at:
-        await at.has_books("BTC-USDT", "BTC-USDT-PERP")
-        ups = len(at.channels(True))
-        at.venue.cut()
-        await eventually(lambda: set(at.channels(False)) == {"market", "private", "orders"}, "all down")
-        await eventually(lambda: len(at.channels(True)) >= ups + 3, "all up again")
-        tops = len(at.host.of(BookTop))
-        at.place("c1")
-        await at.host.heard(OrderAccepted)
-        await eventually(lambda: len(at.host.of(BookTop)) > tops, "quotes again")
-
-
-@story
-async def test_an_order_under_way_when_its_connection_breaks_is_in_doubt() -> None:
-    async with desk(("BTC-USDT",), answer_timeout_ms=600_000.0) as at:
-        at.venue.fault(FaultKind.DISCONNECT, request="place", count=1)
-        at.place("c1")
-        assert (await at.host.heard(RequestUnanswered)).client_id == "c1"
-        at.adapter.send(QueryOrder("c1", "BTC-USDT"), 0)
-        assert (await at.host.heard(OrderSnapshot)).status is OrderStatus.OPEN
 
 
 @story
@@ -488,18 +240,6 @@ async def test_hedge_mode_is_refused() -> None:
 
 
 @story
-async def test_a_cancel_goes_out_although_the_venues_time_is_not_known() -> None:
-    async with desk(("BTC-USDT",)) as at:
-        place = at.place("c1")
-        await at.host.heard(OrderAccepted)
-        at.adapter._clock._error_ns = -1
-        with pytest.raises(ExchangeError, match="clock"):
-            at.place("c2")
-        at.cancel(place)
-        assert (await at.host.heard(OrderCancelled)).client_id == "c1"
-
-
-@story
 async def test_a_cancel_that_crosses_its_fill_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(orders, "LATE_CANCEL_MS", 60_000)  # however busy the machine is
     async with desk(("BTC-USDT-PERP",)) as at:
@@ -512,19 +252,6 @@ async def test_a_cancel_that_crosses_its_fill_does_no_harm(monkeypatch: pytest.M
         at.place("c2", "BTC-USDT-PERP")
         await at.host.heard(OrderAccepted, 2)
         assert not at.host.of(OrderCancelled) and not at.host.of(CancelRejected)
-
-
-@story
-async def test_limits_are_kept_before_the_venue_enforces_them() -> None:
-    async with desk(("BTC-USDT",), has_rate_limits=True) as at:
-        # Of 20 a second a tenth is kept for cancels.
-        placed = [at.place(f"c{number}") for number in range(18)]
-        with pytest.raises(ExchangeError, match="nothing was sent"):
-            at.place("one too many")
-        for order in placed:
-            at.cancel(order)
-        await eventually(lambda: len(at.host.of(OrderCancelled)) == len(placed), "all cancelled")
-        assert not [line for line in at.venue.lines() if line.verdict == "refused"]
 
 
 @pytest.mark.parametrize(
@@ -547,16 +274,6 @@ async def test_what_an_http_answer_means(status: int, body: bytes, error: type[E
         if status in (403, 429):
             with pytest.raises(ExchangeError, match="told us to stop"):
                 at.place("c1")
-
-
-@story
-async def test_too_many_requests_by_the_venues_count_is_a_pause() -> None:
-    async with desk(("BTC-USDT",)) as at:
-        at.venue.fault(FaultKind.RATE_LIMIT, request="place", count=1)
-        at.place("c1")
-        assert (await at.host.heard(OrderRejected)).reason is RejectReason.RATE_LIMIT
-        with pytest.raises(ExchangeError, match="told us to stop"):
-            at.place("c2")
 
 
 @story

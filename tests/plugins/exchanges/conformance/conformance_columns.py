@@ -104,11 +104,16 @@ COLUMNS: Final[Mapping[str, Column]] = {
                 wire=wire,
                 protocol="okx",
                 wallet="demo/trading",
+                qty=qty,
                 params=_OKX,
                 market_path="/ws/v5/public",
                 private_path="/ws/v5/private",
             )
-            for product, symbol, wire in (("spot", _SPOT, "BTC-USDT"), ("swap", _LINEAR, "BTC-USDT-SWAP"))
+            for product, symbol, wire, qty in (
+                ("spot", _SPOT, "BTC-USDT", Decimal("0.02")),
+                ("swap", _LINEAR, "BTC-USDT-SWAP", Decimal("0.02")),
+                ("inv", _INVERSE, "BTC-USD-SWAP", Decimal(1200)),
+            )
         ),
         *(
             Column(

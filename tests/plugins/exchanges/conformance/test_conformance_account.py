@@ -31,6 +31,7 @@ NO_LIQUIDATION = {"the simulated exchange liquidates nobody": ("paper here", "pa
 NO_SWITCH = {"Binance spot offers no such switch, over REST or WebSocket": ("binance spot",)}
 SHORT_SWITCHES: dict[str, Any] = {"has_disconnect_cancel": True, "dead_man_s": 0.3}
 S = 1_000_000_000
+HOUR_NS = 3_600 * S
 
 
 def money(fills: Iterable[OrderFilled]) -> set[tuple[Any, ...]]:
@@ -67,6 +68,7 @@ async def test_fills_are_told_once_with_their_fees(at: At) -> None:
     assert len(told) == len(at.site.fills) == len({fill.trade_id for fill in told})
     assert {fill.client_id: fill.liquidity for fill in told} == {"taker": "taker", "maker": "maker"}
     assert all(fill.fee > 0 and fill.symbol == at.symbol for fill in told)
+    assert all(abs(at.host.now_ns() - fill.ts_ns) < HOUR_NS for fill in told)  # not 1970, not local time
 
 
 @behaviour("fills: the list is what was told")
@@ -75,6 +77,7 @@ async def test_the_list_of_fills_is_what_was_told(at: At) -> None:
     await trade(at)
     listed = await at.ask(QueryFills(begun_ns), FillsSnapshot)
     assert money(listed.fills) == money(at.site.fills)
+    assert all(abs(at.host.now_ns() - fill.ts_ns) < HOUR_NS for fill in listed.fills)
     await eventually(lambda: len(at.host.of(OrderFilled)) == len(at.site.fills), "all told")
     assert {fill.trade_id for fill in listed.fills} == {fill.trade_id for fill in at.host.of(OrderFilled)}
     assert list(listed.fills) == sorted(listed.fills, key=lambda fill: fill.ts_ns)
@@ -145,7 +148,7 @@ async def test_leverage_and_margin_mode_are_set_and_stay_so(at: At) -> None:
 async def test_a_position_near_its_liquidation_is_told(at: At) -> None:
     await at.ask(QueryAccount(), AccountSnapshot)
     assert not at.log.about("liquidation")
-    large = Decimal(120_000_000) if at.column.name == "bybit inv" else Decimal(100)
+    large = Decimal(120_000_000) if at.symbol == "BTC-USD-PERP" else Decimal(100)
     ask = at.price(-0.3, Side.SELL)
     at.site.rival(at.symbol, Side.SELL, large, ask)
     at.place("large", price=ask, qty=large)

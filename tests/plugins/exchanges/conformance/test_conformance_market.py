@@ -46,7 +46,7 @@ async def test_the_top_of_the_book_is_the_venues(at: At) -> None:
 async def test_the_book_is_the_venues_after_every_change(at: At) -> None:
     followed = Followed(at)
     await eventually(lambda: followed.is_right, "the first book")
-    for number in range(3):
+    for number in range(2):
         rival = at.move()
         await eventually(lambda: followed.is_right, f"the book after change {number}")
         at.site.rival_cancels(at.symbol, rival)
