@@ -25,7 +25,7 @@ __all__ = ["Attached"]
 _log = logging.getLogger("tandem.clients")
 _RECEIVING: Final = (InstanceState.RUNNING, InstanceState.PAUSED)
 BEGINNINGS: Final = 50
-"""Sessions within 10 s: more are a loop, and each costs entries in the journal."""
+"""Sessions within a minute: more are a loop, and each costs entries in the journal."""
 LINGER_NS: Final = SECOND_NS // 20
 """How long the last word to a peer that is cut off has to leave."""
 
@@ -192,8 +192,8 @@ class Attached:
             if self._settings.on_loss == "pull":
                 self._engine.roster.pull_orders(self._proxy.instance, "client gone", now_ns)
         first, now_ns = self._beginnings[0] if self._beginnings else 0, time.monotonic_ns()
-        if len(self._beginnings) == BEGINNINGS and now_ns - first < 10 * SECOND_NS:
-            self._cut_off(f"it began {BEGINNINGS} times within 10 s")
+        if len(self._beginnings) == BEGINNINGS and now_ns - first < 60 * SECOND_NS:
+            self._cut_off(f"it began {BEGINNINGS} times within a minute")
         else:
             self._begin()
             self._alone_ns = 0  # its orders are pulled by now
