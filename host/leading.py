@@ -81,7 +81,9 @@ class NodeLeadership:
         given_up = await membership.handed_over()
         if given_up:
             raise _failed(given_up)
-        await self._until(lambda: membership.primary == to, f"{to} has not taken over yet; look at its log")
+        await self._until(
+            lambda: membership.followed.primary == to, f"{to} has not taken over yet; look at its log"
+        )
 
     async def promote(self, by: str) -> None:
         """Take the lease by force, with a fence; return when this node trades."""

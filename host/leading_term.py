@@ -16,8 +16,8 @@ from host.control.subject import Subject
 from host.controlling import Control
 from host.core.gate import FOREVER_NS
 from host.errors import NodeMustRestart
+from host.held_gate import Term
 from host.journal import JournalError
-from host.membership import Term
 from host.runtime.dead_man import DeadMan
 from host.runtime.driver import LiveDriver
 from host.runtime.instance_control import InstanceControl, with_api_instances
@@ -126,7 +126,7 @@ class LeadingTerm:
         member, membership, engine = self._member, self._member.membership, self._engine
         lead, node = self._term.lead, self._member.config.node
         engine.upkeep.begin(engine.journal.last_lsn)
-        membership.hold(engine, self._term)
+        membership.gate.hold(engine, self._term)
         engine.start_epoch(node.name, engine.journal.cell, lead.epoch, version("tandem"))
         may_arrive = lead.succession is Succession.ABANDONED
         engine.reconciler.inherit(engine.clock.now_ns(), may_arrive=may_arrive)
@@ -188,7 +188,7 @@ class LeadingTerm:
         elif durability is not None and durability.mode in (Mode.HALTING, Mode.HALTED):
             if engine.standing_back != NOT_HELD:
                 engine.stand_back(NOT_HELD, pulls=True)
-        elif engine.standing_back and not self._term.drain and not membership.is_ending:
+        elif engine.standing_back and not self._term.drain and not membership.gate.has_pulled:
             engine.go_on()
 
     def _show_market(self) -> None:

@@ -29,10 +29,11 @@ from host.core import entries as e
 from host.core.state import Outcome
 from host.errors import NodeMustRestart
 from host.health import NodeHealth
+from host.held_gate import Term
 from host.journal import JournalError
 from host.leading import NodeLeadership
 from host.leading_term import LeadingTerm
-from host.membership import Membership, Term
+from host.membership import Membership
 from host.reloading import archive_of
 from host.runtime.clock import LiveClock
 from host.runtime.engine import Engine
@@ -272,7 +273,7 @@ class Member:
         if self.membership.engine is None:
             if self.replica.difference is not None:
                 return False
-            return True if self.replica.compared_lsn and self.membership.primary else None
+            return True if self.replica.compared_lsn and self.membership.followed.primary else None
         if any(view.differs_at_lsn for view in standbys):
             return False
         digest_lsn = self.engine.upkeep.digest_lsn
@@ -299,7 +300,7 @@ class Member:
             stop=self.ask_to_stop,
             tail=JournalTail(self.engine.journal),
             leadership=NodeLeadership(self),
-            standby_of=lambda: None if membership.engine is not None else membership.primary_control,
+            standby_of=lambda: None if membership.engine is not None else membership.followed.primary_control,
         )
 
     def alert(self, code: str, text: str) -> None:
@@ -321,7 +322,8 @@ class Member:
         membership = self.membership
         if membership.engine is not None:
             return "primary" if self.is_trading else "taking over"
-        return f"standby of {membership.primary}" if membership.primary else "standby, no primary"
+        primary = membership.followed.primary
+        return f"standby of {primary}" if primary else "standby, no primary"
 
     def _on_signal(self, number: signal.Signals) -> None:
         if self.stop_reason:

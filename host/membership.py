@@ -11,9 +11,9 @@ import secrets
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from msgspec import Struct, structs
+from msgspec import structs
 
-from failover.clock import boottime_ns, on_clock
+from failover.clock import boottime_ns
 from failover.elector import Elector, ElectorSettings
 from failover.guardian import guarded_session
 from failover.lease import (
@@ -32,7 +32,6 @@ from failover.replication import (
     PeerCredentials,
     Replica,
     ReplicaDurability,
-    ReplicationClient,
     ReplicationServer,
     StandbyHealth,
     StandbyView,
@@ -48,7 +47,6 @@ from failover.replication.events import (
     HeirNamed,
     MarketSeen,
     PrimaryEvent,
-    PrimaryHealth,
     Rejoined,
     StandbyEvent,
     TurnedAway,
@@ -76,10 +74,11 @@ from failover.signals import (
 )
 from host.api import TandemError
 from host.config import FailoverSection, NodeConfig
-from host.journal import JournalError
+from host.following import Followed
+from host.held_gate import HeldGate, Term
 from host.runtime.engine import Engine
 
-__all__ = ["CommandRefused", "Membership", "Term"]
+__all__ = ["CommandRefused", "Membership"]
 
 _log = logging.getLogger("tandem.failover")
 TICK_S: Final = 0.05
@@ -88,8 +87,6 @@ STORE_DEADLINE_S: Final = 3.0
 """For the first questions to the lease store, when the node starts."""
 CHECK_AGAIN_S: Final = 1.0
 """How often they are asked again where the store did not answer."""
-PULL_SHARE: Final = 4
-"""A leader that may not renew pulls its quotes this part of a ttl before its right ends: 1/4."""
 _HAD_A_TERM: Final = "it led until a moment ago, and does not stand by again yet"
 
 
@@ -97,28 +94,11 @@ class CommandRefused(TandemError):  # noqa: N818 - the answer, not a malfunction
     """The elector did not carry out an operator's command, and says why."""
 
 
-class Term(Struct):
-    """One leadership of this node, from the elector's word to its end."""
-
-    lead: Lead
-    asked_ns: int
-    """When it was won, by CLOCK_BOOTTIME."""
-    drain: str = ""
-    """Why it is to be handed over; empty while it is not."""
-    heir: str = ""
-    """Who it is to be handed to; empty if to whoever claims it."""
-    over: str = ""
-    """Why it is over; empty while it is not."""
-    is_lapsed: bool = False
-    """Whether the gate was closed for want of a renewal, with the lease still ours as far as we know."""
-
-
 class Membership:
     """Takes part in the election of one cell's leader from `start` to `close`.
 
     `changed` is set whenever something happened that its owner must look at: `term` (this node is to
-    lead, to hand over, or to stop leading), `retired`. `engine` is whose gate is held to the
-    lease while this node leads; the owner sets it by `hold`.
+    lead, to hand over, or to stop leading), `retired`. The owner has the `gate` hold its engine while it leads.
     """
 
     def __init__(
@@ -139,9 +119,6 @@ class Membership:
         """What no new process would change about that, where there is such a thing."""
         self.why_unchecked = ""
         """Why it is not known yet that the store is the one of this cell; empty once it is."""
-        self.engine: Engine | None = None
-        self.primary_control = ""
-        """The control address of the node that is followed."""
         self.is_maintained = False
         self.on_version: Callable[[VersionCame | VersionTaken], None] = lambda event: None
         """Told of versions of plugins that came, and of what standbys say of those they were sent."""
@@ -152,6 +129,7 @@ class Membership:
         self.health = Health(is_fit=False, is_current=False, reason="the node is starting")
         self._candidate = self.health
         """What the elector was told of it."""
+        self.gate: Final = HeldGate(section.ttl_ms, on_alert)
         self.durability: ReplicaDurability | None = None
         self.previous_holder = ""
         """Who led before; empty where this node does not know."""
@@ -165,15 +143,8 @@ class Membership:
         self._running: asyncio.Task[None] | None = None
         self._ticking: asyncio.Task[None] | None = None
         self._checking: asyncio.Task[None] | None = None
-        self._client: ReplicationClient | None = None
-        self._right_until_ns = 0
-        self._held_term: Term | None = None
-        """Whose right the engine's gate is held to."""
-        self._heard_ns = 0
         self._answers: list[asyncio.Future[str]] = []
         self._turned_away: dict[str, str] = {}
-        self._warned_unfollowed = ""
-        self._has_pulled = False
         self._refused = ""
         settings = StreamSettings(
             limits=EligibilityLimits(section.max_lag_entries, section.max_lag_ms * 1_000_000)
@@ -187,7 +158,9 @@ class Membership:
             control_address=self.control_address,
             peers=section.peers,
         )
-        self._stream_settings: Final = settings
+        self.followed: Final = Followed(
+            section, self.session, self.control_address, settings, tls, self._on_standby_event
+        )
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -245,8 +218,7 @@ class Membership:
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
-        if self._client is not None:
-            await self.stop_following()
+        await self.followed.end()
         await self.server.close()
         if self._store is not None:
             await self._store.close()
@@ -257,9 +229,9 @@ class Membership:
         return self._runner is not None
 
     @property
-    def is_ending(self) -> bool:
-        """Return whether quotes were pulled because the right to send ends, and it was not renewed since."""
-        return self._has_pulled
+    def engine(self) -> Engine | None:
+        """Return the engine of the term that this node leads; None while it does not."""
+        return self.gate.engine
 
     @property
     def elector(self) -> Elector:
@@ -267,57 +239,11 @@ class Membership:
         assert self._runner is not None
         return self._runner.elector
 
-    # -- following -------------------------------------------------------------------------------
-
     def follow(self, replica: Replica) -> None:
-        """Keep `replica` equal to the journal of whoever leads, until `stop_following`."""
-        if not self.section.peers:
-            return
-        self._heard_ns = 0
-        self._client = ReplicationClient(
-            replica,
-            list(self.section.peers.values()),
-            self.session,
-            self._on_standby_event,
-            tls=self._tls,
-            settings=self._stream_settings,
-            control_address=self.control_address,
-        )
-        self._client.set_health(_as_told(self.health))
-        self._client.start()
-
-    async def stop_following(self) -> None:
-        """End the stream; the replica has taken in all that was received."""
-        client, self._client = self._client, None
-        self.primary_control = ""
-        if client is not None:
-            await client.stop()
-
-    @property
-    def primary(self) -> str:
-        """Return the name of the node that is followed; empty if none is."""
-        return "" if self._client is None else self._client.primary
-
-    @property
-    def failure(self) -> str:
-        """Return why this node receives nothing any more; empty while it may."""
-        error = None if self._client is None else self._client.failure
-        return "" if error is None else f"replication has ended: {error}"
-
-    @property
-    def lag(self) -> int:
-        """Return how many entries of the primary are not held here, as far as it last said."""
-        return 0 if self._client is None else self._client.lag
+        """Keep `replica` equal to the journal of whoever leads, until `followed.end`."""
+        self.followed.begin(replica, _as_told(self.health))
 
     # -- leading ---------------------------------------------------------------------------------
-
-    def hold(self, engine: Engine, term: Term) -> None:
-        """Hold the engine's gate to the lease from here on, for this term."""
-        self.engine, self._held_term = engine, term
-        self._has_pulled = False
-        engine.gate.lease(engine.clock.now_ns)
-        if not term.is_lapsed:
-            self._move_gate()
 
     def serve(self, engine: Engine, replica: Replica, epoch: int) -> None:
         """Send the engine's journal to standbys, and count what they hold where durability asks for that."""
@@ -335,9 +261,8 @@ class Membership:
     def release(self) -> None:
         """Have nothing to do with the engine any more: this node does not lead."""
         self.server.step_down(self.term.over if self.term is not None and self.term.over else "it stood down")
-        if self.engine is not None:
-            self.engine.gate.close()
-        self.engine, self.term, self._held_term, self.durability = None, None, None, None
+        self.gate.let_go()
+        self.term, self.durability = None, None
 
     def drained(self) -> None:
         """Say that nothing of this node can reach a venue any more, in answer to `Term.drain`."""
@@ -372,6 +297,8 @@ class Membership:
 
     def stop(self) -> None:
         """Leave in order: drain, release, retire."""
+        if self.engine is not None:
+            self._weigh_peers()  # for the best heir there is now
         self._tell(self.elector.stop)
 
     def set_health(self, health: Health) -> None:
@@ -382,8 +309,7 @@ class Membership:
         if health != self.health:
             self.health = health
             self.server.health = told = _as_told(health)
-            if self._client is not None:
-                self._client.set_health(told)
+            self.followed.set_health(told)
         if self.term is not None:
             health = structs.replace(health, is_fit=False, is_current=False, reason=_HAD_A_TERM)
         if health != self._candidate:
@@ -391,40 +317,15 @@ class Membership:
             if self._runner is not None:
                 self._tell(self.elector.on_health, health)
 
-    def hold_version(self, plugin: str, digest: str, problem: str) -> None:
-        """Tell the primary whether this node could run a version of a plugin."""
-        if self._client is not None:
-            self._client.hold_version(plugin, digest, problem)
-
-    def why_not_current(self) -> str:
-        """Return why this standby may lack entries of its primary; empty where it has been told of none.
-
-        One that was cut off knows no more than what it heard last: for a short time that counts, since
-        else nobody could take over from a primary that has just died.
-        """
-        client, section = self._client, self.section
-        if client is None or not self._heard_ns:
-            return "it has not followed a primary since it started"
-        if client.lag > section.max_lag_entries:
-            return f"its replica is {client.lag} entries behind, {section.max_lag_entries} are allowed"
-        patience_ms = max(section.max_lag_ms, 3 * section.ttl_ms)
-        if client.primary:
-            self._heard_ns = boottime_ns()
-        elif (silent_ms := (boottime_ns() - self._heard_ns) // 1_000_000) > patience_ms:
-            return f"it has been cut off from its primary for {silent_ms / 1000:.1f} s"
-        return ""
-
     # -- the elector's actions -------------------------------------------------------------------
 
     def _carry_out(self, action: Action) -> None:
         match action:
             case OpenGate():
-                self._right_until_ns = action.until_ns
                 if self.term is not None and self.term.is_lapsed:
                     self.term.is_lapsed = False
                     self.changed.set()
-                self._has_pulled = False
-                self._move_gate()
+                self.gate.open(action.until_ns, self.term)
             case CloseGate():
                 self._close_gate(action.reason)
             case Lead():
@@ -453,8 +354,7 @@ class Membership:
             case AskPeers():
                 self.server.ask_claims(action.epoch, action.asked_ns, action.ttl_ms)
             case Promise():
-                if self._client is not None:
-                    self._client.promise(action.epoch, action.asked_ns)
+                self.followed.promise(action.epoch, action.asked_ns)
             case Refused():
                 self._refused = action.reason
             case Alert():
@@ -463,10 +363,7 @@ class Membership:
                 self._leave(action.reason)
 
     def _close_gate(self, reason: str) -> None:
-        self._right_until_ns = 0
-        engine = self.engine
-        if engine is not None:
-            engine.gate.close()
+        self.gate.close()
         term = self.term
         if term is not None and not term.over:
             if term.drain:
@@ -475,18 +372,6 @@ class Membership:
             else:
                 term.is_lapsed = True
             self.changed.set()
-
-    def _move_gate(self) -> None:
-        """Let the engine send until the right ends, by its own clock.
-
-        Not by the right of another term, should this node win one before it is done with this: what the engine
-        knows ends with its own.
-        """
-        engine, term = self.engine, self.term
-        if engine is None or term is None or term is not self._held_term or term.over:
-            return
-        if self._right_until_ns:
-            engine.gate.valid_until_ns = on_clock(self._right_until_ns, engine.clock.now_ns)
 
     # -- what replication tells ------------------------------------------------------------------
 
@@ -514,20 +399,9 @@ class Membership:
     def _on_standby_event(self, event: StandbyEvent) -> None:
         match event:
             case Following():
-                self._heard_ns = boottime_ns()
                 self.elector.watch.known_epoch = max(self.elector.watch.known_epoch, event.epoch)
-                self._warned_unfollowed = ""
-                self.primary_control = event.control_address
-                _log.info("following %s in epoch %d from %s", event.node, event.epoch, event.address)
                 self.changed.set()
             case Unfollowed():
-                if (
-                    event.reason is not None
-                    and self._warned_unfollowed != event.text
-                    and not _is_usual(event)
-                ):
-                    self._warned_unfollowed = event.text
-                    _log.warning("replication: %s", event.text)
                 self._tell(self.elector.on_hint)
                 self.changed.set()
             case Rejoined():
@@ -552,8 +426,6 @@ class Membership:
                 self.on_version(event)
             case MarketSeen():
                 self.on_market(event)
-            case PrimaryHealth():
-                self._heard_ns = boottime_ns()
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -591,30 +463,13 @@ class Membership:
             await asyncio.sleep(TICK_S)
             if self.term is not None and not self.term.over:
                 self._weigh_peers()
-                self._pull_in_time()
-            elif self._client is not None:
-                self._client.require_epoch(self.elector.watch.known_epoch)
+                self.gate.pull_in_time()
+            else:
+                self.followed.require_epoch(self.elector.watch.known_epoch)
 
     def _weigh_peers(self) -> None:
         for view in self.server.standbys():
             self._tell(self.elector.on_peer, _status_of(view))
-
-    def _pull_in_time(self) -> None:
-        """Pull all quotes before the right to send ends, where nothing says that it will be renewed."""
-        engine = self.engine
-        if engine is None or self._has_pulled or not self._right_until_ns:
-            return
-        left_ns = self._right_until_ns - boottime_ns()
-        if 0 < left_ns < self.section.ttl_ms * 1_000_000 // PULL_SHARE:
-            self._has_pulled = True
-            text = (
-                f"the lease was not renewed: quotes are pulled {left_ns / 1e6:.0f} ms before the right ends"
-            )
-            self._on_alert("lease_ending", text)
-            try:
-                engine.stand_back("the lease could not be renewed", pulls=True)
-            except JournalError as error:
-                engine.abort_turn(error)
 
     async def _check(self, store: LeaseStore) -> None:
         """Make sure that the store is this cell's, and near enough; raises `LeaseError`."""
@@ -665,10 +520,6 @@ def _status_of(view: StandbyView) -> PeerStatus:
     reason = view.why_not or told.reason
     health = Health(told.is_fit, told.is_current and view.is_eligible, frozenset(told.ailments), reason)
     return PeerStatus(view.node, health, view.lag_entries)
-
-
-def _is_usual(event: Unfollowed) -> bool:
-    return event.reason is not None and event.reason.name == "NOT_PRIMARY"
 
 
 def _first_tcp(listen: tuple[str, ...]) -> str:

@@ -137,7 +137,7 @@ class VersionSharing:
             problem = f"{type(error).__name__}: {error}"
         if problem:
             _log.warning("plugin %s %s cannot be run here: %s", event.plugin, event.digest[:12], problem)
-        self._membership.hold_version(event.plugin, event.digest, problem)
+        self._membership.followed.hold_version(event.plugin, event.digest, problem)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from host.api import TandemError
 from host.errors import NodeMustRestart
+from host.held_gate import Term
 from host.loader import Catalog
-from host.membership import Term
 from host.reloading import archive_of, load_catalog
 from host.runtime.shadowing import Shadowing
 from host.trading import Trading
@@ -61,8 +61,8 @@ class StandingBy:
                     membership.stop()
                 if self._has_another_journal():
                     return None
-                if membership.failure:
-                    raise NodeMustRestart(membership.failure)
+                if membership.followed.failure:
+                    raise NodeMustRestart(membership.followed.failure)
                 if building.done() and (why := self._why_build_again()):
                     self._why_not_built = why
                     self._tell_health()
@@ -87,7 +87,7 @@ class StandingBy:
         finally:
             building.cancel()
             await asyncio.wait([building])
-            await membership.stop_following()
+            await membership.followed.end()
 
     def _has_another_journal(self) -> bool:
         """Return whether the journal was cut or replaced by a snapshot since the engine was made."""
@@ -205,7 +205,7 @@ class StandingBy:
         if difference is not None:
             faults.append(f"its state differs from the primary's since entry {difference.lsn}")
         skipped = [] if trading is None else list(trading.assembly.skipped_accounts)
-        why_not_current = member.membership.why_not_current()
+        why_not_current = member.membership.followed.why_not_current()
         health = member.health.of_standby(faults, why_not_current, self._shadows(), skipped)
         member.membership.set_health(health)
 

@@ -8,8 +8,8 @@ import pytest
 from failover.clock import boottime_ns
 from failover.signals import Lead, OpenGate, Succession
 from host.control.reasons import Refused
+from host.held_gate import Term
 from host.leading import NodeLeadership
-from host.membership import Term
 from host.pair.relay import LinkState
 from tests.cell.cell_tools import BUSY, Cell
 
