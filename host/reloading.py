@@ -143,7 +143,7 @@ class Reloading:
         """Note what runs, and watch from here on.
 
         A node that `takes_over` runs what its predecessor ran: files of its own that differ are told of, and
-        go live when they are saved again.
+        go live when they change, or when an operator has them reloaded.
         """
         self.bind(assembly)
         self._leaves_alone = takes_over
@@ -267,7 +267,7 @@ class Reloading:
         self._left_alone[name] = found.digest
         text = (
             f"plugin {name}: its files here are version {found.digest[:12]}; {running.short_digest} goes on, which "
-            "the cell runs, until they are saved again"
+            "the cell runs, until they change or are reloaded by hand"
         )
         self._engine.alert("plugin_files_differ", text)
 
