@@ -50,10 +50,17 @@ class SecretSources:
         return found
 
     def find(self, text: str) -> Secret | None:
-        """Return what a parameter's text refers to, None where it is no reference. Raises like `get`."""
+        """Return what a parameter's text refers to, None where it is no reference. Raises like `get`.
+
+        A process that has got one leaves no core dump from then on.
+        """
         kind, colon, place = text.partition(":")
         read = self._readers().get(kind) if colon else None
-        return None if read is None else read(place)
+        if read is None:
+            return None
+        secret = read(place)
+        _leave_no_core_dump()
+        return secret
 
     def _readers(self) -> dict[str, Callable[[str], Secret]]:
         return {"secret": self.get, "env": self._variable, "file": self._file}
@@ -92,7 +99,7 @@ class SecretSources:
 def resolve_secrets(params: Mapping[str, Any], sources: SecretSources) -> dict[str, Any]:
     """Return `params` with every reference, however deep, replaced by its secret.
 
-    A process that has got one leaves no core dump from then on. Raises `SecretProblem` or `PrivateFileError`.
+    Raises `SecretProblem` or `PrivateFileError`.
     """
     return {key: _resolve(value, sources) for key, value in params.items()}
 
@@ -100,10 +107,7 @@ def resolve_secrets(params: Mapping[str, Any], sources: SecretSources) -> dict[s
 def _resolve(value: Any, sources: SecretSources) -> Any:
     if isinstance(value, str):
         secret = sources.find(value)
-        if secret is None:
-            return value
-        _leave_no_core_dump()
-        return secret
+        return value if secret is None else secret
     if isinstance(value, Mapping):
         return {key: _resolve(item, sources) for key, item in value.items()}
     if isinstance(value, list | tuple):
