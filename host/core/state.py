@@ -215,8 +215,6 @@ class TradingState(Struct):
     """The instances that an operator stopped, and who did."""
     isolated: dict[str, str] = {}
     """The instances that were moved to worker processes, and for which version of their plugins."""
-    triggers: dict[str, dict[str, int]] = {}
-    """When each trigger that called an instance was last due, by instance, then trigger."""
     maintenance: str = ""
     """Who ordered that no node takes over by itself; empty where nobody did."""
     requests: dict[str, ServedRequest] = {}
@@ -351,9 +349,6 @@ class TradingState(Struct):
         record = self.instances[entry.instance]
         record.state, record.reason, record.by = entry.state, entry.reason, entry.by
 
-    def _trigger_fired(self, entry: e.TriggerFired) -> None:
-        self.triggers.setdefault(entry.instance, {})[entry.trigger] = entry.due_ns
-
     def _params_changed(self, entry: e.ParamsChanged) -> None:
         self.instances[entry.instance].params = entry.params
 
@@ -363,7 +358,6 @@ class TradingState(Struct):
     def _instance_removed(self, entry: e.InstanceRemoved) -> None:
         self.api_instances.pop(entry.instance, None)
         self.held.pop(entry.instance, None)
-        self.triggers.pop(entry.instance, None)
         self.isolated.pop(entry.instance, None)
 
     def _instance_held(self, entry: e.InstanceHeld) -> None:
@@ -747,7 +741,7 @@ _APPLY: Final[dict[type[Any], Callable[[TradingState, Any], Outcome | None]]] = 
     e.AutoReloadSet: TradingState._auto_reload_set,
     e.InstanceAdded: TradingState._instance_added,
     e.InstanceChanged: TradingState._instance_changed,
-    e.TriggerFired: TradingState._trigger_fired,
+    e.TriggerFired: TradingState._no_change,
     e.ParamsChanged: TradingState._params_changed,
     e.InstanceConfigured: TradingState._instance_configured,
     e.InstanceRemoved: TradingState._instance_removed,

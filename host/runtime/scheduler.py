@@ -163,8 +163,9 @@ class Scheduler:
         is_held_by_hand = record.state is InstanceState.PAUSED and not record.by
         if is_held_by_hand or record.state in (InstanceState.LOADED, InstanceState.QUARANTINED):
             return {}
-        fired = state.triggers.get(section.name, {})
-        return {name: max(ran_until_ns, fired.get(name, 0)) for name in section.schedule.triggers}
+        return dict.fromkeys(
+            section.schedule.triggers, ran_until_ns
+        )  # what called it by then is journaled by then
 
     def _arrange(self, now_ns: int) -> None:
         after = {name: plan.section.after for name, plan in self._plans.items() if plan.section.after}

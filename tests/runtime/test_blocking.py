@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from time import monotonic_ns, thread_time
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ from host.loader import Catalog, make
 from host.runtime.blocking import LAST_WORDS, Blocks
 from host.runtime.culprit import Call, Culprit, culprit_in
 from host.runtime.instance import Instance
-from host.runtime.watchdog import BEAT_S, take_last_words
+from host.runtime.watchdog import BEAT_S, LoopWatchdog, take_last_words
 
 LIMIT_MS = 40
 LONG_S = 60.0
@@ -146,6 +147,33 @@ def test_code_that_keeps_the_interpreters_lock_is_named_all_the_same(tmp_path: P
     assert text.endswith(f"by instance slow, on_book (blocker.py, line {NAP_LINE})")
     assert desk.blocks.by_instance["slow"].count == 1
     assert slow.state is QUARANTINED
+
+
+def test_block_that_ends_before_its_dump_is_looked_at_is_told_by_the_loop_itself(tmp_path: Path) -> None:
+    told: list[Culprit] = []
+    watchdog = LoopWatchdog(LIMIT_MS / 1e3, on_culprit=told.append, last_words=tmp_path / LAST_WORDS)
+    dump = DUMP.replace("00007f0000000002", f"{threading.get_ident():016x}")
+
+    async def story() -> None:
+        watchdog.start()
+        watchdog._ends.set()  # its thread cannot run from here on
+        assert watchdog._thread is not None
+        watchdog._thread.join()
+        (tmp_path / LAST_WORDS).write_text(dump)
+        ends = thread_time() + 4 * LIMIT_MS / 1e3
+        while thread_time() < ends or monotonic_ns() < watchdog._due_ns + 2e6 * LIMIT_MS:
+            pass
+        before = watchdog._due_ns
+        async with asyncio.timeout(LONG_S):
+            while watchdog._due_ns == before:
+                await asyncio.sleep(0.001)
+        watchdog.stop()
+
+    asyncio.run(story())
+    [culprit] = told
+    assert (culprit.callback, culprit.line) == ("on_trade", 3)
+    [block] = watchdog.take()
+    assert block.culprit == culprit
 
 
 def test_last_words_say_what_blocks_while_it_does_and_nothing_else(tmp_path: Path) -> None:
