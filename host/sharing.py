@@ -22,6 +22,8 @@ __all__ = ["VersionSharing"]
 _log = logging.getLogger("tandem.sharing")
 ANSWER_WITHIN_S: Final = 5.0
 """For a standby to keep a version and to load it: as long as its plugins may take to import."""
+LOOK_S: Final = 0.1
+"""How soon it is noticed that one who is waited for is gone."""
 
 
 class VersionSharing:
@@ -53,20 +55,25 @@ class VersionSharing:
         for view in views:  # who is not ready yet will be, and is to have it then
             self._offer(view.node, version.name, version.digest, content)
         try:
-            if waiting:
-                await asyncio.wait(waiting.values(), timeout=ANSWER_WITHIN_S)
-            still_there = {view.node for view in self._membership.standbys() if view.is_eligible}
+            until_s = loop.time() + ANSWER_WITHIN_S
+            while (silent := self._silent(waiting)) and (left_s := until_s - loop.time()) > 0:
+                await asyncio.wait([waiting[name] for name in silent], timeout=min(left_s, LOOK_S))
             for name, answer in waiting.items():
                 if answer.done() and answer.result():
                     raise TandemError(f"standby {name} could not take over with it: {answer.result()}")
-                if not answer.done() and name in still_there:
-                    raise TandemError(
-                        f"standby {name} did not say within {ANSWER_WITHIN_S:g} s that it holds it; save it "
-                        "again, or look at that node's log"
-                    )
+            if silent:
+                raise TandemError(
+                    f"standby {', '.join(silent)} did not say within {ANSWER_WITHIN_S:g} s that it holds it; look at "
+                    "that node's log, and reload the plugin by hand"
+                )
         finally:
             for name in names:
                 self._answers.pop((name, version.name, version.digest), None)
+
+    def _silent(self, waiting: dict[str, asyncio.Future[str]]) -> list[str]:
+        """Return who has not answered, and could take over still."""
+        able = {view.node for view in self._membership.standbys() if view.is_eligible}
+        return [name for name, answer in waiting.items() if name in able and not answer.done()]
 
     def taken(self, event: VersionTaken) -> None:
         """Note a standby's answer."""

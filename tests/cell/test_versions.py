@@ -212,3 +212,24 @@ def test_a_standby_answers_whatever_becomes_of_a_version(tmp_path: Path, fault: 
             assert "standby b could not take over with it" in report.reason and "scripted" in report.reason
 
     asyncio.run(story())
+
+
+def test_a_version_does_not_wait_for_a_standby_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("host.sharing.ANSWER_WITHIN_S", 3600.0)
+
+    async def story() -> None:
+        for name in "ab":
+            save(tmp_path, name, 1)
+        async with Cell.open(tmp_path, node=nodes(tmp_path), instances=INSTANCE) as cell:
+            await cell.start()
+            first = await until_permanent(cell, "")
+            cell["b"].member.membership.on_version = lambda _event: None  # it never answers
+            changing = asyncio.create_task(change(cell, tmp_path, 2))
+            await cell.until(lambda: bool(cell["a"].member.sharing._answers), "a to ask b")
+            await cell["b"].lose()
+            assert (await changing).state is not None
+            assert await until_permanent(cell, first)
+
+    asyncio.run(story())
