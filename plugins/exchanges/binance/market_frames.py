@@ -166,7 +166,7 @@ def _quote_of(symbols: Iterable[str]) -> Callable[[memoryview | bytes], Any]:
     fields: list[tuple[str, Any, Any]] = [  # in the order in which they come: found fastest
         (field.name, field.type, field.default) for field in msgspec.structs.fields(_Quote)
     ]
-    fields[1] = ("s", Literal[("", *symbols)], msgspec.NODEFAULT)  # type: ignore[misc]  # made while it runs
+    fields[1] = ("s", Literal[("", *symbols)], msgspec.NODEFAULT)  # made while it runs
     frame = msgspec.defstruct(
         "_QuoteFrame", [("data", msgspec.defstruct("_Quote", fields, gc=False))], gc=False
     )
