@@ -10,6 +10,7 @@ import zmq
 from host.core.entries import InstanceState
 from host.isolation.channel import Channel
 from host.isolation.client_session import ClientSession
+from host.isolation.conduct import FLOOD_NS
 from host.isolation.door import Door
 from host.isolation.fate import Fate
 from host.isolation.proxy import Proxy
@@ -264,8 +265,8 @@ class Attached:
     def _is_flooded(self, channel: Channel, now_ns: int) -> bool:
         """Shut the door for a while where somebody without the token sends more than the host may read."""
         since_ns, before = self._strangers
-        if channel.strangers - before > self._settings.messages_per_s:
-            why = f"more than {self._settings.messages_per_s} messages without its token came within a second"
+        if channel.strangers - before > self._settings.messages_at_once:
+            why = f"more than {self._settings.messages_at_once} messages without its token came within 0.1 s"
             self._end_session()
             with turn(self._engine) as turn_ns:
                 self._engine.record_alert("client_cut_off", f"instance {self.name}: {why}", self.name)
@@ -273,6 +274,6 @@ class Attached:
                     self._engine.roster.pull_orders(self._proxy.instance, "client cut off", turn_ns)
             self._shut(self._settings.most_backoff_ns)
             return True
-        if now_ns - since_ns >= SECOND_NS:
+        if now_ns - since_ns >= FLOOD_NS:
             self._strangers = (now_ns, channel.strangers)
         return False

@@ -5,6 +5,7 @@ something came, so everything is read then, a slice at a time. Sending never blo
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -13,8 +14,8 @@ import zmq
 
 __all__ = ["Channel"]
 
-READ_AT_ONCE: Final = 64
-"""Messages that are read before the loop gets its turn: a flood must not hold up anybody else."""
+READ_FOR_NS: Final = 50_000
+"""How long messages are read before the loop gets its turn: a flood must not hold up anybody else."""
 MOST_MESSAGE_BYTES: Final = 4 << 20
 """A longer message has its sender disconnected."""
 QUEUE: Final = 16_384
@@ -119,9 +120,8 @@ class Channel:
 
     def _read(self) -> None:
         turns, key = self._turns, self._key
-        for _ in range(READ_AT_ONCE):
-            if self._is_deaf:
-                return
+        ends_ns = time.perf_counter_ns() + READ_FOR_NS
+        while not self._is_deaf:
             try:
                 frames = turns.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
@@ -130,4 +130,6 @@ class Channel:
                 self._on_message(frames[1])
             else:
                 self.strangers += 1
-        self._loop.call_soon(self._read)
+            if time.perf_counter_ns() > ends_ns:
+                self._loop.call_soon(self._read)
+                return

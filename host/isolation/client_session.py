@@ -12,6 +12,8 @@ __all__ = ["ClientSession"]
 
 ANSWER_EVERY_NS: Final = SECOND_NS // 20
 """A hello that cannot be let in is answered, and counted as refused, so often; it is repeated until it is answered."""
+HELLO_WEIGHS: Final = 20
+"""As how many messages one counts: it is said a few times, and not thousands of times."""
 
 
 class ClientSession(Session):
@@ -34,6 +36,7 @@ class ClientSession(Session):
     def _on_hello(self, hello: Hello, codec: Codec) -> None:
         now_ns = time.monotonic_ns()
         outlet = self.outlet
+        self.conduct.count(now_ns, HELLO_WEIGHS)
         if hello.protocol != PROTOCOL:
             detail = f"this host speaks version {PROTOCOL} of the strategy protocol, was {hello.protocol}"
             self._turn_away(Refused("PROTOCOL", detail, hello.run), codec, now_ns)
@@ -41,6 +44,9 @@ class ClientSession(Session):
             self.client = hello.client[:64]
             super()._on_hello(hello, codec)
         elif hello.run != self._rival:
+            if now_ns - self._answered_ns < ANSWER_EVERY_NS:
+                return  # it asks again
+            self._answered_ns = now_ns
             self._rival, self._rival_mark = hello.run, outlet.sent
             outlet.put_own(Heartbeat(self._engine.clock.now_ns()), now_ns)  # who is alive handles it
             self._send(outlet, now_ns)

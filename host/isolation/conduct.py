@@ -8,8 +8,10 @@ from typing import Final
 
 from host.isolation.settings import SECOND_NS, WorkerSettings
 
-__all__ = ["Conduct"]
+__all__ = ["FLOOD_NS", "Conduct"]
 
+FLOOD_NS: Final = SECOND_NS // 10
+"""Over which messages are counted."""
 _STRIKES_NS: Final = 10 * SECOND_NS
 
 
@@ -25,16 +27,16 @@ class Conduct:
         self.last_turn = 0
         self._settings: Final = settings
         self._strikes: deque[int] = deque()
-        self._second_ns = 0
+        self._began_ns = 0
         self._messages = 0
 
-    def count(self, now_ns: int) -> None:
-        """Count one message."""
-        if now_ns - self._second_ns >= SECOND_NS:
-            self._second_ns, self._messages = now_ns, 0
-        self._messages += 1
-        if self._messages > self._settings.messages_per_s:
-            self.fault = f"it sent more than {self._settings.messages_per_s} messages within a second"
+    def count(self, now_ns: int, weight: int = 1) -> None:
+        """Count one message, as so many."""
+        if now_ns - self._began_ns >= FLOOD_NS:
+            self._began_ns, self._messages = now_ns, 0
+        self._messages += weight
+        if self._messages > self._settings.messages_at_once:
+            self.fault = f"it sent more than {self._settings.messages_at_once} messages within 0.1 s"
 
     def strike(self, what: str, now_ns: int) -> None:
         """Refuse a message that breaks the rules."""

@@ -45,8 +45,12 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
     """... and for how long."""
     heartbeat_ns: int = SECOND_NS // 4
     """An idle worker is asked for a sign of progress so often."""
-    messages_per_s: int = 50_000
-    """What the host reads of one worker; one that sends more is cut off."""
+    messages_at_once: int = 5_000
+    """What the host reads of one peer within a tenth of a second; one that sends more is cut off.
+
+    At most `window` events are with it, so this is many times what it may have reason to say. A flood is
+    read at some 100,000 messages a second, so it is over after a twentieth of one.
+    """
     strikes: int = 20
     """Messages that break the protocol, within 10 s, before a worker is cut off."""
 
@@ -68,4 +72,10 @@ def settings_of(section: WorkerSection) -> WorkerSettings:
 
 def client_settings_of(section: ClientSection) -> WorkerSettings:
     """Return what the configuration says of a stand-alone client."""
-    return WorkerSettings(deadline_ns=section.deadline_ms * 1_000_000, on_loss=section.on_loss)
+    return WorkerSettings(
+        deadline_ns=section.deadline_ms * 1_000_000,
+        on_loss=section.on_loss,
+        # Nobody waits for a client that was cut off, and each flood takes the loop's time until it is seen.
+        backoff_ns=SECOND_NS,
+        most_backoff_ns=60 * SECOND_NS,
+    )

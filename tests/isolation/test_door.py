@@ -93,7 +93,7 @@ class Peer:
 def test_a_flood_is_shut_out_and_a_neighbour_trades_on(tmp_path: Path, kind: str) -> None:
     async def run() -> None:
         async with client_desk(tmp_path) as desk:
-            desk.open_door("flooded", messages_per_s=1_000, backoff_ns=10**18, most_backoff_ns=10**18)
+            desk.open_door("flooded", messages_at_once=200, backoff_ns=10**18, most_backoff_ns=10**18)
             desk.open_door("q")
             neighbour = running(desk.client("q"), desk.cls["q"])
             await desk.attached_to("q")
@@ -124,7 +124,7 @@ def test_one_that_floods_whenever_it_is_let_in_is_put_in_quarantine(tmp_path: Pa
 def test_strangers_cannot_put_an_instance_in_quarantine(tmp_path: Path) -> None:
     async def run() -> None:
         async with client_desk(tmp_path) as desk:
-            desk.open_door(crashes=1, messages_per_s=1_000, most_backoff_ns=1_000_000)
+            desk.open_door(crashes=1, messages_at_once=200, most_backoff_ns=1_000_000)
             with flood(desk.doors["q"], "strangers"):
                 await until(lambda: len(desk.alerts("client_cut_off")) >= 2, "it is shut twice")
             assert desk.desk.state_of("q") is InstanceState.RUNNING

@@ -335,11 +335,11 @@ def test_one_that_breaks_the_rules_again_and_again_is_cut_off(peer: Peer) -> Non
 
 
 def test_a_flood_is_cut_off(tmp_path: Path) -> None:
-    peer = Peer(tmp_path, messages_per_s=100)
+    peer = Peer(tmp_path, messages_at_once=10)
     peer.hello()
-    for _ in range(300):
-        peer.turn(handled=peer.seq)
-    assert peer.ends == ["cut off: it sent more than 100 messages within a second"]
+    for _ in range(1_000):
+        peer.say(type="turn", seq=0, handled=0)
+    assert peer.ends == ["cut off: it sent more than 10 messages within 0.1 s"]
     peer.desk.journal.close()
 
 
