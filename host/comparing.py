@@ -39,11 +39,16 @@ class MarketComparison:
         """By account and symbol, in words: what differs, and has for a while."""
 
     def take(self, seen: MarketSeen) -> list[str]:
-        """Take in a sample; return what is new to be said."""
+        """Take in a sample; return what is new to be said.
+
+        What one of the nodes does not trust any more, or has no prices of, is not compared, and no difference.
+        """
         news = []
+        texts = {(theirs.account, theirs.symbol): self._difference(theirs) for theirs in seen.tops}
+        self._forget({key for key, text in texts.items() if text is not None})
         for theirs in seen.tops:
             key = (theirs.account, theirs.symbol)
-            text = self._difference(theirs)
+            text = texts[key]
             if not text:
                 self._in_a_row.pop(key, None)
                 if self.differences.pop(key, None) is not None:
@@ -60,11 +65,17 @@ class MarketComparison:
         """Return a stable word for each account on which the nodes differ."""
         return frozenset(f"market_differs:{account}" for account, _ in self.differences)
 
-    def _difference(self, theirs: SeenTop) -> str:
+    def _forget(self, compared: set[tuple[str, str]]) -> None:
+        """Keep only what concerns prices that can be compared now."""
+        self._in_a_row = {key: count for key, count in self._in_a_row.items() if key in compared}
+        self.differences = {key: text for key, text in self.differences.items() if key in compared}
+
+    def _difference(self, theirs: SeenTop) -> str | None:
+        """Return what differs, in words, empty for nothing; None where there is nothing to compare with."""
         feed = self._engine.feeds.get(theirs.account)
         symbol = None if feed is None else feed.symbols.get(theirs.symbol)
         if symbol is None or symbol.book.top is None or symbol.book.top_fault:
-            return ""  # this node's own trouble, which is an ailment of another name
+            return None  # this node's own trouble, which is an ailment of another name
         ours = [*symbol.quotes, symbol.book.top]
         for what, price, seen in (
             ("bid", theirs.bid, [quote.bid for quote in ours]),

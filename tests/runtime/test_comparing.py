@@ -56,6 +56,18 @@ def test_difference_that_stays_is_said_once_and_so_is_its_end(
     assert comparison.ailments == frozenset()
 
 
+@pytest.mark.parametrize("whose", ["the primary's", "this node's"])
+def test_difference_is_forgotten_where_a_book_is_not_trusted_any_more(desk: Desk, whose: str) -> None:
+    comparison = MarketComparison(desk.engine)
+    for _ in range(SAMPLES_IN_A_ROW):
+        comparison.take(seen(1.0, 2.0))
+    assert comparison.ailments
+    if whose == "this node's":
+        desk.feed.symbols[BTC].book.invalidate("line lost: test")
+    told = comparison.take(seen(1.0, 2.0) if whose == "this node's" else MarketSeen(()))
+    assert told == [] and comparison.ailments == frozenset()
+
+
 def test_differences_that_come_and_go_are_not_told(desk: Desk) -> None:
     comparison = MarketComparison(desk.engine)
     for _ in range(10):
