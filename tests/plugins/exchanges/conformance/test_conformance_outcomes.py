@@ -28,6 +28,10 @@ NOT_IN_PLACE = {
         "binance spot",
     )
 }
+NO_BATCHES = {
+    "Binance takes no batch over the WebSocket: orders go one by one": ("binance spot", "binance usdm"),
+    "the house protocol has no batches": NO_PROTOCOL,
+}
 NO_TIMESTAMPS = {"a deadline travels as a span of time: no clock is compared": NO_PROTOCOL}
 
 
@@ -41,7 +45,7 @@ def is_sent_once(at: At, client_id: str) -> bool:
     """Return whether the venue, where it keeps a log, got an order once."""
     if not at.column.protocol:
         return True
-    return len([line for line in at.venue.lines("place") if line.client_id == client_id]) == 1
+    return len([line for line in at.venue.lines("place", "batch") if line.client_id == client_id]) == 1
 
 
 @behaviour("unknown: the answer is lost, asking finds the order", answer_timeout_ms=200.0)
@@ -120,6 +124,20 @@ async def test_an_amend_whose_outcome_is_unknown_is_found_by_asking(at: At) -> N
     found = await at.found("c1")
     assert (found.price, found.status) == (at.price(25), OrderStatus.OPEN)
     assert not at.told("c1", AmendRejected)
+
+
+@behaviour("unknown: half of a batch's answer is lost", absent=NO_BATCHES, answer_timeout_ms=300.0)
+async def test_what_a_batchs_answer_leaves_out_is_unknown_until_asked(at: At) -> None:
+    at.venue.fault(FaultKind.HALF_BATCH, count=1)
+    ids = [f"c{number}" for number in range(6)]
+    for number, client_id in enumerate(ids):
+        at.place(client_id, steps=20 + number)
+    for client_id in ids:
+        await is_unknown(at, client_id)
+        assert (await at.found(client_id)).status is OrderStatus.OPEN
+        assert is_sent_once(at, client_id)
+    assert [fault["struck"] for fault in at.venue.server.faults.listed().values()] == [1]
+    assert at.site.open_ids() == set(ids)
 
 
 @behaviour("window: an order that is late is refused by the venue", answer_timeout_ms=10_000.0)
