@@ -21,11 +21,13 @@ SECONDS = float(os.environ.get("TANDEM_RECORDED_S", "5"))
 """How much of a recording is played, at ten times its pace."""
 MARKETDATA = Path(os.environ.get("TANDEM_MARKETDATA", REPO.parent / "shared" / "marketdata"))
 RECORDINGS = {"spot": "binance_spot_BTCUSDT_20240808-09", "perpetual": "binance_usdm_BTCUSDT_20240808"}
-PATIENCE_S = 60.0 + 3 * SECONDS / SPEED
+PATIENCE_S = 60.0 + SECONDS
+"""However busy the machine is."""
 DIGITS = 9
 """Of quantities: contracts times their size are a hair off as floats."""
 
 
+@pytest.mark.timeout(2 * PATIENCE_S)
 @pytest.mark.parametrize("case", ADAPTERS)
 def test_a_recording_at_ten_times_its_pace_arrives_whole_and_without_a_gap(
     case: str, caplog: pytest.LogCaptureFixture
