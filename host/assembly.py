@@ -62,7 +62,7 @@ class Assembly:
         )
         engine.is_winding_down = lambda: self.workers.are_busy
         # In simulated time everything runs here: a replay's result must not depend on when a process runs.
-        self.maker = InstanceMaker(engine, catalog, None if options.is_simulated else self.workers.stand_in)
+        self.maker = InstanceMaker(engine, catalog, *(() if options.is_simulated else self.workers.stand_ins))
         self._engine = engine
         self._catalog = catalog
         self._connected: dict[str, _Connected] = {}

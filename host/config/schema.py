@@ -91,6 +91,8 @@ class ModelRef(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     params: ParamsTable = {}
+    isolation: Literal["inline", "process"] = "inline"
+    """Whether it runs on the node's event loop, or in a worker process of its own."""
 
 
 class WorkerSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

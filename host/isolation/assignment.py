@@ -11,7 +11,7 @@ __all__ = ["Assignment", "SeatPlan"]
 
 
 class SeatPlan(Struct, frozen=True):
-    """One strategy that a worker runs: which class of which bytes, and how to reach the host."""
+    """One strategy, or quote model, that a worker runs: which class of which bytes, and how to reach the host."""
 
     instance: str
     version: Version
@@ -22,6 +22,8 @@ class SeatPlan(Struct, frozen=True):
     """Address of the socket that takes turns."""
     key: bytes
     """Stands before every message, both ways: who does not know it is nobody."""
+    model_params: bytes = b""
+    """Of a quote model, its parameters as JSON; empty for a strategy, which is told them with its welcome."""
 
 
 class Assignment(Struct, frozen=True):

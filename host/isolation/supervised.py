@@ -13,22 +13,23 @@ from host.isolation.assignment import SeatPlan
 from host.isolation.boarding import Berth
 from host.isolation.channel import Channel
 from host.isolation.fate import Fate
+from host.isolation.meter import Meter
 from host.isolation.proxy import Proxy
 from host.isolation.session import Session
-from host.isolation.settings import SECOND_NS, WorkerSettings
+from host.isolation.settings import WorkerSettings
 from host.loader import Offer
 from host.runtime.remote import RemoteStatus
 from host.runtime.turn import turn
 
 if TYPE_CHECKING:
     from host.isolation.attached import Attached
+    from host.isolation.remote_model import ModelInWorker
     from host.isolation.workers import Workers
     from host.runtime.engine import Engine
 
 __all__ = ["Worker"]
 
 _log = logging.getLogger("tandem.workers")
-LOOK_AT_PROCESS_NS: Final = SECOND_NS // 10
 _RECEIVING: Final = (InstanceState.RUNNING, InstanceState.PAUSED)
 
 
@@ -64,10 +65,9 @@ class Worker:
         self._started_ns = 0
         self._welcomed_ns = 0
         self._stopping_ns = 0
-        self._looked_ns = 0
-        self._cpu: tuple[int, int] = (0, 0)
+        self._meter: Final = Meter(settings)
         self._beat_ns = 0
-        self._before_me: Worker | Attached | None = None
+        self._before_me: Worker | Attached | ModelInWorker | None = None
         """The worker that ran under this name and is still on its way to its end."""
         self._before = RemoteStatus(state="ended")
         """What there was to say of the worker before this one."""
@@ -186,7 +186,7 @@ class Worker:
             self._task = None
             self._lost(f"its process could not be started: {error}")
             return
-        self._cpu = (time.monotonic_ns(), 0)
+        self._meter.begin(time.monotonic_ns())
         self._task = None
 
     def _welcomed(self) -> None:
@@ -270,30 +270,9 @@ class Worker:
                 f"the limit is {settings.deadline_ns / 1e6:g} ms"
             )
             return
-        if now_ns - self._looked_ns >= LOOK_AT_PROCESS_NS:
-            self._looked_ns = now_ns
-            fault = self._over_limit(now_ns)
-            if fault:
-                self._lost(fault)
-                return
+        if self.process is not None and (fault := self._meter.fault(self.process, now_ns)):
+            self._lost(fault)
+            return
         if now_ns - self._beat_ns >= settings.heartbeat_ns:
             self._beat_ns = now_ns
             session.beat(now_ns)
-
-    def _over_limit(self, now_ns: int) -> str:
-        process, settings = self.process, self._settings
-        if process is None:
-            return ""
-        process.read_output()
-        held = process.memory_bytes()
-        if held > process.memory_limit:
-            return f"it holds {held >> 20} MiB, the limit is {process.memory_limit >> 20}"
-        since_ns, used_ns = self._cpu
-        if settings.cpu_share is not None and now_ns - since_ns >= settings.cpu_window_ns:
-            used_now_ns = process.cpu_ns()
-            share = (used_now_ns - used_ns) / (now_ns - since_ns)
-            self._cpu = (now_ns, used_now_ns)
-            limit = settings.cpu_share * process.members
-            if used_ns and share > limit:
-                return f"it uses {share:.0%} of a core, the limit is {limit:.0%}"
-        return ""

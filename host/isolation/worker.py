@@ -21,6 +21,7 @@ import zmq
 
 from host.api import Strategy, TandemError
 from host.isolation.assignment import Assignment, SeatPlan
+from host.isolation.model_worker import run_model
 from host.loader import Kind, Offer, import_version, make
 from host.loader.offers import collect_offers, new_manager
 from host.runtime.plugin_errors import describe_error
@@ -51,7 +52,10 @@ def main() -> None:
         sys.exit(0)  # it was kept in reserve, and is not needed
     assignment = Assignment.decode(data)
     _expect_little(assignment.memory_bytes)
-    _Worker(assignment, parent).run()
+    if assignment.seats[0].model_params:
+        run_model(assignment.seats[0], parent)
+    else:
+        _Worker(assignment, parent).run()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +19,8 @@ from host.isolation.boarding import Boarding
 from host.isolation.door import door_of
 from host.isolation.outlet import Item
 from host.isolation.proxy import Proxy, proxy_class
-from host.isolation.settings import client_settings_of, settings_of
+from host.isolation.remote_model import ModelInWorker
+from host.isolation.settings import WorkerSettings, client_settings_of, settings_of
 from host.isolation.spares import Spares
 from host.isolation.supervised import Worker
 from host.loader import Offer, decode_params
@@ -48,7 +49,7 @@ class Workers:
         folder: Path,
         find_secret: Callable[[str], Secret | None] = lambda _reference: None,
     ) -> None:
-        self.running: set[Worker | Attached] = set()
+        self.running: set[Worker | Attached | ModelInWorker] = set()
         """Those of the instances that run, or are on their way to their end."""
         self._engine: Final = engine
         self._folder = folder
@@ -78,6 +79,21 @@ class Workers:
         else:
             Worker(self._engine, self, section.name, proxy, offer, settings_of(section.worker))
         return proxy
+
+    @property
+    def stand_ins(
+        self,
+    ) -> tuple[
+        Callable[[InstanceSection, Offer], Proxy],
+        Callable[[str, Offer, Mapping[str, object]], ModelInWorker],
+    ]:
+        """Return what makes stand-ins: for strategies, and for quote models."""
+        return self.stand_in, self.model_stand_in
+
+    def model_stand_in(self, instance: str, offer: Offer, params: Mapping[str, object]) -> ModelInWorker:
+        """Return what stands in an instance's chain for an offered quote model; raise `ParamsInvalid`."""
+        decoded = decode_params(offer, params, instance=f"{instance}, model {offer.name}")
+        return ModelInWorker(self._engine, self, instance, offer, decoded, WorkerSettings())
 
     def item(self, event: Any) -> Item:
         """Return an event as it is sent; the same for every worker that gets it, so it is encoded once."""
@@ -112,7 +128,7 @@ class Workers:
 
     # -- for its workers -------------------------------------------------------------------------
 
-    def add(self, worker: Worker | Attached) -> None:
+    def add(self, worker: Worker | Attached | ModelInWorker) -> None:
         """Look after a worker from here on, until it has ended."""
         self.running.add(worker)
         if self._is_open:
@@ -126,7 +142,7 @@ class Workers:
             left.unlink(missing_ok=True)  # of a process that died
         self._looking = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
 
-    def busy(self, name: str) -> Worker | Attached | None:
+    def busy(self, name: str) -> Worker | Attached | ModelInWorker | None:
         """Return what still ends under an instance's name, if anything does."""
         return next((one for one in self.running if one.name == name and one.is_busy), None)
 

@@ -220,6 +220,16 @@ class ConfigEdit:
                 self._chains.append(self._chain(instance, section))
         return problems
 
+    def abandon(self) -> None:
+        """End what was made and is not to be: a model may have a process of its own by now."""
+        for one in self._instances:
+            for stage in one.instance.models:
+                stage.close()
+        for chain in self._chains:
+            for stage in chain.stages:
+                if stage not in chain.instance.models:
+                    stage.close()
+
     def _check_state(self, one: PreparedInstance) -> None:
         """Prove that the state of the instance which goes fits: what is journaled may be older."""
         old = self._engine.roster.instances.get(one.section.name)
@@ -239,9 +249,9 @@ class ConfigEdit:
         stages: list[ModelStage] = []
         uses: list[ModelUse] = []
         for ref in section.models:
-            use = ModelUse(self._reloader.catalog.model(ref.name), ref.params)
+            use = ModelUse(self._reloader.catalog.model(ref.name), ref.params, ref.isolation)
             place = next(
-                (i for i, (u, _) in enumerate(running) if (u.offer, u.params) == (use.offer, use.params)),
+                (i for i, (u, _) in enumerate(running) if u == use),
                 None,
             )
             if place is None:

@@ -1,12 +1,12 @@
 """From an instance's section of the configuration to an instance in the roster."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import Struct
 
-from host.api import Strategy, TandemError
+from host.api import QuoteModel, Strategy, TandemError
 from host.config import InstanceSection
 from host.core.entries import InstanceState
 from host.core.state import TradingState
@@ -45,11 +45,14 @@ class InstanceMaker:
         engine: "Engine",
         catalog: Callable[[], Catalog],
         stand_in: Callable[[InstanceSection, Offer], Strategy[Any]] | None = None,
+        model_stand_in: Callable[[str, Offer, Mapping[str, object]], QuoteModel[Any]] | None = None,
     ) -> None:
         self._engine: Final = engine
         self._catalog: Final = catalog
         self._stand_in: Final = stand_in
         """Makes what stands in for a strategy in another process; None: there are none, all run here."""
+        self._model_stand_in: Final = model_stand_in
+        """The same for a model of an instance."""
 
     @property
     def has_workers(self) -> bool:
@@ -70,7 +73,9 @@ class InstanceMaker:
         if is_isolated(section.name, offer.version.digest, engine.state):
             section = msgspec.structs.replace(section, isolation="process")
         strategy = self._make_strategy(section, offer)
-        uses = tuple(ModelUse(self._catalog().model(ref.name), ref.params) for ref in section.models)
+        uses = tuple(
+            ModelUse(self._catalog().model(ref.name), ref.params, ref.isolation) for ref in section.models
+        )
         models = [(use.offer.name, self._make_model(section.name, use)) for use in uses]
         spec = InstanceSpec(
             name=section.name,
@@ -149,4 +154,6 @@ class InstanceMaker:
         return strategy
 
     def _make_model(self, instance: str, use: ModelUse) -> Any:
+        if use.isolation != "inline" and self._model_stand_in is not None:
+            return self._model_stand_in(instance, use.offer, use.params)
         return make(use.offer, use.params, instance=f"{instance}, model {use.offer.name}")

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from host.api import NO_CHANGE, Adjustment, AsyncQuoteModel, Features, Quote, QuoteModel
 from host.runtime.clock import Clock
+from host.runtime.remote import RemoteModel
 
 __all__ = ["Answer", "ModelStage", "NotAsked", "Sample", "apply_adjustment"]
 
@@ -117,9 +118,11 @@ class ModelStage:
         return before
 
     def close(self) -> None:
-        """End a prediction that is still under way."""
+        """End a prediction that is still under way, and a model in another process."""
         if self._task is not None:
             self._task.cancel()
+        if isinstance(self.model, RemoteModel):
+            self.model.close()
 
     def _way_to(self, model: QuoteModel[Any]) -> Callable[[Features, Quote], Adjustment | None]:
         return self._latest if isinstance(model, AsyncQuoteModel) else model.adjust

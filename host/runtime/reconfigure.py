@@ -136,6 +136,7 @@ class Reconfigurer:
             # Once more: time has passed. From here to the end there is no await.
             problems = list(edit.faults()) or edit.prepare()
             if problems:
+                edit.abandon()
                 return self._refuse(problems)
             edit.apply()
             self.config = loaded.config

@@ -4,10 +4,10 @@ from typing import Any
 
 from msgspec import Raw, Struct
 
-from host.api import Strategy
+from host.api import QuoteModel, Strategy
 from host.core.entries import InstanceState
 
-__all__ = ["RemoteStatus", "RemoteStrategy"]
+__all__ = ["RemoteModel", "RemoteStatus", "RemoteStrategy"]
 
 
 class RemoteStatus(Struct, frozen=True, kw_only=True):
@@ -58,4 +58,14 @@ class RemoteStrategy(Strategy[Any]):
 
     def moved(self, state: InstanceState) -> None:
         """Take note of the state that the instance has reached."""
+        raise NotImplementedError
+
+
+class RemoteModel(QuoteModel[Any]):
+    """Stands in a chain of models for one in another process: `adjust` returns what that said last."""
+
+    budget_us = 1000.0  # asking takes a message, however long the answer takes
+
+    def close(self) -> None:
+        """End it for good."""
         raise NotImplementedError

@@ -9,6 +9,7 @@ import asyncio
 import os
 import random
 import signal
+import zlib
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,13 @@ SETTINGS: dict[str, Any] = {
     "deadline_ns": 30_000 * MS,
 }
 
+CHAINED = QUOTER.replace("    trades: list[str] = []", "    chain: int = 0").replace(
+    "self.state.trades.append(fill.trade_id)",
+    "self.state.chain = zlib.crc32(fill.trade_id.encode(), self.state.chain)",
+)
 TAKER = (
-    QUOTER
+    "import zlib\n"
+    + CHAINED
     + """
     def on_order(self, order: Order) -> None:
         if order.slot < 0 and order.status.is_terminal:
@@ -98,7 +104,10 @@ def check(desk: WorkerDesk) -> None:
     heard = desk.saved()
     trades = [fill.trade_id for fill in venue.fills]
     assert len(trades) > KILLS
-    assert heard["trades"] == trades, "each fill once, in order"
+    chain = 0
+    for trade in trades:
+        chain = zlib.crc32(trade.encode(), chain)
+    assert (heard["fills"], heard["chain"]) == (len(trades), chain), "each fill once, in order"
     held = sum((f.qty if f.side == "buy" else -f.qty for f in venue.fills), Decimal(0))
     assert state.position("q", BTC).qty == held == Decimal(heard["traded"])
     assert {order.client_id for order in venue.open()} == set(state.orders)

@@ -20,6 +20,7 @@ from host.runtime.models import Answer, ModelStage, NotAsked, Sample, apply_adju
 from host.runtime.plugin_errors import describe_error
 from host.runtime.reload.probation import ProbationLimits
 from host.runtime.reload.revision import RevisionFailed
+from host.runtime.remote import RemoteModel
 
 __all__ = ["ModelProbation", "ModelRevision", "ModelUse"]
 
@@ -41,6 +42,8 @@ class ModelUse(Struct, frozen=True):
 
     offer: Offer
     params: Mapping[str, object]
+    isolation: str = "inline"
+    """`process` where it runs in a worker of its own."""
 
 
 class _Calls(Struct, frozen=True):
@@ -125,6 +128,10 @@ class ModelRevision:
 
     def build(self) -> str:
         """Construct the new model with the configured parameters."""
+        if isinstance(self.old, RemoteModel):
+            raise RevisionFailed(
+                f"{self._what}: RESTART_REQUIRED: it runs in a worker, whose code a restart of the node changes"
+            )
         self.new = self._make()
         return f"{self.instance.instance}: model {self.stage.name} constructed"
 

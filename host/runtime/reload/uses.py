@@ -122,7 +122,7 @@ class Uses:
                 self.strategies[name] = StrategyUse(self.catalog.strategy(use.offer.name), use.params)
         for name, uses in self.models.items():
             self.models[name] = tuple(
-                ModelUse(self.catalog.model(use.offer.name), use.params)
+                ModelUse(self.catalog.model(use.offer.name), use.params, use.isolation)
                 if use.offer.version.name == plugin
                 else use
                 for use in uses

@@ -1,0 +1,155 @@
+"""A quote model in a worker: asked beside the quotes, its last answer used, and no quote waits for it."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from desk_tools import Quoter
+from isolation_tools import children, is_alive, until, worker_desk
+
+from host.isolation.remote_model import ModelInWorker
+from host.isolation.settings import WorkerSettings
+from host.loader import capture, decode_params, import_version
+from host.loader.offers import collect_offers, new_manager
+
+SHIFTER = '''
+import time
+from host.api import Adjustment, AsyncQuoteModel, Features, Params, Quote, QuoteModel
+
+
+class ShifterParams(Params, frozen=True):
+    shift_bps: float = -100.0
+
+
+class Shifter(QuoteModel[ShifterParams]):
+    """Shifts every quote."""
+
+    def adjust(self, features: Features, quote: Quote) -> Adjustment:
+        assert quote.bid is not None
+        if quote.bid > 70_000:
+            MISBEHAVE
+        return Adjustment(shift_bps=self.params.shift_bps)
+'''
+SLOW = '''
+import asyncio
+from host.api import Adjustment, AsyncQuoteModel, Features, NoParams
+
+
+class Slow(AsyncQuoteModel[NoParams]):
+    """Thinks for a while."""
+
+    valid_ms = 60_000.0
+
+    async def predict(self, features: Features) -> Adjustment:
+        await asyncio.sleep(0.05)
+        return Adjustment(shift_bps=-50.0)
+'''
+MS = 1_000_000
+
+
+@asynccontextmanager
+async def desk_with_model(folder: Path, source: str, **settings: Any) -> AsyncIterator[Any]:
+    async with worker_desk(folder) as desk:
+        path = folder / "model.py"
+        path.write_text(source)
+        version = capture(path)
+        (offer,) = collect_offers(new_manager(), import_version(version), version)
+        params = decode_params(offer, {}, instance="q")
+        model = ModelInWorker(
+            desk.desk.engine, desk.workers, "q", offer, params,
+            WorkerSettings(**{"deadline_ns": 30_000 * MS, "backoff_ns": MS, **settings}),
+        )  # fmt: skip
+        desk.desk.run("q", Quoter(), models=[("shifter", model)])
+        desk.model = model  # type: ignore[attr-defined]
+        yield desk
+
+
+def best_bid(desk: Any, price: float = 60_000.0) -> float:
+    """Show a best bid and ask, and return where our bid rests by then."""
+    desk.desk.top(price, price + 0.1)
+    return max((float(order.price) for order in desk.open() if order.side == "buy"), default=0.0)
+
+
+def test_quotes_go_out_unadjusted_until_it_answers_and_adjusted_from_then_on(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with desk_with_model(tmp_path, SHIFTER.replace("MISBEHAVE", "pass")) as desk:
+            assert best_bid(desk) == 59_999.98
+            await until(lambda: best_bid(desk) == 59_399.98, "its answer is used")
+            (stage,) = desk.desk.engine.roster.instances["q"].models
+            assert stage.used > 0
+
+    asyncio.run(run())
+
+
+def test_an_asynchronous_one_is_awaited_there(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with desk_with_model(tmp_path, SLOW) as desk:
+            await until(lambda: best_bid(desk) == 59_699.98, "its answer is used")
+
+    asyncio.run(run())
+
+
+def test_one_that_hangs_is_killed_and_started_again_and_quotes_go_on(tmp_path: Path) -> None:
+    async def run() -> None:
+        source = SHIFTER.replace("MISBEHAVE", "while True: pass")
+        async with desk_with_model(tmp_path, source, deadline_ns=300 * MS) as desk:
+            await until(lambda: best_bid(desk) == 59_399.98, "its answer is used")
+            (pid,) = children()
+            await until(lambda: best_bid(desk, 70_001.0) and desk.alerts("worker_lost"), "it is lost")
+            assert "instance q, model model: it has not answered for " in desk.alerts("worker_lost")[0]
+            await until(lambda: not is_alive(pid), "its process ends")
+            restarts = desk.model.restarts
+            await until(lambda: best_bid(desk) == 59_399.98 and desk.model.restarts >= restarts, "it answers")
+
+    asyncio.run(run())
+
+
+def test_one_that_raises_is_skipped_and_says_why(tmp_path: Path) -> None:
+    async def run() -> None:
+        source = SHIFTER.replace("MISBEHAVE", "raise ValueError('too high')")
+        async with desk_with_model(tmp_path, source) as desk:
+            await until(lambda: best_bid(desk) == 59_399.98, "its answer is used")
+            (stage,) = desk.desk.engine.roster.instances["q"].models
+            desk.model._valid_ns = 0
+            await until(
+                lambda: best_bid(desk, 70_001.0) and "ValueError: too high" in stage.last_error,
+                "the reason is known",
+            )
+            assert desk.alerts("worker_lost") == []
+
+    asyncio.run(run())
+
+
+def test_in_a_crash_loop_it_is_given_up_and_the_instance_goes_on(tmp_path: Path) -> None:
+    async def run() -> None:
+        source = "raise_at_start = 1\n" + SHIFTER.replace("MISBEHAVE", "pass")
+        source += "\n    def on_start(self) -> None:\n        raise OSError('no file')\n"
+        async with desk_with_model(tmp_path, source, crashes=3) as desk:
+            await until(lambda: len(desk.alerts("worker_lost")) == 3, "it is given up")
+            assert desk.alerts("worker_lost")[2].endswith("it is given up, and quotes go out without it")
+            assert "OSError: no file" in desk.alerts("worker_lost")[0]
+            assert best_bid(desk) == 59_999.98
+            await until(lambda: not children(), "no process is left")
+
+    asyncio.run(run())
+
+
+def test_its_process_ends_with_its_instance(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with desk_with_model(tmp_path, SHIFTER.replace("MISBEHAVE", "pass")) as desk:
+            await until(lambda: best_bid(desk) == 59_399.98, "its answer is used")
+            (pid,) = children()
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda: desk.model.restarts == 1 and desk.model._is_ready, "another one is there")
+            roster = desk.desk.engine.roster
+            instance = roster.instances["q"]
+            roster.stop(instance, "enough")
+            desk.desk.settle()
+            roster.remove(instance)
+            await until(lambda: not children(), "no process is left")
+
+    asyncio.run(run())
