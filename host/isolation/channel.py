@@ -18,6 +18,9 @@ READ_FOR_NS: Final = 50_000
 """How long messages are read before the loop gets its turn: a flood must not hold up anybody else."""
 MOST_MESSAGE_BYTES: Final = 4 << 20
 """A longer message has its sender disconnected."""
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+_MORE_NOBLOCK: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
+"""As numbers: combining the enumeration's members takes longer than sending."""
 QUEUE: Final = 16_384
 """Messages that either side may have on their way; flow control keeps far below it."""
 
@@ -74,8 +77,12 @@ class Channel:
     def send(self, body: bytes) -> None:
         """Send a message to whoever is subscribed; without anybody it is gone."""
         # Frame by frame: `send_multipart` looks at each before it does the same, and this is once per event.
-        self._events.send(self._key, zmq.NOBLOCK | zmq.SNDMORE)
-        self._events.send(body, zmq.NOBLOCK)
+        self._events.send(self._key, _MORE_NOBLOCK)
+        self._events.send(body, _NOBLOCK)
+
+    def soon(self, work: Callable[[], None]) -> None:
+        """Do `work` in the loop's next round."""
+        self._loop.call_soon(work)
 
     def is_subscribed(self) -> bool:
         """Return whether the peer listens by now."""

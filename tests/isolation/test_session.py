@@ -1,7 +1,7 @@
 """The host's end of the protocol, message by message: what it takes in, and what it refuses."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,8 @@ class Peer:
         self.said: list[dict[str, Any]] = []
         self.ends: list[str] = []
         self.is_listening = True
+        self.is_reading = False
+        self.later: list[Callable[[], None]] = []
         engine = self.desk.engine
         last: list[Item] = []
 
@@ -82,6 +84,12 @@ class Peer:
 
     def is_subscribed(self) -> bool:
         return self.is_listening
+
+    def soon(self, work: Callable[[], None]) -> None:
+        if self.is_reading:
+            self.later.append(work)
+        else:
+            work()
 
     # -- what the test says ----------------------------------------------------------------------
 
@@ -189,6 +197,23 @@ def test_what_a_fill_changed_is_told_before_it_and_its_hearing_is_journaled(peer
     assert peer.desk.engine.state.unheard == {}
     saved = peer.desk.engine.state.instances["q"].strategy_state
     assert msgspec.msgpack.decode(saved) == {"fills": 1, "qty": "0.4"}
+
+
+def test_of_a_burst_the_first_event_leaves_at_once_and_the_others_together(peer: Peer) -> None:
+    peer.hello()
+    peer.desk.top(60_000.0)
+    peer.turn()
+    said = len(peer.said)
+    peer.is_reading = True
+    for bid in (60_001.0, 60_002.0, 60_003.0):
+        peer.desk.top(bid, bid + 0.1)
+    assert [[event["data"]["bid"] for event in message["events"]] for message in peer.said[said:]] == [
+        [60_001.0]
+    ]
+    for work in peer.later:
+        work()
+    assert [event["data"]["bid"] for event in peer.said[-1]["events"]] == [60_002.0, 60_003.0]
+    assert len(peer.said) == said + 2
 
 
 def test_a_turn_that_came_before_is_dropped(peer: Peer) -> None:
