@@ -424,3 +424,12 @@ def test_every_documented_code_has_a_verdict_and_the_grave_ones_the_right(file: 
 def test_the_venues_time_is_in_nanoseconds(vector: Vector) -> None:
     message = usable(vector)
     assert answers.decode_server_time(json.dumps(message).encode()) == message["serverTime"] * 1_000_000
+
+
+@pytest.mark.parametrize(("said", "told"), [("50000.5", "50000.5"), ("0", "0"), ("-12", "0")])
+def test_a_position_bears_the_price_of_its_liquidation_and_0_where_the_venue_names_none(
+    said: str, told: str
+) -> None:
+    held = answers.PositionView("BTCUSDT", Decimal(1), Decimal(60_000), Decimal(said))
+    got = answers.account_snapshot(answers.AccountView(), [held], lambda wire: wire, NOW_NS)
+    assert [position.liquidation_price for position in got.positions] == [Decimal(told)]

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from bybit_tools import filled_in, frame_of, listing, only
+from bybit_tools import filled_in, frame_of, listing, listings, only
 from exchange_tools import vectors
 from hypothesis import given
 from hypothesis import strategies as st
@@ -188,3 +188,13 @@ def test_no_bytes_make_a_reader_fall_over(body: bytes) -> None:
             reader(body)
         except BadFrame as error:
             assert error.kind
+
+
+@pytest.mark.parametrize(("said", "told"), [("50000.5", "50000.5"), ("", "0"), ("0", "0"), ("-12", "0")])
+def test_a_position_bears_the_price_of_its_liquidation_and_0_where_the_venue_names_none(
+    said: str, told: str
+) -> None:
+    row = {"symbol": "BTCUSDT", "side": "Sell", "size": "2", "avgPrice": "60000", "liqPrice": said}
+    page = answers.read_positions(json.dumps({"list": [row]}).encode())
+    (position,) = answers.positions_of(listings((Product.LINEAR, "BTCUSDT")), Product.LINEAR, page)
+    assert (position.qty, position.liquidation_price) == (-2, Decimal(told))

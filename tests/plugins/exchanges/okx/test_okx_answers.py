@@ -275,3 +275,13 @@ def test_an_answer_of_anything_is_read_or_refused(body: bytes) -> None:
         positions_of(Listings(), read_positions(answer.data))
     except BadFrame:
         return
+
+
+@pytest.mark.parametrize(("said", "told"), [("50000.5", "50000.5"), ("", "0"), ("0", "0"), ("-12", "0")])
+def test_a_position_bears_the_price_of_its_liquidation_and_0_where_the_venue_names_none(
+    said: str, told: str
+) -> None:
+    row = {"instId": "BTC-USDT-SWAP", "pos": "100", "posSide": "net", "avgPx": "60000", "liqPx": said}
+    held = read_positions([msgspec.Raw(json.dumps(row).encode())])
+    (position,) = positions_of(listings("BTC-USDT-SWAP"), held)
+    assert (position.symbol, position.liquidation_price) == ("BTC-USDT-PERP", Decimal(told))
