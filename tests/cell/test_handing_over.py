@@ -14,8 +14,14 @@ from host.pair.relay import LinkState
 from tests.cell.cell_tools import BUSY, Cell
 
 PLUGINS = Path(__file__).parent / "plugins"
-PATIENT = "max_lag_ms = 60000"
-"""A standby that lags stays eligible."""
+PATIENT = "max_lag_ms = 60000\ndrain_ms = 400"
+"""A standby that lags stays eligible, and a handover to it is given up soon."""
+
+
+@pytest.fixture(autouse=True)
+def _close_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait no longer for the goodbye of a venue that is not there."""
+    monkeypatch.setattr("host.runtime.link.CLOSE_DEADLINE_S", 0.2)
 
 
 def lingering(folder: Path) -> dict[str, str]:
@@ -44,7 +50,9 @@ def test_the_lease_waits_until_the_heir_itself_holds_every_entry(tmp_path: Path)
     asyncio.run(story())
 
 
-def test_a_node_that_hands_over_is_no_candidate_before_it_stands_by_again(tmp_path: Path) -> None:
+def test_a_node_that_hands_over_is_no_candidate_before_it_stands_by_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else it would lead with a journal that lacks what its successor wrote meanwhile."""
 
     async def story() -> None:
@@ -52,6 +60,7 @@ def test_a_node_that_hands_over_is_no_candidate_before_it_stands_by_again(tmp_pa
             cell["b"].rewrite(f'folder = "{tmp_path}"', f'folder = "{tmp_path}/nowhere"')
             await cell.start()
             a = cell["a"].member
+            monkeypatch.setattr("host.runtime.link.CLOSE_DEADLINE_S", 60.0)
             (tmp_path / "going").touch()
             handing_over = asyncio.create_task(NodeLeadership(a).switchover("b", "ops"))
             await cell.until_trading("b")
@@ -108,7 +117,7 @@ def test_a_node_that_cannot_take_over_says_so_and_makes_way(tmp_path: Path) -> N
 
 def test_quotes_are_pulled_for_want_of_a_standby_though_the_node_stood_back_before(tmp_path: Path) -> None:
     async def story() -> None:
-        failover = f'{PATIENT}\non_standby_lost = "halt"'
+        failover = 'max_lag_ms = 60000\non_standby_lost = "halt"'
         async with Cell.open(tmp_path, node='durability = "replica"', failover=failover) as cell:
             link = await cell.link("b", to="a")
             await cell.start()
