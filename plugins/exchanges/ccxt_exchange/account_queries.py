@@ -104,7 +104,11 @@ class AccountQueries:
         for listing in self._followed():
             for row in await self._finder.open_orders(listing):
                 client_id = self._tracker.client_id_of(listing.symbol, row)
-                found.append(snapshot_of(listing, row, client_id, asked_ns))
+                snapshot = snapshot_of(listing, row, client_id, asked_ns)
+                found.append(snapshot)
+                if client_id:  # it may be from before this adapter: what becomes of it is looked after
+                    order = self._tracker.known(client_id, listing.symbol, snapshot.venue_id)
+                    order.terms = order.terms or (snapshot.price, snapshot.qty)
         return tuple(found)
 
     async def _fills(self, since_ms: int | None) -> tuple[OrderFilled, ...]:
