@@ -36,8 +36,8 @@ ROUND: Final = 200
 """Reactions of one kind before the next kind's turn."""
 CHUNK: Final = 50
 """Quotes handed over in one turn of the loop, as a socket does with what it has read."""
-MOST_BEHIND: Final = 512
-"""Quotes that a worker may have before it, of the 1024 that may wait: beyond them quotes are conflated."""
+MOST_BEHIND: Final = 128
+"""Quotes that a worker may have before it: all that flow control lets be on their way, and none waits in the host."""
 GAP_S: Final = 0.001
 Sample = dict[str, list[int]]
 
@@ -59,21 +59,23 @@ async def latencies(rig: IsolationRig, members: dict[str, Member], seconds: floa
                 started_ns, ready_ns = await rig.react(member.symbol)
                 note(f"{kind}_out", ready_ns - started_ns)
                 note(kind, member.back_ns - started_ns)
-                await member.is_quiet()
+                await member.catches_up()
             note(f"{kind}_pingpong", *await rig.ping_pong(member, ROUND))
     return taken
 
 
 async def throughput(rig: IsolationRig, members: list[Member], seconds: float) -> dict[str, Any]:
     """Hand quotes over as fast as three workers take them, and count what they got."""
+    for member in members:
+        member.listen()
     sent, started_s = 0, time.monotonic()
     while time.monotonic() - started_s < seconds:
         for _ in range(CHUNK):
             rig.adapter.on_frame(rig.next_frame(), members[0].symbol)
         sent += CHUNK
         await asyncio.sleep(0)
-        while max(_behind(member) for member in members) > MOST_BEHIND:
-            await asyncio.sleep(0)
+        for member in members:
+            await member.catches_up(MOST_BEHIND)
     for member in members:
         await rig.until(member.is_up)
     taken_s = time.monotonic() - started_s
@@ -87,12 +89,6 @@ async def throughput(rig: IsolationRig, members: list[Member], seconds: float) -
         "lost": sum(sent - _heard(member) - left for member, left in zip(members, conflated, strict=True)),
         "conflated": sum(conflated),
     }
-
-
-def _behind(member: Member) -> int:
-    outlet = member.session.outlet
-    assert outlet is not None
-    return outlet.behind
 
 
 def _left_out(member: Member) -> int:
@@ -227,7 +223,7 @@ async def run(folder: Path, seconds: float, *, is_pinned: bool, is_faulty: bool)
         for member in members.values():
             member.listen()
             await rig.react(member.symbol)
-            await member.is_quiet()
+            await member.catches_up()
         gc.collect()
         gc.freeze()
         found = report(await latencies(rig, members, seconds * 0.7))

@@ -59,9 +59,16 @@ class Member:
         session = self.proxy.session
         return session is not None and session.outlet is not None and session.outlet.behind == 0
 
-    async def is_quiet(self) -> None:
-        """Wait until everything is handled; it wakes up with the message that says so."""
-        while not self.is_up():
+    @property
+    def behind(self) -> int:
+        """Return how many events the strategy has not handled."""
+        outlet = self.session.outlet
+        assert outlet is not None
+        return outlet.behind
+
+    async def catches_up(self, most_behind: int = 0) -> None:
+        """Wait until so few events are not handled; it wakes up with the message that says so. It must `listen`."""
+        while self.behind > most_behind:
             self._said = asyncio.get_running_loop().create_future()
             await asyncio.wait_for(self._said, WAIT_S)
 

@@ -11,6 +11,10 @@ from host.client.trading_errors import NoHost, TokenRefused, TradingClientError
 __all__ = ["Attachment"]
 
 _TCP: Final = re.compile(r"(tcp://.+):([0-9]{1,5})")
+AT_ONCE: Final = 256
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+_MORE_NOBLOCK: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
+"""As numbers: combining the enumeration's members takes longer than sending."""
 LAST_WORDS_MS: Final = 1_000
 """How long closing may take until what was said is with the host."""
 
@@ -43,6 +47,7 @@ class Attachment:
             | zmq.EVENT_HANDSHAKE_FAILED_AUTH
         )
         self._seen: set[int] = set()
+        self._wait_ms = -1
         self._events.setsockopt(zmq.SUBSCRIBE, token)
         self._events.connect(events)
         self._turns.connect(turns)
@@ -50,23 +55,28 @@ class Attachment:
     def send(self, body: bytes) -> None:
         """Send a message; it is dropped where nobody listens, or the host takes none: what is missing shows."""
         try:
-            self._turns.send_multipart((self._token, body), zmq.NOBLOCK)
+            self._turns.send(self._token, _MORE_NOBLOCK)
+            self._turns.send(body, _NOBLOCK)
         except zmq.Again:
             return
 
     def receive(self, wait_s: float) -> list[bytes]:
-        """Return what came, at most a few hundred messages; wait so long for the first."""
+        """Return what came, at most `AT_ONCE` messages; wait so long for the first."""
         bodies: list[bytes] = []
-        if not self._events.poll(max(int(wait_s * 1000), 0)):
-            return bodies
+        wait_ms = max(int(wait_s * 1000), 0)
+        if wait_ms != self._wait_ms:
+            self._wait_ms = self._events.rcvtimeo = wait_ms
         try:
-            while len(bodies) < 256:
-                frames = self._events.recv_multipart(zmq.NOBLOCK)
+            # Waiting in the socket itself: a poll before it takes as long as the message.
+            frames = self._events.recv_multipart()
+            while True:
                 if len(frames) == 2 and frames[0] == self._token:
                     bodies.append(frames[1])
+                if len(bodies) >= AT_ONCE:
+                    return bodies
+                frames = self._events.recv_multipart(_NOBLOCK)
         except zmq.Again:
-            pass
-        return bodies
+            return bodies
 
     def why_silent(self) -> TradingClientError:
         """Return what keeps the host from answering, as far as it can be told from here."""

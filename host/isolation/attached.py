@@ -27,6 +27,8 @@ _log = logging.getLogger("tandem.clients")
 _RECEIVING: Final = (InstanceState.RUNNING, InstanceState.PAUSED)
 BEGINNINGS: Final = 50
 """Sessions within a minute: more are a loop, and each costs entries in the journal."""
+STRANGER_WEIGHS: Final = 10
+"""As how many messages one without the token counts."""
 LINGER_NS: Final = SECOND_NS // 20
 """How long the last word to a peer that is cut off has to leave."""
 
@@ -265,8 +267,9 @@ class Attached:
     def _is_flooded(self, channel: Channel, now_ns: int) -> bool:
         """Shut the door for a while where somebody without the token sends more than the host may read."""
         since_ns, before = self._strangers
-        if channel.strangers - before > self._settings.messages_at_once:
-            why = f"more than {self._settings.messages_at_once} messages without its token came within 0.1 s"
+        most = self._settings.messages_at_once // STRANGER_WEIGHS
+        if channel.strangers - before > most:
+            why = f"more than {most} messages without its token came within 0.1 s"
             self._end_session()
             with turn(self._engine) as turn_ns:
                 self._engine.record_alert("client_cut_off", f"instance {self.name}: {why}", self.name)

@@ -3,7 +3,7 @@
 import time
 from typing import Any, Final
 
-from host.isolation.session import Session
+from host.isolation.session import IDLE_WEIGHS, Session
 from host.isolation.settings import SECOND_NS
 from host.wire import Codec
 from host.wire.messages import PROTOCOL, Heartbeat, Hello, Refused, Turn
@@ -59,6 +59,7 @@ class ClientSession(Session):
     def _on_turn(self, turn: Turn, now_ns: int) -> None:
         if self.outlet is None:
             self.conduct.repeated += 1  # of the one before, who was given up while it was under way
+            self.conduct.count(now_ns, IDLE_WEIGHS)
         else:
             super()._on_turn(turn, now_ns)
 

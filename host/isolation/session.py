@@ -62,6 +62,8 @@ IDS_AT_ONCE: Final = 4096
 """Client order ids handed out ahead; half of them used, more follow."""
 ACK_EVERY: Final = 64
 """Turns that are acknowledged at once; those of a quiet worker with the next heartbeat."""
+IDLE_WEIGHS: Final = 10
+"""As how many messages a turn counts that says nothing new: there is next to no reason for one."""
 REPORTS_AT_ONCE: Final = 256
 """Of what a peer has not heard, in one event."""
 LOG_LINES_PER_S: Final = 100
@@ -402,6 +404,7 @@ class Session:
             conduct.strike("a turn came before hello was answered", now_ns)
             return
         if not conduct.is_due(turn.seq):
+            conduct.count(now_ns, IDLE_WEIGHS)
             is_gap = turn.seq > conduct.last_turn
             if is_gap:
                 conduct.strike(f"turn {turn.seq} came, {conduct.last_turn + 1} was due", now_ns)
@@ -409,6 +412,7 @@ class Session:
                 self._asked_again_ns = now_ns
                 self._ack(resend=is_gap)
             return
+        before = outlet.handled
         if not outlet.handle(turn.handled, now_ns):
             conduct.strike(f"it has handled event {turn.handled}, the last was {outlet.sent}", now_ns)
             return
@@ -416,6 +420,8 @@ class Session:
         self.slowest_us = max(self.slowest_us, turn.slowest_us)
         if turn.requests or turn.state is not NO_STATE or outlet.heard > self._heard:
             self._take_in(turn, outlet, now_ns)
+        elif turn.handled == before:
+            conduct.count(now_ns, IDLE_WEIGHS)
         if self._needs_ids:
             self._needs_ids = False
             self._ack(ids=self._more_ids())
