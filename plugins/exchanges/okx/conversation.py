@@ -8,7 +8,6 @@ import orjson
 
 from host.api import ExchangeError
 
-from .._shared.channel import Heartbeat
 from .._shared.venue_clock import VenueClock
 from .._shared.verdicts import Action
 from .._shared.websocket import NotConnected, WebSocket
@@ -16,10 +15,9 @@ from .errors import ERRORS, OK, code_number
 from .frames import PublicHead
 from .signing import Signer
 
-__all__ = ["HEARTBEAT", "PONG", "Conversation", "EventMessage", "subscription"]
+__all__ = ["PING", "PONG", "Conversation", "EventMessage", "subscription"]
 
-HEARTBEAT: Final = Heartbeat(ping_after_s=10.0, lost_after_s=25.0, text=b"ping")
-"""The venue cuts a connection that was silent, both ways, for 30 s."""
+PING: Final = b"ping"
 PONG: Final = b"pong"
 _MOST_ARGS: Final = 100
 """Subscriptions in one request, which may be 64 KB long."""

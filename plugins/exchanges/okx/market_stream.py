@@ -16,10 +16,10 @@ from .._shared.bad_frames import BadFrames
 from .._shared.channel import Channel
 from .._shared.websocket import NotConnected, WebSocket
 from .checksum import BookTexts, read_texts
-from .conversation import HEARTBEAT, PONG, Conversation, subscription
+from .conversation import PONG, Conversation, subscription
 from .frames import BadFrame, MarketFrame, read_market_frame
 from .market_codec import BOOKS, TICKERS, TOPS, TRADES, is_read, market_events
-from .params import OkxParams, renew_after_s, ws_url
+from .params import OkxParams, heartbeat, renew_after_s, ws_url
 from .price_limits import PRICE_LIMITS, PriceLimits
 from .products import EXCHANGE, Listing, Listings
 from .usual_frames import usual_events
@@ -81,7 +81,7 @@ class MarketStream:
             on_open=self._on_open,
             on_up=lambda text: on_change(True, text),
             on_down=self._on_down,
-            heartbeat=HEARTBEAT,
+            heartbeat=heartbeat(params),
             timeout_s=params.connect_timeout_s,
             renew_after_s=renew_after_s(params),
             overlap_s=_OVERLAP_S,

@@ -7,7 +7,10 @@ import msgspec
 
 from host.api import Fraction, Params, Positive, Seconds, Secret
 
-__all__ = ["OkxParams", "renew_after_s", "rest_url", "ws_url"]
+from .._shared.channel import Heartbeat
+from .conversation import PING
+
+__all__ = ["OkxParams", "heartbeat", "renew_after_s", "rest_url", "ws_url"]
 
 _REST: Final = {
     "live": "https://www.okx.com",
@@ -51,6 +54,10 @@ class OkxParams(Params, frozen=True):
     """Set for these perpetuals when they are subscribed; others keep what the account has."""
     renew_after_h: Positive = 23.0
     """Connections are replaced after so long, the new one first: none grows old enough to be cut."""
+    ping_after_s: Seconds = 10.0
+    """After so long without a message from the venue it is pinged (it cuts who is silent for 30 s), ..."""
+    lost_after_s: Seconds = 25.0
+    """... and after so long a connection counts as lost."""
     liquidation_alarm: Fraction = 0.1
     """Log an error when the mark price is within this share of a position's liquidation price."""
     connect_timeout_s: Seconds = 10.0
@@ -60,6 +67,11 @@ class OkxParams(Params, frozen=True):
     """While the venue's time is not known better than this, orders are refused."""
     measure_clock_every_s: Seconds = 30.0
     reload_instruments_every_s: Seconds = 3600.0
+
+
+def heartbeat(params: OkxParams) -> Heartbeat:
+    """Return how connections are watched."""
+    return Heartbeat(params.ping_after_s, params.lost_after_s, PING)
 
 
 def renew_after_s(params: OkxParams) -> float:

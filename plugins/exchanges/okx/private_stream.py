@@ -9,9 +9,9 @@ from .._shared.channel import Channel
 from .._shared.venue_clock import VenueClock
 from .._shared.websocket import WebSocket
 from .answers import read_orders
-from .conversation import HEARTBEAT, PONG, Conversation
+from .conversation import PONG, Conversation
 from .frames import BadFrame, OrderRow, PrivateFrame, read_private_frame
-from .params import OkxParams, renew_after_s, ws_url
+from .params import OkxParams, heartbeat, renew_after_s, ws_url
 from .products import EXCHANGE, Listing, Listings
 from .signing import Signer
 
@@ -56,7 +56,7 @@ class PrivateStream:
             on_open=self._on_open,
             on_up=lambda text: on_change(True, text),
             on_down=lambda text: on_change(False, text),
-            heartbeat=HEARTBEAT,
+            heartbeat=heartbeat(params),
             timeout_s=params.connect_timeout_s,
             renew_after_s=renew_after_s(params),
             drops_unsent=True,

@@ -162,6 +162,10 @@ class Site:
         """Tell the account's events twice, or let some overtake others."""
         raise NotImplementedError
 
+    def mute(self) -> None:
+        """Say nothing more on the connections that are open: no data, no answers, no pongs."""
+        raise NotImplementedError
+
     def cut(self, path: str = "") -> None:
         """Break our connections whose address begins so; a venue with one connection has none."""
         raise NotImplementedError
@@ -263,6 +267,11 @@ class ProtocolSite(Site):
         if overtaking:
             self.fault(FaultKind.REORDER, request="private", delay_ms=30.0, probability=0.5)
 
+    def mute(self) -> None:
+        for connection in self.connections:
+            connection.send = lambda data: None  # type: ignore[method-assign]
+            connection.response.pong = _pong_nothing  # type: ignore[method-assign]
+
     def cut(self, path: str = "") -> None:
         for connection in self.connections_at(path):
             connection.abort()
@@ -302,10 +311,19 @@ class EngineSite(Site):
             duplicate_report=float(doubled), reorder_report=0.5 * overtaking, reorder_ns=30_000_000
         )
 
+    def mute(self) -> None:
+        assert self.house is not None, "in this process there is no connection"
+        for session in self.house._sessions:
+            session.write = lambda frame: None  # type: ignore[method-assign]
+
     def cut(self, path: str = "") -> None:
         assert self.house is not None, "in this process there is no connection"
         for session in list(self.house._sessions):
             session.abort()
+
+
+async def _pong_nothing(message: bytes = b"") -> None:
+    pass
 
 
 def _without(body: Any, wire: str) -> Any:

@@ -124,6 +124,21 @@ async def test_lost_lines_are_told_and_come_back_with_everything(at: At) -> None
     await at.about("c2", OrderAccepted)
 
 
+@behaviour(
+    "silent lines: given up, back, and orders go",
+    absent=NO_LINE,
+    ping_after_s=0.1,
+    lost_after_s=0.5,
+    silence_s=0.5,
+)
+async def test_lines_that_say_nothing_any_more_are_given_up_and_come_back(at: At) -> None:
+    at.site.mute()
+    await eventually(lambda: at.went_down() == CHANNELS, "the silence is told")
+    await all_up(at)
+    await at.rest("c1")
+    await at.about("c1", OrderAccepted)
+
+
 @behaviour("lines grow old: renewed before the cut, unnoticed", absent=NO_RENEWAL, renew_after_h=0.4 / 3600)
 async def test_lines_are_renewed_before_they_are_cut_and_nobody_notices(at: At) -> None:
     first = at.venue.connections
