@@ -129,12 +129,12 @@ def test_instance_that_blocks_is_quarantined_and_counted_and_the_node_goes_on(tm
         )
         report = ended(process)
     assert report["quarantined"] == ["slow"]
-    assert report["blocks"]["slow"]["count"] == 1
+    assert report["blocks"]["slow"]["count"] >= 1
     assert report["blocks"]["slow"]["longest_ms"] > 200
     said = [
         one.text for one in entries(tmp_path, e.Alert) if one.kind == "loop_blocked" and "slow" in one.text
     ]
-    assert said[0].endswith(f"by instance slow, on_book (blocker.py, line {SLEEP_LINE})")
+    assert any(text.endswith(f"by instance slow, on_book (blocker.py, line {SLEEP_LINE})") for text in said)
     assert "blocker.py@" in (tmp_path / "log").read_text()  # its stack
 
 

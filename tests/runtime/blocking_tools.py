@@ -16,12 +16,10 @@ class BlockerState(State):
 
 
 def nap(params):
-    end = time.monotonic() + params.seconds
     if params.holds_lock:
         sum(range(int(params.seconds * 1e8)))  # one call in C, which lets no other thread run: some seconds
-        return
-    while time.monotonic() < end:
-        time.sleep(0.01)
+    else:
+        time.sleep(params.seconds)
 
 
 class Blocker(Strategy[BlockerParams]):
@@ -44,4 +42,4 @@ class SlowModel(QuoteModel[BlockerParams]):
 NAP_LINE = 1 + BLOCKER.splitlines().index(
     "        sum(range(int(params.seconds * 1e8)))  # one call in C, which lets no other thread run: some seconds"
 )
-SLEEP_LINE = 1 + BLOCKER.splitlines().index("        time.sleep(0.01)")
+SLEEP_LINE = 1 + BLOCKER.splitlines().index("        time.sleep(params.seconds)")
