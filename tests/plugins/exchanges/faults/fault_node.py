@@ -7,7 +7,7 @@ import sys
 import textwrap
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -85,6 +85,23 @@ def request_of(line: RequestLine) -> str:
     if line.kind != "batch":
         return str(line.kind)
     return next((kind for kind in ("cancel", "amend") if kind in line.method), "place")
+
+
+def client_ids_of(line: RequestLine) -> list[str]:
+    """Return the orders that a line is about: a batch that was lost has one line for all of them."""
+    return [line.client_id] if line.client_id else list(_client_ids_in(line.asked))
+
+
+def _client_ids_in(asked: object) -> Iterator[str]:
+    if isinstance(asked, dict):
+        for name, value in asked.items():
+            if name in ("clOrdId", "orderLinkId"):
+                yield str(value)
+            else:
+                yield from _client_ids_in(value)
+    elif isinstance(asked, list | tuple):
+        for value in asked:
+            yield from _client_ids_in(value)
 
 
 class FaultNode:
@@ -226,7 +243,8 @@ max_data_age_ms = {MAX_DATA_AGE_MS}
             self._assert_account(account, trading.wallet, state, trades)
         places = [line for line in self.served.server.requests.lines if request_of(line) == "place"]
         if not may_repeat:
-            assert set(Counter(line.client_id for line in places).values()) == {1}, "an order was sent twice"
+            sent = Counter(client_id for line in places for client_id in client_ids_of(line))
+            assert set(sent.values()) == {1}, "an order was sent twice"
         accepted = Counter(line.client_id for line in places if line.verdict == "accepted")
         assert set(accepted.values()) == {1}, "an order was accepted twice"
         traded = {client_id for _, _, _, client_id in trades}
