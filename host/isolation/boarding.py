@@ -15,10 +15,9 @@ GATHER_S: Final = 0.05
 
 
 class Berth:
-    """One strategy's share of a worker process."""
+    """One strategy's share of a worker process; of use once `Boarding.board` has returned it."""
 
-    def __init__(self, process: WorkerProcess, group: "_Group") -> None:
-        self._process: Final = process
+    def __init__(self, group: "_Group") -> None:
         self._group: Final = group
         group.berths.append(self)
 
@@ -56,11 +55,11 @@ class Berth:
 
     def leave(self) -> None:
         """Have nothing to do with the process any more; it ends with the last who leaves."""
-        berths = self._group.berths
-        if self in berths:
-            berths.remove(self)
-        if not berths:
-            self._process.kill()
+        group = self._group
+        if self in group.berths:
+            group.berths.remove(self)
+        if not group.berths and group.process is not None:
+            group.process.kill()
 
     def kill(self) -> None:
         """End the process, whoever else is in it: that is what sharing one means."""
@@ -70,16 +69,22 @@ class Berth:
         """End the process and wait for its end; nothing is told any more."""
         self._process.close()
 
+    @property
+    def _process(self) -> WorkerProcess:
+        assert self._group.process is not None
+        return self._group.process
+
 
 class _Group:
-    """Those who wait for the process of a group."""
+    """Those who wait for the process of a group, or are in it."""
 
     def __init__(self) -> None:
         self.plans: list[SeatPlan] = []
         self.memory_bytes = 0
         self.on_exits: list[Callable[[str], None]] = []
-        self.started: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
         self.berths: list[Berth] = []
+        self.process: WorkerProcess | None = None
+        self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
 class Boarding:
@@ -98,7 +103,7 @@ class Boarding:
         """Start a strategy in a process of its own or, where `name` is not empty, of the group of that name.
 
         The memory of a group is what its members may hold together. `on_exit` is told how the process ended.
-        Raises `OSError` where none can be started.
+        Raises `OSError` where none can be started. Cancelled, it leaves nothing behind.
         """
         group = self._gathering.get(name) if name else None
         if group is None:
@@ -109,14 +114,20 @@ class Boarding:
         group.plans.append(plan)
         group.memory_bytes += memory_bytes
         group.on_exits.append(on_exit)
-        return Berth(await asyncio.shield(group.started), group)
+        berth = Berth(group)
+        try:
+            await asyncio.shield(group.started)
+        except BaseException:
+            berth.leave()
+            raise
+        return berth
 
     async def _depart(self, name: str, group: _Group) -> None:
         if name:
             await asyncio.sleep(GATHER_S)
             del self._gathering[name]
         try:
-            process = await self._spares.take()
+            process = group.process = await self._spares.take()
         except OSError as error:
             group.started.set_exception(error)
             return
@@ -125,5 +136,12 @@ class Boarding:
             for tell in group.on_exits:
                 tell(how)
 
-        group.started.set_result(process)
-        await process.assign(Assignment(group.memory_bytes, tuple(group.plans)).encode(), on_exit)
+        if not group.berths:  # all who wanted it have changed their minds meanwhile
+            process.kill()
+            return
+        group.started.set_result(None)
+        try:
+            await process.assign(Assignment(group.memory_bytes, tuple(group.plans)).encode(), on_exit)
+        except asyncio.CancelledError:
+            process.kill()
+            raise

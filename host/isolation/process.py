@@ -38,13 +38,11 @@ class WorkerProcess:
     @classmethod
     async def start(cls) -> "WorkerProcess":
         """Start a worker, beside the loop; raise `OSError` where the machine has no room for it."""
-        spawning = asyncio.ensure_future(asyncio.to_thread(_spawn, os.getpid()))
+        spawning = _Spawning()
         try:
-            process = await asyncio.shield(spawning)
+            process = await asyncio.to_thread(spawning.run, os.getpid())
         except asyncio.CancelledError:
-            process = await spawning  # a thread cannot be cancelled: what it starts is ended
-            process.kill()
-            process.wait()
+            spawning.give_up()
             raise
         return cls(process)
 
@@ -113,6 +111,29 @@ class WorkerProcess:
         except (BlockingIOError, ValueError):  # nothing is there, or it is closed
             return
         self._words = (self._words + data)[-LAST_WORDS:]
+
+
+class _Spawning:
+    """A start that may be given up: a thread cannot be cancelled, and must not leave a process behind."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_wanted = True
+
+    def run(self, parent: int) -> "subprocess.Popen[bytes]":
+        process = self._process = _spawn(parent)
+        if not self._is_wanted:
+            self._end(process)
+        return process
+
+    def give_up(self) -> None:
+        self._is_wanted = False
+        if self._process is not None:  # else the thread sees that it is not wanted
+            self._end(self._process)
+
+    def _end(self, process: "subprocess.Popen[bytes]") -> None:
+        process.kill()
+        process.wait()
 
 
 def _spawn(parent: int) -> "subprocess.Popen[bytes]":

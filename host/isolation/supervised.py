@@ -254,9 +254,10 @@ class Worker:
         session, settings = self._proxy.session, self._settings
         if session is None:
             return
-        if self._stopping_ns and now_ns - self._stopping_ns > settings.stop_ns:
-            _log.warning("instance %s: its worker did not handle stop in time; it is killed", self.name)
-            self.end()
+        if self._stopping_ns:
+            if now_ns - self._stopping_ns > settings.stop_ns:
+                _log.warning("instance %s: its worker did not handle stop in time; it is killed", self.name)
+                self.end()
             return
         outlet = session.outlet
         if outlet is None:

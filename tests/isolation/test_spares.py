@@ -58,3 +58,15 @@ def test_those_that_are_not_needed_any_more_end(tmp_path: Path) -> None:
             await until(lambda: not children(), "none is left")
 
     asyncio.run(run())
+
+
+def test_one_that_is_given_up_while_it_starts_is_not_left_behind(tmp_path: Path) -> None:
+    async def run() -> None:
+        for turns in range(6):
+            async with worker_desk(tmp_path / str(turns)) as desk:
+                desk.add("q")
+                for _ in range(turns):
+                    await asyncio.sleep(0.001)
+
+    asyncio.run(run())
+    asyncio.run(until(lambda: not children(), "none is left"))
