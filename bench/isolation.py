@@ -10,6 +10,7 @@ ratio to that while it does not, measured in turn.
 
 import argparse
 import asyncio
+import functools
 import gc
 import json
 import os
@@ -139,7 +140,8 @@ class Neighbours:
     async def flood(self, kind: str, reactions: int) -> tuple[list[int], list[float]]:
         """Measure while a program floods the door of a client."""
         folder = self.rig.folder / "clients"
-        command = [sys.executable, "-m", "bench.isolation_flood", f"ipc://{folder}/flooded.turns.sock", kind]
+        code = "from bench.isolation_flood import main; main()"
+        command = [sys.executable, "-c", code, f"ipc://{folder}/flooded.turns.sock", kind]
         flooder = subprocess.Popen(command, stdin=subprocess.PIPE)
         assert flooder.stdin is not None
         flooder.stdin.write((folder / "flooded.token").read_bytes())
@@ -160,15 +162,16 @@ class Neighbours:
         roster.start(instance)
 
 
-async def neighbours(rig: IsolationRig, seconds: float) -> dict[str, dict[str, float]]:
-    """Measure every way to misbehave; each in turn with none."""
+async def neighbours(rig: IsolationRig, seconds: float, kinds: list[str]) -> dict[str, dict[str, float]]:
+    """Measure these ways to misbehave, or all; each in turn with none."""
     faulty = await rig.add("faulty", "X1-USDT-PERP", "process", {"quotes": False})
     flooded = await rig.add("flooded", "X2-USDT-PERP", "client", {"quotes": False})
     beside = Neighbours(rig, faulty, flooded)
     works: dict[str, Callable[[int], Any]] = {
-        **{kind: lambda n, kind=kind: beside.fail(kind, n) for kind in FAULTS},
-        **{f"flood of {kind}": lambda n, kind=kind: beside.flood(kind, n) for kind in KINDS},
+        **{kind: functools.partial(beside.fail, kind) for kind in FAULTS},
+        **{f"flood of {kind}": functools.partial(beside.flood, kind) for kind in KINDS},
     }
+    works = {name: work for name, work in works.items() if not kinds or name in kinds}
     rows = {}
     reactions = max(int(seconds / len(works) / 4 / GAP_S), 100)
     for name, work in works.items():
@@ -205,12 +208,12 @@ def report(taken: Sample) -> dict[str, Any]:
     return found
 
 
-async def run(folder: Path, seconds: float, *, is_pinned: bool, is_faulty: bool) -> dict[str, Any]:
-    """Run everything on a node of its own."""
+async def run(folder: Path, seconds: float, *, is_pinned: bool, faults: list[str] | None) -> dict[str, Any]:
+    """Run everything on a node of its own; with `faults`, the neighbours of those, or of all where it is empty."""
     rig = IsolationRig(folder, 4)
     try:
-        if is_faulty:
-            return {"faulty": await neighbours(rig, seconds)}
+        if faults is not None:
+            return {"faulty": await neighbours(rig, seconds, faults)}
         members = {
             "process": await rig.add("process", "X1-USDT-PERP", "process"),
             "client": await rig.add("client", "X2-USDT-PERP", "client"),
@@ -279,11 +282,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--pin", action="store_true", help="the host on the first core, all others off it")
-    parser.add_argument("--faulty", action="store_true", help="measure neighbours of what misbehaves instead")
+    parser.add_argument(
+        "--faulty",
+        nargs="*",
+        metavar="KIND",
+        help="measure neighbours of what misbehaves: of each, or of these",
+    )
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = uvloop.run(run(Path(folder), args.seconds, is_pinned=args.pin, is_faulty=args.faulty))
+        found = uvloop.run(run(Path(folder), args.seconds, is_pinned=args.pin, faults=args.faulty))
     if args.json:
         print(json.dumps(found))
     else:

@@ -1,4 +1,4 @@
-"""The stand-alone client of `bench/isolation.py`: `python -m bench.isolation_client DATA_DIR NAME`."""
+"""The stand-alone client of `bench/isolation.py`, a process of its own: arguments DATA_DIR NAME."""
 
 import sys
 import time
@@ -23,7 +23,3 @@ def main() -> None:
             if time.monotonic() > ends_s:
                 raise
             time.sleep(0.05)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""The program that floods a client's door in `bench/isolation.py`: `python -m bench.isolation_flood TURNS KIND`.
+"""What floods a client's door in `bench/isolation.py`, a process of its own: arguments ADDRESS KIND.
 
 The token comes on standard input. It sends as fast as it can until it is ended.
 """
@@ -32,7 +32,3 @@ def main() -> None:
                 body = b"{" + b"\xff" * 64
             socket.send(token, zmq.SNDMORE)
             socket.send(body)
-
-
-if __name__ == "__main__":
-    main()

@@ -151,7 +151,8 @@ class IsolationRig(Rig):
         instance = self.engine.roster.add(spec, proxy, (), self.feed.spawn)
         self.engine.roster.start(instance)
         if isolation == "client":
-            command = [sys.executable, "-m", "bench.isolation_client", str(self.folder), name]
+            code = "from bench.isolation_client import main; main()"
+            command = [sys.executable, "-c", code, str(self.folder), name]
             self._clients.append(subprocess.Popen(command))
         member = Member(instance, symbol)
         await self.until(member.is_up)

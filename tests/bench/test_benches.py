@@ -145,3 +145,22 @@ def test_wire_to_wire_compares_with_a_bare_answer_of_the_same_process() -> None:
     assert 0 < found["pingpong_us"]["p50"] < found["first_order_us"]["p50"], "it does more than answer"
     assert found["in_node_us"]["p50"] > 0
     assert found["open_orders"] == 0
+
+
+def test_strategies_outside_are_compared_with_a_bare_ping_pong_and_lose_nothing() -> None:
+    found = result("bench/isolation.py", "--seconds", "1")
+    assert found.keys() >= {"inline_us", "process_us", "client_us", "pingpong_us", "ratio_p50", "msgs_per_s"}
+    for kind in ("inline", "process", "client", "process_out", "client_out", "pingpong"):
+        assert 0 < found[f"{kind}_us"]["p50"] <= found[f"{kind}_us"]["p99"]
+    assert found["process_us"]["p50"] < found["process_out_us"]["p50"], "risk and journal come after"
+    assert found["lost"] == 0
+    assert found["msgs_per_s"] > 0
+
+
+def test_neighbours_of_what_misbehaves_are_compared_with_themselves() -> None:
+    found = result("bench/isolation.py", "--seconds", "0.4", "--faulty", "killed", "flood of turns")["faulty"]
+    assert list(found) == ["killed", "flood of turns"]
+    for row in found.values():
+        assert 0 < row["p50_us"] <= row["p99_us"]
+        assert row["ratio_p99"] == pytest.approx(row["p99_us"] / row["quiet_p99_us"], rel=0.1, abs=0.01)
+    assert found["killed"]["found_ms"] > 0
