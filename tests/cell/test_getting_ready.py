@@ -173,6 +173,7 @@ def test_a_node_whose_part_in_the_cell_fails_ends_and_says_why(tmp_path: Path) -
             cell["a"].member.membership.elector.on_peer = on_peer  # type: ignore[method-assign, assignment]
             with pytest.raises(NodeMustRestart, match="ValueError: scripted"):
                 await cell["a"].ended()
+            await cell["a"].die(cell.lease)
             await cell.until_trading("b")
 
     asyncio.run(story())
@@ -189,6 +190,7 @@ def test_a_leader_whose_journal_fails_as_it_tells_something_makes_way(tmp_path: 
             assert "scripted" in a.engine.halted and a.engine.depth == 0
             with pytest.raises(NodeMustRestart, match="scripted"):
                 await cell["a"].ended()
+            await cell["a"].die(cell.lease)
             await cell.until_trading("b")
 
     asyncio.run(story())
