@@ -35,7 +35,16 @@ SUITES: Final[dict[str, Suite]] = {
         "exchange adapters",
         tuple(
             f"plugins/exchanges/conformance/test_conformance_{part}.py"
-            for part in ("market", "orders", "outcomes", "account", "streams", "limits", "bad_input")
+            for part in (
+                "market",
+                "orders",
+                "changes",
+                "outcomes",
+                "account",
+                "streams",
+                "limits",
+                "bad_input",
+            )
         ),
         "column",
     ),

@@ -6,8 +6,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from conformance_columns import WITHOUT_PERPETUALS
 from conformance_desk import At, behaviour
+from conformance_reasons import NO_POSITIONS
 from exchange_tools import eventually
 
 from host.api import (
@@ -25,7 +25,6 @@ from host.api import (
 )
 from host.core.client_id import ClientIdMaker
 
-NO_POSITIONS = {"spot holds balances, not positions": WITHOUT_PERPETUALS}
 NO_KEYS = {"the venue's own adapters ask for no key": ("paper here", "paper away")}
 NO_LIQUIDATION = {"the simulated exchange liquidates nobody": ("paper here", "paper away")}
 NO_SWITCH = {"Binance spot offers no such switch, over REST or WebSocket": ("binance spot",)}

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conformance_desk import At, Followed, behaviour
+from conformance_book import Followed
+from conformance_desk import At, behaviour
 from exchange_tools import eventually
 
 from host.api import Depth, ExchangeError, OrderAccepted

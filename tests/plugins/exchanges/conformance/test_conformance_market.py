@@ -4,7 +4,8 @@ from decimal import Decimal
 
 import msgspec
 import pytest
-from conformance_desk import At, Followed, behaviour
+from conformance_book import Followed
+from conformance_desk import At, behaviour
 from exchange_tools import eventually
 
 from host.api import BookTop, Depth, ExchangeError, Instrument, Side, Trade

@@ -1,21 +1,15 @@
-"""Placing, changing and cancelling: what every adapter makes of an order, and of a venue that says no."""
+"""Placing: what every adapter makes of each kind of order, and of a venue that says no."""
 
 from decimal import Decimal
 from typing import Any
 
-import pytest
-from conformance_columns import WITHOUT_PERPETUALS
 from conformance_desk import At, behaviour
+from conformance_reasons import NO_POSITIONS
 from exchange_tools import eventually
 
 from host.api import (
-    AmendOrder,
-    AmendRejected,
-    AmendSupport,
-    CancelRejected,
     ExchangeError,
     OrderAccepted,
-    OrderAmended,
     OrderCancelled,
     OrderExpired,
     OrderFilled,
@@ -23,25 +17,12 @@ from host.api import (
     OrderStatus,
     OrderType,
     RejectReason,
-    RequestUnanswered,
     Side,
     TimeInForce,
 )
-from host.core.client_id import ClientIdMaker
 
-NO_POSITIONS = {"spot holds balances, not positions": WITHOUT_PERPETUALS}
-NOT_IN_PLACE = {
-    "Binance spot changes no price in place: keepPriority only shrinks an order, all else is a new one": (
-        "binance spot",
-    )
-}
 NOTHING = Decimal(0)
 NEVER_WAS = (OrderRejected, OrderExpired)
-
-
-def filled(at: At, client_id: str) -> Decimal:
-    """Return how much of an order was told to have traded."""
-    return sum((fill.qty for fill in at.told(client_id, OrderFilled)), Decimal(0))
 
 
 @behaviour("limit: rests, found, cancelled")
@@ -97,7 +78,7 @@ async def test_an_order_off_the_instruments_grid_is_refused_and_says_so(at: At) 
 @behaviour("market: filled at once")
 async def test_a_market_order_is_filled_at_once(at: At) -> None:
     at.place("c1", type=OrderType.MARKET)
-    await eventually(lambda: filled(at, "c1") == at.qty, "filled")
+    await eventually(lambda: at.filled("c1") == at.qty, "filled")
     assert {fill.price for fill in at.told("c1", OrderFilled)} == {at.price(0, Side.SELL)}
     found = await at.found("c1")
     assert found.status is OrderStatus.FILLED
@@ -114,7 +95,7 @@ async def test_a_market_order_takes_what_is_there_and_its_rest_ends(at: At) -> N
     assert there > at.qty
     at.place("c1", type=OrderType.MARKET, side=Side.SELL, qty=at.qty * 2)
     await at.about("c1", OrderExpired, OrderCancelled)
-    await eventually(lambda: filled(at, "c1") == at.qty, "the part that was there")
+    await eventually(lambda: at.filled("c1") == at.qty, "the part that was there")
     at.place("c2", type=OrderType.MARKET, side=Side.SELL)
     ended = await at.about("c2", *NEVER_WAS, OrderCancelled)
     assert not at.told("c2", OrderFilled), ended
@@ -146,7 +127,7 @@ async def test_an_ioc_order_fills_what_is_there_and_its_rest_expires(at: At) -> 
     at.place("c1", price=inside, time_in_force=TimeInForce.IOC)
     expired = await at.about("c1", OrderExpired)
     assert expired.filled == at.qty / 2
-    await eventually(lambda: filled(at, "c1") == at.qty / 2, "half of it")
+    await eventually(lambda: at.filled("c1") == at.qty / 2, "half of it")
 
 
 @behaviour("IOC: nothing there, expires")
@@ -159,7 +140,7 @@ async def test_an_ioc_order_that_meets_nobody_expires(at: At) -> None:
 @behaviour("FOK: filled whole")
 async def test_a_fok_order_is_filled_whole(at: At) -> None:
     at.place("c1", price=at.price(0, Side.SELL), time_in_force=TimeInForce.FOK)
-    await eventually(lambda: filled(at, "c1") == at.qty, "all of it")
+    await eventually(lambda: at.filled("c1") == at.qty, "all of it")
 
 
 @behaviour("FOK: not whole, then not at all")
@@ -175,9 +156,9 @@ async def test_a_fok_order_that_cannot_be_filled_whole_is_not_filled_at_all(at: 
 @behaviour("reduce-only: reduces", absent=NO_POSITIONS)
 async def test_a_reduce_only_order_reduces_the_position(at: At) -> None:
     at.place("c1", type=OrderType.MARKET)
-    await eventually(lambda: filled(at, "c1") == at.qty, "a position")
+    await eventually(lambda: at.filled("c1") == at.qty, "a position")
     at.place("c2", type=OrderType.MARKET, side=Side.SELL, reduce_only=True)
-    await eventually(lambda: filled(at, "c2") == at.qty, "reduced")
+    await eventually(lambda: at.filled("c2") == at.qty, "reduced")
     assert not [position for position in at.site.account.snapshot(0).positions if position.qty]
 
 
@@ -187,161 +168,3 @@ async def test_a_reduce_only_order_without_a_position_is_refused(at: At) -> None
     refused = await at.about("c1", OrderRejected)
     assert refused.reason is RejectReason.REDUCE_ONLY
     assert not at.site.open_ids()
-
-
-async def queue_of_two(at: At, qty: Decimal) -> Decimal:
-    """Place c1 inside the spread, and the rival's order behind it; return the price."""
-    place = await at.rest("c1", steps=-0.5, qty=qty)
-    assert place.price is not None
-    at.site.rival(at.symbol, Side.BUY, at.qty, place.price)
-    return place.price
-
-
-@behaviour("amend: another price, to the end of the queue", absent=NOT_IN_PLACE)
-async def test_an_amend_to_another_price_goes_to_the_end_of_its_queue(at: At) -> None:
-    place = await at.rest("c1")
-    price = at.price(-0.5)
-    at.site.rival(at.symbol, Side.BUY, at.qty, price)
-    at.amend(place, price, at.qty)
-    amended = await at.about("c1", OrderAmended)
-    assert (amended.price, amended.qty) == (price, at.qty)
-    at.take(price, at.qty)
-    found = await at.found("c1")
-    assert (found.price, found.qty, found.filled) == (price, at.qty, NOTHING)
-
-
-@behaviour("amend: less at the same price, the venue's rule", absent=NOT_IN_PLACE)
-async def test_an_amend_to_less_keeps_its_place_where_the_venue_has_it_so(at: At) -> None:
-    price = await queue_of_two(at, at.qty)
-    await at.about("c1", OrderAccepted)
-    at.send(AmendOrder("c1", at.symbol, Side.BUY, price, at.qty / 2))
-    amended = await at.about("c1", OrderAmended)
-    assert (amended.price, amended.qty) == (price, at.qty / 2)
-    at.take(price, at.qty / 2)
-    found = await at.found("c1")
-    assert found.filled == (at.qty / 2 if at.column.keeps_place else 0)
-
-
-@behaviour("amend: more, to the end of the queue", absent=NOT_IN_PLACE)
-async def test_an_amend_to_more_goes_to_the_end_of_the_queue(at: At) -> None:
-    price = await queue_of_two(at, at.qty)
-    await at.about("c1", OrderAccepted)
-    at.send(AmendOrder("c1", at.symbol, Side.BUY, price, at.qty * 2))
-    amended = await at.about("c1", OrderAmended)
-    assert (amended.price, amended.qty) == (price, at.qty * 2)
-    at.take(price, at.qty)
-    found = await at.found("c1")
-    assert (found.qty, found.filled) == (at.qty * 2, NOTHING)
-
-
-@behaviour("amend: of a done order, refused", absent=NOT_IN_PLACE)
-async def test_an_amend_of_an_order_that_is_done_is_refused(at: At) -> None:
-    place = await at.rest("c1")
-    at.cancel("c1")
-    await at.about("c1", OrderCancelled)
-    at.amend(place, at.price(25), at.qty)
-    refused = await at.about("c1", AmendRejected)
-    assert refused.reason is RejectReason.UNKNOWN_ORDER
-
-
-@behaviour("amend: off the grid, the order stays as it is", absent=NOT_IN_PLACE)
-async def test_an_amend_that_is_refused_leaves_the_order_as_it_is(at: At) -> None:
-    place = await at.rest("c1")
-    tick = at.instruments[at.symbol].tick_size
-    at.amend(place, at.price(25) + tick / 2, at.qty)
-    refused = await at.about("c1", AmendRejected)
-    assert refused.reason is RejectReason.INVALID_PRICE
-    found = await at.found("c1")
-    assert (found.price, found.status) == (place.price, OrderStatus.OPEN)
-
-
-@behaviour("amend: support is told before it is tried")
-async def test_what_amends_the_venue_has_is_told_and_kept(at: At) -> None:
-    place = await at.rest("c1")
-    if at.adapter.amend_support is AmendSupport.NONE:
-        with pytest.raises(ExchangeError, match="nothing was sent"):
-            at.amend(place, at.price(25), at.qty)
-        assert at.site.open_ids() == {"c1"}
-    else:
-        at.amend(place, at.price(25), at.qty)
-        await at.about("c1", OrderAmended)
-
-
-@behaviour("cancel: of a part-filled order tells what filled")
-async def test_a_cancel_of_a_part_filled_order_tells_what_was_filled(at: At) -> None:
-    place = await at.rest("c1", steps=-0.5)
-    assert place.price is not None
-    at.take(place.price, at.qty / 2)
-    await at.about("c1", OrderFilled)
-    at.cancel("c1")
-    cancelled = await at.about("c1", OrderCancelled)
-    assert cancelled.filled == at.qty / 2 == filled(at, "c1")
-
-
-@behaviour("cancel: of a done order, refused")
-async def test_a_cancel_of_an_order_that_is_done_is_refused(at: At) -> None:
-    await at.rest("c1")
-    at.cancel("c1")
-    await at.about("c1", OrderCancelled)
-    at.cancel("c1")
-    refused = await at.about("c1", CancelRejected)
-    assert refused.reason is RejectReason.UNKNOWN_ORDER
-    at.cancel("never")
-    refused = await at.about("never", CancelRejected)
-    assert refused.reason is RejectReason.UNKNOWN_ORDER
-
-
-@behaviour("cancel all: of one turn, nothing stays")
-async def test_cancels_of_everything_in_one_turn_leave_nothing_open(at: At) -> None:
-    ids = [f"c{number}" for number in range(5)]
-    for number, client_id in enumerate(ids):
-        await at.rest(client_id, steps=20 + number)
-    for client_id in ids:
-        at.cancel(client_id)
-    for client_id in ids:
-        assert (await at.about(client_id, OrderCancelled)).filled == 0
-    assert not at.site.open_ids() and not at.host.of(CancelRejected)
-
-
-@behaviour("batch: each of a turn has its own outcome")
-async def test_of_several_commands_in_one_turn_each_has_its_own_outcome(at: At) -> None:
-    await at.rest("c1")
-    await at.rest("c2", steps=21)
-    at.place("c3", steps=22)
-    at.cancel("c1")
-    at.cancel("gone")
-    at.place("poor", qty=at.qty * 1_000_000)
-    at.cancel("c2")
-    assert (await at.about("gone", CancelRejected)).reason is RejectReason.UNKNOWN_ORDER
-    await at.about("poor", OrderRejected)
-    for client_id in ("c1", "c2"):
-        await at.about(client_id, OrderCancelled)
-    await at.about("c3", OrderAccepted)
-    assert at.site.open_ids() == {"c3"}
-
-
-@behaviour("client id: the longest of ours is taken")
-async def test_the_longest_of_our_ids_comes_back_as_it_was(at: At) -> None:
-    longest = ClientIdMaker("tandem", 16**7 - 1, 16**3 - 1)
-    client_id = longest.make()
-    client_id += "f" * (32 - len(client_id))
-    at.place(client_id)
-    await at.about(client_id, OrderAccepted)
-    found = await at.found(client_id)
-    assert found.client_id == client_id
-    at.cancel(client_id)
-    await at.about(client_id, OrderCancelled)
-
-
-@behaviour("client id: a duplicate is not a second order")
-async def test_a_client_id_that_is_in_use_makes_no_second_order(at: At) -> None:
-    first = await at.rest("c1")
-    await at.about("c1", OrderAccepted)
-    at.place("c1", steps=30)
-    told = await at.about("c1", OrderRejected, RequestUnanswered)
-    # Refused as what it is, or in doubt: then asking finds the first one, which is ours.
-    if isinstance(told, OrderRejected):
-        assert told.reason is RejectReason.DUPLICATE_ID
-    found = await at.found("c1")
-    assert found.price == first.price
-    assert [record.order.price for record in at.site.records.open()] == [first.price]

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from conformance_desk import At, behaviour
+from conformance_reasons import NO_LINE, NOT_IN_PLACE
 from exchange_tools import eventually
 
 from host.api import (
@@ -21,13 +22,7 @@ from host.api import (
 from venue.protocols.faults import FaultKind
 
 NO_PROTOCOL = ("paper here", "paper away")
-NO_LINE = {"in this process there is no line that could break": ("paper here",)}
 NO_5XX = {"the house protocol has no server errors: it answers, or the line breaks": NO_PROTOCOL}
-NOT_IN_PLACE = {
-    "Binance spot changes no price in place: keepPriority only shrinks an order, all else is a new one": (
-        "binance spot",
-    )
-}
 NO_BATCHES = {
     "Binance takes no batch over the WebSocket: orders go one by one": ("binance spot", "binance usdm"),
     "the house protocol has no batches": NO_PROTOCOL,

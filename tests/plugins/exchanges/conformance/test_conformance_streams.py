@@ -2,7 +2,9 @@
 
 from decimal import Decimal
 
-from conformance_desk import At, Followed, behaviour
+from conformance_book import Followed
+from conformance_desk import At, behaviour
+from conformance_reasons import NO_LINE
 from exchange_tools import eventually
 
 from host.api import (
@@ -19,7 +21,6 @@ from host.api import (
 from host.core.books import DepthResult
 from venue.protocols.faults import FaultKind
 
-NO_LINE = {"in this process there is no line that could break": ("paper here",)}
 NO_RENEWAL = {"the venue's own server never cuts a line for its age": ("paper here", "paper away")}
 CHANNELS = {"market", "private", "orders"}
 S = 1_000_000_000
