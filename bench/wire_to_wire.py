@@ -33,7 +33,8 @@ WARM_UP: Final = 200
 PATIENCE_S: Final = 0.05
 """A quote that has led to no order by then will not: the model widened as far as the market moved."""
 QUIET_S: Final = 0.001
-START_S: Final = 60.0
+START_S: Final = 180.0
+"""A node is there in two seconds, unless other work takes the cores."""
 
 CONFIG = """
 [node]
@@ -49,8 +50,8 @@ url = ""
 name = "usdm"
 exchange = "binance_usdm"
 [account.params]
-api_key = "secret:key"
-api_secret = "secret:secret"
+api_key = "env:WIRE_KEY"
+api_secret = "env:WIRE_SECRET"
 url = "{url}"
 socket_url = "{socket_url}"
 ticker = false
@@ -106,14 +107,7 @@ async def node_at(venue: WireVenue, folder: Path) -> AsyncIterator["asyncio.subp
     )  # fmt: skip
     tandem = str(Path(sys.executable).with_name("tandem"))
     environ = {name: value for name, value in os.environ.items() if not name.startswith("TANDEM")}
-    for name, value in (("key", DEMO_ACCOUNTS[0].api_key), ("secret", DEMO_ACCOUNTS[0].secret)):
-        storing = await asyncio.create_subprocess_exec(
-            tandem, "secret", "set", "-c", str(config), name,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, env=environ,
-        )  # fmt: skip
-        await storing.communicate(value.encode())
-        if storing.returncode:
-            raise SystemExit(f"`tandem secret set` failed with {storing.returncode}; its message is above")
+    environ |= {"WIRE_KEY": DEMO_ACCOUNTS[0].api_key, "WIRE_SECRET": DEMO_ACCOUNTS[0].secret}
     with (folder / "node.log").open("wb") as log:
         node = await asyncio.create_subprocess_exec(
             tandem, "run", "-c", str(config), "--report", "json",

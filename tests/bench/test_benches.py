@@ -45,16 +45,18 @@ def _write(path: Path, header: str, lines: list[str]) -> None:
     path.write_bytes(gzip.compress("\n".join([header, *lines, ""]).encode()))
 
 
-def run(*arguments: str, marketdata: Path | None = None) -> "subprocess.CompletedProcess[str]":
+def run(
+    *arguments: str, marketdata: Path | None = None, patience_s: float = 60.0
+) -> "subprocess.CompletedProcess[str]":
     environ = {**os.environ, "TANDEM_MARKETDATA": str(marketdata)}
     command = [sys.executable, *arguments]
     return subprocess.run(
-        command, cwd=REPO, env=environ, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=REPO, env=environ, capture_output=True, text=True, timeout=patience_s, check=False
     )
 
 
-def result(*arguments: str, marketdata: Path | None = None) -> Mapping[str, Any]:
-    done = run(*arguments, "--json", marketdata=marketdata)
+def result(*arguments: str, marketdata: Path | None = None, patience_s: float = 60.0) -> Mapping[str, Any]:
+    done = run(*arguments, "--json", marketdata=marketdata, patience_s=patience_s)
     assert done.returncode == 0, done.stderr
     found: Mapping[str, Any] = json.loads(done.stdout)
     return found
@@ -139,8 +141,9 @@ def test_waiting_for_a_standby_is_compared_with_not_waiting() -> None:
     assert 0 < found["process_us"]["p50"] < found["replica_us"]["p50"], "it takes the way to another process"
 
 
+@pytest.mark.timeout(280)
 def test_wire_to_wire_compares_with_a_bare_answer_of_the_same_process() -> None:
-    found = result("bench/wire_to_wire.py", "--runs", "1", "--orders", "100")
+    found = result("bench/wire_to_wire.py", "--runs", "1", "--orders", "100", patience_s=240.0)
     assert found.keys() >= {"first_order_us", "pingpong_us", "ratio_p50", "ratio_p99"}
     assert 0 < found["pingpong_us"]["p50"] < found["first_order_us"]["p50"], "it does more than answer"
     assert found["in_node_us"]["p50"] > 0
