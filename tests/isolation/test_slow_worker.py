@@ -21,7 +21,7 @@ def test_it_is_sent_the_newest_and_the_rest_is_counted(tmp_path: Path) -> None:
             desk.add("quick", QUOTER, deadline_ns=30_000_000_000)
             await desk.started("slow")
             await desk.started("quick")
-            slow, quick = desk.session("slow").outlet, desk.session("quick").outlet
+            slow = desk.session("slow").outlet
             most = 0
             for number in range(1, EVENTS + 1):
                 now_ns = desk.desk.clock.now_ns()
@@ -33,7 +33,6 @@ def test_it_is_sent_the_newest_and_the_rest_is_counted(tmp_path: Path) -> None:
             assert most <= 128 + 1024 + 3
             await desk.handled("quick")
             await desk.handled("slow")
-            assert quick.conflated == 0
             assert slow.conflated > EVENTS / 2
             assert desk.proxy("slow").status().conflated == slow.conflated
             desk.desk.settle()
