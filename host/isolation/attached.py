@@ -15,6 +15,7 @@ from host.isolation.door import Door
 from host.isolation.fate import Fate
 from host.isolation.proxy import Proxy
 from host.isolation.settings import SECOND_NS, WorkerSettings
+from host.runtime.remote import RemoteStatus
 from host.runtime.turn import turn
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ class Attached:
         self._beat_ns = 0
         self._strangers: tuple[int, int] = (0, 0)
         self._beginnings: deque[int] = deque(maxlen=BEGINNINGS)
-        proxy.on_moved = self.moved
+        self._sessions = 0
+        proxy.on_moved, proxy.get_status = self.moved, self.status
 
     # -- what the instance does ------------------------------------------------------------------
 
@@ -101,6 +103,14 @@ class Attached:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+
+    def status(self) -> RemoteStatus:
+        """Return how things are with the client, if one is there."""
+        session, state = self._proxy.session, "waiting" if self.is_wanted else "ended"
+        if session is None or session.outlet is None:
+            return RemoteStatus(state=state, restarts=self._sessions)
+        state = "stopping" if self._stopping_ns else "running"
+        return session.status(state, restarts=max(self._sessions - 1, 0))
 
     @property
     def is_busy(self) -> bool:
@@ -163,6 +173,7 @@ class Attached:
 
     def _welcomed(self) -> None:
         self._alone_ns = 0
+        self._sessions += 1
         self._proxy.takes_over = False
         self._beginnings.append(time.monotonic_ns())
         assert isinstance(self._proxy.session, ClientSession)

@@ -14,7 +14,7 @@ class RemoteStatus(Struct, frozen=True, kw_only=True):
     """How things are between the host and a strategy in another process."""
 
     state: str
-    """`starting`, `running`, `waiting` (lost, and soon started again), `stopping` or `ended`."""
+    """`starting`, `running`, `waiting` (lost and soon started again, or no client is there), `stopping` or `ended`."""
     pid: int = 0
     """Of its process, where the host started it; else 0."""
     restarts: int = 0

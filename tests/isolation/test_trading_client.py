@@ -38,9 +38,11 @@ def test_it_runs_the_class_of_a_plugin_file_as_the_host_would(tmp_path: Path) ->
             desk.desk.settle()
             await until(lambda: desk.saved().get("fills") == 1, "the fill is in the saved state")
             assert desk.saved()["traded"] == "0.4"
+            assert desk.proxy().status().state == "running"
             await program.stop()
             await until(lambda: not desk.open(), "its orders are pulled")
             assert desk.desk.state_of("q") is InstanceState.RUNNING
+            assert desk.proxy().status().state == "waiting"
 
     asyncio.run(run())
 
