@@ -6,14 +6,14 @@ from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any, Final
 
-from conformance_sites import EngineSite, Site, house_site, protocol_site, still_market
+from conformance_exchange import open_exchange
+from conformance_sites import EngineSite, Site, house_site, protocol_site
 from msgspec import Struct
 
 from host.api import ExchangeAdapter, Secret
 from plugins.exchanges import binance, bybit, okx, paper
 from venue.catalog import INSTRUMENTS
 from venue.clock import VenueClock
-from venue.exchange import Exchange
 from venue.hosting import attach
 from venue.protocols.accounts import DEMO_ACCOUNTS
 
@@ -169,14 +169,7 @@ def _site_in_process(column: Column, shared: dict[str, Any]) -> EngineSite:
     """Open the exchange where the adapter will look for it, as the version before it would have left it."""
     clock = VenueClock()
     symbols = column.params["symbols"]
-
-    def open_exchange() -> tuple[Exchange, None]:
-        exchange = Exchange(seed=1)
-        for symbol in symbols:
-            exchange.list_instrument(INSTRUMENTS[symbol])
-            exchange.add_market(still_market(INSTRUMENTS[symbol], clock.now_ns()))
-        return exchange, None
-
+    listed = [INSTRUMENTS[symbol] for symbol in symbols]
     terms = f"market = 'synthetic' (repeat 1), symbols = {symbols}, seed = 1, persistent = False"
-    session = attach(shared, terms, open_exchange)
+    session = attach(shared, terms, lambda: (open_exchange(listed, clock), None))
     return EngineSite(session.host.exchange, clock, column.wallet)

@@ -16,7 +16,8 @@ import pytest
 import uvloop
 from conformance_book import Host
 from conformance_columns import ADAPTERS, COLUMNS, Column, site_of
-from conformance_sites import MID, STEP, ProtocolSite, Site
+from conformance_exchange import MID, STEP
+from conformance_sites import ProtocolSite, Site
 from exchange_tools import DEADLINE_S, FakeHost, eventually
 
 from host.api import (

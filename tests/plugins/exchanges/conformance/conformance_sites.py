@@ -4,16 +4,16 @@ All three run the same exchange with a market in which nothing happens unless a 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any, Final
 
+from conformance_exchange import INVERSE, LINEAR, SPOT, open_exchange
+
 from host.api import (
     CancelOrder,
     Command,
-    Instrument,
-    InstrumentKind,
     OrderFilled,
     OrderType,
     PlaceOrder,
@@ -21,14 +21,11 @@ from host.api import (
     TimeInForce,
 )
 from venue.accounts import Account
-from venue.catalog import INSTRUMENTS
 from venue.clock import VenueClock
 from venue.delivery import Faults, Latency
 from venue.exchange import Exchange
 from venue.house import HouseServer
-from venue.live_market import LiveMarket
 from venue.opening import OpenVenue, opening_balances
-from venue.participants import Action, BookView, SubmitOrder
 from venue.protocols.connection import Connection
 from venue.protocols.faults import Fault, FaultKind
 from venue.protocols.request_log import RequestLine
@@ -38,55 +35,11 @@ from venue.protocols.settings import Settings
 from venue.records import Records
 from venue.running import RunningExchange
 
-__all__ = ["EngineSite", "ProtocolSite", "Site", "house_site", "protocol_site", "still_market"]
+__all__ = ["EngineSite", "ProtocolSite", "Site", "house_site", "protocol_site"]
 
-SPOT, LINEAR = INSTRUMENTS["BTC-USDT"], INSTRUMENTS["BTC-USDT-PERP"]
-INVERSE: Final = Instrument(
-    symbol="BTC-USD-PERP",
-    kind=InstrumentKind.INVERSE,
-    base="BTC",
-    quote="USD",
-    tick_size=Decimal("0.1"),
-    lot_size=Decimal(1),
-    min_qty=Decimal(1),
-    min_notional=Decimal(5),
-    maker_fee=Decimal("0.0002"),
-    taker_fee=Decimal("0.00055"),
-)
-MID: Final = Decimal(60_000)
-STEP: Final = Decimal(10)
-"""Best prices are a step from the middle, levels a step from each other."""
-LEVELS: Final = 5
 FAR_NS: Final = 1 << 62
-DAY_NS: Final = 86_400_000_000_000
 RIVAL: Final = "rival"
 """The account that trades against ours, straight at the exchange."""
-
-
-class _Still:
-    """Quotes once, ten apart on both sides of 60,000, and never again."""
-
-    def __init__(self, instrument: Instrument, start_ns: int) -> None:
-        self._size = Decimal(100_000) if instrument.kind is InstrumentKind.INVERSE else Decimal(1)
-        self._next_ns = start_ns
-
-    def next_time_ns(self) -> int:
-        """Return when to call `act` next."""
-        return self._next_ns
-
-    def act(self, book: BookView, now_ns: int) -> list[Action]:
-        """Quote."""
-        self._next_ns = now_ns + 10_000 * DAY_NS
-        return [
-            SubmitOrder(side, OrderType.LIMIT, MID + sign * STEP * level, self._size)
-            for level in range(1, LEVELS + 1)
-            for side, sign in ((Side.BUY, -1), (Side.SELL, 1))
-        ]
-
-
-def still_market(instrument: Instrument, now_ns: int) -> LiveMarket:
-    """Open a market in which nothing happens by itself."""
-    return LiveMarket(instrument, _Still(instrument, now_ns))
 
 
 class Site:
@@ -340,14 +293,6 @@ def _without(body: Any, wire: str) -> Any:
     return body
 
 
-def _open(instruments: Sequence[Instrument], clock: VenueClock) -> Exchange:
-    exchange = Exchange(seed=1)
-    for instrument in instruments:
-        exchange.list_instrument(instrument)
-        exchange.add_market(still_market(instrument, clock.now_ns()))
-    return exchange
-
-
 @asynccontextmanager
 async def protocol_site(
     protocol: str, wallet: str, *, has_rate_limits: bool = False
@@ -355,7 +300,7 @@ async def protocol_site(
     """Serve a venue's protocol until the block ends."""
     clock = VenueClock()
     listed = [SPOT, LINEAR] if protocol == "binance" else [SPOT, LINEAR, INVERSE]
-    running = RunningExchange(_open(listed, clock), clock)
+    running = RunningExchange(open_exchange(listed, clock), clock)
     settings = Settings(listen={protocol: "127.0.0.1:0"}, has_rate_limits=has_rate_limits)
     server = ProtocolServer(OpenVenue(running, None, False), settings, seed=1)
     await server.start()
@@ -373,7 +318,7 @@ async def protocol_site(
 async def house_site(account: str, path: str) -> AsyncIterator[EngineSite]:
     """Serve the house protocol at a Unix socket until the block ends."""
     clock = VenueClock()
-    exchange = _open([SPOT, LINEAR], clock)
+    exchange = open_exchange([SPOT, LINEAR], clock)
     running = RunningExchange(exchange, clock)
     house = HouseServer(running, opening_balances(exchange.instruments))
     await house.start(f"unix:{path}")
