@@ -48,6 +48,7 @@ function onEvent(event) {
 
 async function onMessage(message) {
   if ((message.run ?? run) !== run) return; // an answer to somebody else
+  if (message.type === "refused" && message.reason === "LATE") return beginAnew(); // it was stopped for a while
   if (message.type === "refused") throw new Error(`${message.reason}: ${message.detail}`);
   if (message.type === "welcome") {
     turn = message.next_turn - 1;

@@ -80,6 +80,10 @@ def test_it_trades_goes_and_comes_back_with_its_state(tmp_path: Path, program: l
     *_, begun = (line for line in second.splitlines() if line.startswith("trading"))
     assert int(begun.split()[4]) >= 3, second
     wait_for(lambda: alerts(tmp_path, "client_gone") == 2, "end of the second run")
+    with subprocess.Popen([*program], cwd=tmp_path, stdout=subprocess.DEVNULL) as killed:
+        wait_for(lambda: alerts(tmp_path, "client_attached") == 3, "third run")
+        killed.kill()
+    wait_for(lambda: alerts(tmp_path, "client_gone") == 3, "end of the third run")
     assert alerts(tmp_path, "quarantined") == alerts(tmp_path, "client_cut_off") == 0
     wait_for(lambda: not folded(tmp_path).orders, "end of its orders")
     assert b"fills" in folded(tmp_path).instances["quoter"].strategy_state
