@@ -17,6 +17,7 @@ from failover.clock import boottime_ns
 from failover.elector import Elector, ElectorSettings
 from failover.guardian import guarded_session
 from failover.lease import (
+    LeaseConfigError,
     LeaseError,
     LeaseStore,
     LeaseTooSlowError,
@@ -210,7 +211,7 @@ class Membership:
         self._running = self._begin(self._runner.run(), "the elector")
         self._ticking = self._begin(self._tick(), "the part that this node takes in its cell")
         if self.why_unchecked:
-            self._checking = self._begin(self._check_again(store), "the check of the lease store")
+            self._checking = self._begin(self._check_again(), "the check of the lease store")
 
     async def close(self) -> None:
         """Take no part any more; a lease that is still held runs out by itself."""
@@ -477,19 +478,24 @@ class Membership:
         await check_cell(store, section.lease, section.cell, STORE_DEADLINE_S)
         await check_ttl(store, section.ttl_ms, STORE_DEADLINE_S)
 
-    async def _check_again(self, store: LeaseStore) -> None:
-        while self.why_unchecked:
-            await asyncio.sleep(CHECK_AGAIN_S)
-            try:
-                await self._check(store)
-            except (LeaseUnansweredError, LeaseTooSlowError) as error:
-                self.why_unchecked = str(error)
-                continue
-            except LeaseError as error:
-                self.fault = error
-                self._leave(str(error))
-                return
-            self.why_unchecked = ""
+    async def _check_again(self) -> None:
+        """Ask until the store is known to be this cell's; over a connection of its own: renewals wait for nobody."""
+        store = open_store(self.section.lease)
+        try:
+            while self.why_unchecked:
+                await asyncio.sleep(CHECK_AGAIN_S)
+                try:
+                    await self._check(store)
+                except LeaseError as error:
+                    if isinstance(error, LeaseConfigError) and not isinstance(error, LeaseTooSlowError):
+                        self.fault = error
+                        self._leave(str(error))
+                        return
+                    self.why_unchecked = str(error)
+                else:
+                    self.why_unchecked = ""
+        finally:
+            await store.close()
 
     def _begin(self, work: Coroutine[Any, Any, None], what: str) -> "asyncio.Task[None]":
         """Start what this node cannot take part without; `what` it is, in words."""
