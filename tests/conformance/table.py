@@ -17,7 +17,7 @@ def rendered(outcome: Outcome, width: int) -> str:
     """Return a table at most `width` characters wide, with its reasons and failures below."""
     reasons: dict[str, int] = {}
     table = Table(box=None, padding=(0, 1, 0, 0), show_edge=False, title=None)
-    table.add_column("", ratio=1, min_width=20)
+    table.add_column("", ratio=1, min_width=13)
     for column in outcome.columns:
         table.add_column(column.replace(" ", "\n"), no_wrap=True, vertical="bottom")
     for row in outcome.rows:

@@ -47,7 +47,11 @@ def test_the_page_shows_what_is_tried_and_what_is_not_there() -> None:
 
 @pytest.mark.parametrize("width", [80, PAGE_WIDTH, 120])
 def test_the_table_is_as_wide_as_the_terminal_at_most(width: int) -> None:
-    assert max(map(len, rendered(shown_as_ok(), width).splitlines())) <= width
+    lines = rendered(shown_as_ok(), width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert " ".join(lines[:2]).split() == [
+        part for column in zip(*map(str.split, COLUMNS), strict=True) for part in column
+    ]
 
 
 def test_every_file_of_the_suite_is_in_the_table() -> None:
