@@ -1,7 +1,7 @@
 """The class that stands in an instance for a plugin's class that runs in a worker."""
 
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
@@ -10,8 +10,14 @@ from host.core.entries import InstanceState
 from host.isolation.outlet import Item
 from host.isolation.session import Session
 from host.runtime.instance import Instance
+from host.runtime.reload.revision import RevisionFailed
+from host.runtime.reload.uses import Revision
+from host.runtime.reload.version_change import VersionChange
 from host.runtime.remote import RemoteStatus, RemoteStrategy
 from host.wire.messages import TimerEvent
+
+if TYPE_CHECKING:
+    from host.isolation.supervised import Worker
 
 __all__ = ["Proxy", "proxy_class"]
 
@@ -23,6 +29,8 @@ class Proxy(RemoteStrategy):
     """
 
     session: Session | None = None
+    worker: "Worker | None" = None
+    """Whose process the strategy runs in; None where that is a program of its own."""
 
     def __init__(self, params: Params, last_item: Callable[[Any], Item]) -> None:
         super().__init__(params)
@@ -36,6 +44,15 @@ class Proxy(RemoteStrategy):
         """Return the instance that it stands in."""
         assert isinstance(self.ctx, Instance)
         return self.ctx
+
+    def revision(self, change: VersionChange) -> Revision:
+        """Return what takes the instance to another version; raise `RevisionFailed` where that is not ours to do."""
+        if self.worker is None:
+            raise RevisionFailed(
+                f"instance {self.instance.instance}: it is run by a program of its own, whose code changes with that "
+                "program"
+            )
+        return self.worker.revision(change)
 
     # -- what the roster asks --------------------------------------------------------------------
 
@@ -119,6 +136,6 @@ def proxy_class(cls: type[Strategy[Any]]) -> type[Proxy]:
         if getattr(cls, name) is not getattr(Strategy, name)
     }
     proxy = cast("type[Proxy]", type(f"{cls.__name__}InWorker", (Proxy,), forwarded))
-    proxy.params_type, proxy.state_type = cls.params_type, cls.state_type
+    proxy.params_type, proxy.state_type, proxy.stands_for = cls.params_type, cls.state_type, cls
     proxy.candle_seconds = cls.candle_seconds
     return proxy

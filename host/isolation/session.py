@@ -110,6 +110,8 @@ class Session:
         way: Way,
         *,
         takes_over: bool,
+        is_held: bool = False,
+        is_of_record: bool = True,
         on_welcomed: Callable[[], None],
         on_failed: Callable[[str], None],
         on_bye: Callable[[str], None],
@@ -120,6 +122,13 @@ class Session:
         self.conduct: Final = Conduct(settings)
         self.slowest_us = 0
         """The longest that the peer took for one event so far, as it says."""
+        self.is_held = is_held
+        """Whether the peer is to wait: it said hello, and is let in by `admit`."""
+        self.has_called = False
+        self._is_of_record = is_of_record
+        """Whether the journal is told the peer's states, and what it has heard."""
+        self._unsaved: tuple[int, bytes] | None = None
+        """The version and the bytes of its latest state, while it is not of record."""
         self._engine: Final = engine
         self._instance: Final = instance
         self._ids: Final = ids
@@ -286,6 +295,24 @@ class Session:
             memory_bytes=memory_bytes,
         )
 
+    # -- a peer on trial -------------------------------------------------------------------------
+
+    def admit(self) -> None:
+        """Let a peer in that was to wait: with its next hello, which it repeats every few ms."""
+        self.is_held = False
+
+    def take_record(self) -> None:
+        """Journal, within a turn, the state that the peer has by now and what it has heard, and from here on."""
+        if self._is_of_record:
+            return
+        self._is_of_record = True
+        engine, instance = self._engine, self._instance
+        heard = self._heard if self.outlet is None else self.outlet.heard
+        record = engine.state.instances[instance.instance]
+        version, data = self._unsaved or (record.state_version, record.strategy_state)
+        engine.roster.heard(instance, version, data, heard - self._heard, engine.now_ns)
+        self._heard = heard
+
     # -- what the peer says ----------------------------------------------------------------------
 
     def on_message(self, body: bytes) -> None:
@@ -323,6 +350,9 @@ class Session:
             return
         if not self._way.is_subscribed():
             return  # an answer would be lost: it says hello once more
+        self.has_called = True
+        if self.is_held:
+            return
         self._codec, self._run = codec, hello.run
         if hello.protocol != PROTOCOL:
             detail = f"this host speaks version {PROTOCOL} of the strategy protocol, was {hello.protocol}"
@@ -331,20 +361,23 @@ class Session:
             return
         self._state_version = hello.state_version
         self._wanted = frozenset(kind for name, kind in _KINDS.items() if name in hello.subscribe)
-        instance = self._instance
         outlet = self.outlet = Outlet(codec, self._settings, self._whole_book)
         self._way.send(codec.encode(self._welcome(codec)))
         now_ns = time.monotonic_ns()
         outlet.put_own(Start(self._takes_over), now_ns)
         self._on_welcomed()
+        self._brief(outlet, now_ns)
+        self._send(outlet, now_ns)
+
+    def _brief(self, outlet: Outlet, now_ns: int) -> None:
+        """Tell what happened before the peer came: to its orders, and on its markets."""
         self._put_unheard(outlet)
-        for symbol in instance.symbols:
-            top = instance.book(symbol)
+        for symbol in self._instance.symbols:
+            top = self._instance.book(symbol)
             if top is not None:
                 outlet.put(Item(top), now_ns)
-            if "depth" in hello.subscribe and (whole := self._whole_book(symbol)) is not None:
+            if Depth in self._wanted and (whole := self._whole_book(symbol)) is not None:
                 outlet.put(Item(whole), now_ns)
-        self._send(outlet, now_ns)
 
     def _put_unheard(self, outlet: Outlet) -> None:
         """Tell what the peer's saved state has not seen."""
@@ -455,6 +488,10 @@ class Session:
                 what = f"its state has {len(data)} bytes, at most {MAX_STATE_BYTES} are kept"
                 self.conduct.strike(what, now_ns)
                 return
+        if not self._is_of_record:
+            if turn.state is not NO_STATE:
+                self._unsaved = (self._state_version, data)
+            return
         if heard > self._heard or data != instance.saved_state:
             now = self._engine.now_ns
             self._engine.roster.heard(instance, self._state_version, data, heard - self._heard, now)

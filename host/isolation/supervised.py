@@ -4,10 +4,12 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from msgspec import structs
 
+from host.api import Params
 from host.core.entries import InstanceState
 from host.isolation.assignment import SeatPlan
 from host.isolation.boarding import Berth
@@ -15,9 +17,12 @@ from host.isolation.channel import Channel
 from host.isolation.fate import Fate
 from host.isolation.meter import Meter
 from host.isolation.proxy import Proxy
+from host.isolation.rehearsal import Rehearsal
+from host.isolation.revision import WorkerRevision
 from host.isolation.session import Session
 from host.isolation.settings import WorkerSettings
 from host.loader import Offer
+from host.runtime.reload.version_change import VersionChange
 from host.runtime.remote import RemoteStatus
 from host.runtime.turn import turn
 
@@ -53,7 +58,7 @@ class Worker:
         self._engine: Final = engine
         self._proxy: Final = proxy
         self.offer = offer
-        self._settings: Final = settings
+        self.settings: Final = settings
         self._node: Final = node
         self._fate: Final = Fate(settings)
         self._channel: Channel | None = None
@@ -71,6 +76,11 @@ class Worker:
         """The worker that ran under this name and is still on its way to its end."""
         self._before = RemoteStatus(state="ended")
         """What there was to say of the worker before this one."""
+        self.is_on_trial = False
+        """Whether the version that it runs is on probation, or not even live: nothing of it is journaled."""
+        self.on_fault: Callable[[str], bool] = lambda _why: False
+        """Told first, within a turn, what it failed by; returns whether that is seen to."""
+        proxy.worker = self
         proxy.on_moved = self.moved
         proxy.get_status = self.status
 
@@ -138,6 +148,50 @@ class Worker:
             return structs.replace(self._before, state=state, pid=pid, restarts=self.restarts)
         return session.status(state, pid=pid, restarts=self.restarts, memory_bytes=memory)
 
+    # -- as the worker of a version that is not live yet ------------------------------------------
+
+    def renewed(self, offer: Offer, params: Params) -> Proxy:
+        """Return what stands for another version of its strategy, with a worker that is not started."""
+        return self._node.renewed(self._proxy, offer, params)
+
+    def revision(self, change: VersionChange) -> WorkerRevision:
+        """Return what takes the instance to another version."""
+        return WorkerRevision(self._engine, self._proxy.instance, self, change)
+
+    def rehearsal(self, offer: Offer, params: Params) -> Rehearsal:
+        """Return a version of its strategy that is to run muted."""
+        return Rehearsal(self._engine, self._node, self._proxy.instance, offer, params, self.settings)
+
+    def stand_by(self) -> None:
+        """Start the process, and have the strategy wait in it until `admit`."""
+        self.is_wanted = True
+        self._node.add(self)
+        self._start(is_held=True)
+
+    @property
+    def stands_by(self) -> bool:
+        """Return whether its strategy is imported and waits to be let in."""
+        session = self._proxy.session
+        return session is not None and session.is_held and session.has_called
+
+    def admit(self) -> None:
+        """Let the strategy in that waits."""
+        self._started_ns = time.monotonic_ns()
+        if self._proxy.session is not None:
+            self._proxy.session.admit()
+
+    def retire(self) -> None:
+        """Make way for another version: what it has under way is dropped, as if it had been lost."""
+        self.is_wanted = False
+        self.end()
+
+    def prove_itself(self) -> None:
+        """Have its version on probation no more, within a turn: the journal is told what it has by now."""
+        self.is_on_trial = False
+        self.on_fault = lambda _why: False
+        if self._proxy.session is not None:
+            self._proxy.session.take_record()
+
     @property
     def is_busy(self) -> bool:
         """Return whether it is still on its way to its end."""
@@ -150,8 +204,8 @@ class Worker:
 
     # -- starting --------------------------------------------------------------------------------
 
-    def _start(self) -> None:
-        engine, proxy, settings = self._engine, self._proxy, self._settings
+    def _start(self, *, is_held: bool = False) -> None:
+        engine, proxy, settings = self._engine, self._proxy, self.settings
         self._starts_ns = 0
         self._started_ns = time.monotonic_ns()
         events, turns = self._node.new_addresses()
@@ -165,6 +219,8 @@ class Worker:
             settings,
             channel,
             takes_over=proxy.takes_over,
+            is_held=is_held,
+            is_of_record=not self.is_on_trial,
             on_welcomed=self._welcomed,
             on_failed=self._failed,
             on_bye=self._said_bye,
@@ -177,7 +233,7 @@ class Worker:
         self._task = self._node.spawn(self._run(self._seat))
 
     async def _run(self, seat: SeatPlan) -> None:
-        settings = self._settings
+        settings = self.settings
         try:
             self.process = await self._node.boarding.board(
                 settings.group, seat, settings.memory_bytes, lambda how: self._exited(seat, how)
@@ -202,7 +258,8 @@ class Worker:
     def _failed(self, what: str) -> None:
         """Quarantine the instance for what its code raised, as an inline one."""
         with turn(self._engine):
-            self._engine.roster.put_in_quarantine(self._proxy.instance, what)
+            if not self.on_fault(what):
+                self._engine.roster.put_in_quarantine(self._proxy.instance, what)
 
     def _said_bye(self, reason: str) -> None:
         if self.is_wanted:
@@ -226,9 +283,12 @@ class Worker:
         self.end()
         if not self.is_wanted:
             return
-        engine, instance, settings = self._engine, self._proxy.instance, self._settings
-        delay_ns = self._fate.lost(time.monotonic_ns())
+        engine, instance, settings = self._engine, self._proxy.instance, self.settings
         with turn(engine) as now_ns:
+            if self.on_fault(f"its worker was lost: {why}"):
+                self.is_wanted = False
+                return
+            delay_ns = self._fate.lost(time.monotonic_ns())
             engine.record_alert("worker_lost", f"instance {self.name}: {why}", self.name)
             if delay_ns is None:
                 many = f"its worker was lost {self._fate.count} times, the last time: {why}"
@@ -251,7 +311,7 @@ class Worker:
             self.restarts += 1
             self._start()
             return
-        session, settings = self._proxy.session, self._settings
+        session, settings = self._proxy.session, self.settings
         if session is None:
             return
         if self._stopping_ns:
@@ -261,7 +321,7 @@ class Worker:
             return
         outlet = session.outlet
         if outlet is None:
-            if now_ns - self._started_ns > settings.start_ns:
+            if now_ns - self._started_ns > settings.start_ns and not self.stands_by:
                 self._lost(f"it did not start within {settings.start_ns / 1e9:g} s")
             return
         stuck_ns = outlet.stuck_ns(now_ns)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import zmq
 
-from host.api import Secret
+from host.api import Params, Secret
 from host.config import InstanceSection
 from host.isolation.attached import Attached
 from host.isolation.boarding import Boarding
@@ -79,6 +79,13 @@ class Workers:
         else:
             Worker(self._engine, self, section.name, proxy, offer, settings_of(section.worker))
         return proxy
+
+    def renewed(self, proxy: Proxy, offer: Offer, params: Params) -> Proxy:
+        """Return what stands for another version of a strategy as `proxy` does for the present one."""
+        assert proxy.worker is not None
+        other = proxy_class(offer.cls)(params, self.item)
+        Worker(self._engine, self, proxy.worker.name, other, offer, proxy.worker.settings)
+        return other
 
     @property
     def stand_ins(

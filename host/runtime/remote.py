@@ -1,13 +1,17 @@
 """What the roster knows of a strategy whose code runs in another process."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgspec import Raw, Struct
 
 from host.api import QuoteModel, Strategy
 from host.core.entries import InstanceState
 
-__all__ = ["RemoteModel", "RemoteStatus", "RemoteStrategy"]
+if TYPE_CHECKING:
+    from host.runtime.reload.uses import Revision
+    from host.runtime.reload.version_change import VersionChange
+
+__all__ = ["RemoteModel", "RemoteStatus", "RemoteStrategy", "class_of"]
 
 
 class RemoteStatus(Struct, frozen=True, kw_only=True):
@@ -40,9 +44,16 @@ class RemoteStrategy(Strategy[Any]):
     is in `TradingState.unheard`, for whoever takes that side's place.
     """
 
+    stands_for: ClassVar[type[Strategy[Any]]] = Strategy
+    """The plugin's class."""
+
     def __init__(self, params: Any) -> None:
         self.params = params
         self.state: Any = Raw(b"\xc0")
+
+    def revision(self, change: "VersionChange") -> "Revision":
+        """Return what takes its instance to another version; raise `TandemError` where the host cannot."""
+        raise NotImplementedError
 
     def status(self) -> RemoteStatus:
         """Return how things are with the other side."""
@@ -69,3 +80,8 @@ class RemoteModel(QuoteModel[Any]):
     def close(self) -> None:
         """End it for good."""
         raise NotImplementedError
+
+
+def class_of(strategy: Strategy[Any]) -> type[Strategy[Any]]:
+    """Return the plugin's class that an instance runs, wherever it does."""
+    return strategy.stands_for if isinstance(strategy, RemoteStrategy) else type(strategy)

@@ -208,7 +208,8 @@ class Stage:
                     strategy.state_type, welcome.state_version, saved, welcome.instance
                 )
             self.strategy = strategy
-            self._sent_state = encode_state(strategy)
+            if welcome.state_version == strategy.state_type.state_version:
+                self._sent_state = encode_state(strategy)  # else the host has none of this version
 
         self._guarded(construct, "__init__")
 
@@ -403,7 +404,9 @@ class Stage:
             self.strategy.on_takeover()
 
     def _on_stop(self, event: Stop) -> None:
-        self._handled += 1  # the last turn says that this event is handled, too, because nothing comes after it
+        self._handled += (
+            1  # the last turn says that this event is handled, too, because nothing comes after it
+        )
         self._part(event.reason)
 
     def _part(self, reason: str) -> None:

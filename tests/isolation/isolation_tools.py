@@ -125,7 +125,8 @@ class WorkerDesk:
             ),
             f"{name} handles its first event",
         )
-        process = self.of[name].process
+        assert proxy.worker is not None
+        process = proxy.worker.process
         assert process is not None
         return process.pid
 

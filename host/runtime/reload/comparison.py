@@ -3,11 +3,23 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from itertools import zip_longest
-from typing import Final
+from typing import Final, Protocol
 
-from host.runtime.reload.shadow import Intent, Shadow
+from host.runtime.reload.probation import Baseline
+from host.runtime.reload.shadow import Intent
 
 __all__ = ["Comparison"]
+
+
+class Muted(Protocol):
+    """A version that is fed events, and what it wanted."""
+
+    @property
+    def counted(self) -> Baseline:
+        """Return what it did."""
+
+    def take_intents(self) -> list[Intent]:
+        """Return what it wanted since this was asked before."""
 
 
 class Comparison:
@@ -17,15 +29,15 @@ class Comparison:
     thousands, which to compare at one stretch, or to have the collector walk, would hold the loop.
     """
 
-    def __init__(self, old: Shadow, new: Shadow) -> None:
-        self.old: Final = old
-        self.new: Final = new
+    def __init__(self, old: Muted, new: Muted) -> None:
+        self._old: Final = old
+        self._new: Final = new
         self._before = self._now = self._differing = 0
         self._first: tuple[Intent | None, Intent | None] | None = None
 
     def step(self) -> None:
         """Compare what both wanted since the last step; they have heard the same events."""
-        old, new = self.old.take_intents(), self.new.take_intents()
+        old, new = self._old.take_intents(), self._new.take_intents()
         self._before += len(old)
         self._now += len(new)
         if old == new:
@@ -37,7 +49,7 @@ class Comparison:
 
     def words(self) -> str:
         """Say how they differ."""
-        mean_us, was_us = self.new.counted.mean_us, self.old.counted.mean_us
+        mean_us, was_us = self._new.counted.mean_us, self._old.counted.mean_us
         cost = f"{mean_us:.1f} µs per event, was {was_us:.1f} µs"
         if self._first is None:
             return f"the same {self._now} intents as the version that runs; {cost}"

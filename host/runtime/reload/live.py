@@ -23,6 +23,7 @@ from host.runtime.reload.leftovers import Retirement
 from host.runtime.reload.settings import ReloadSettings
 from host.runtime.reload.stages import ReloadReport, Stage, StageOutcome, StageResult
 from host.runtime.reload.uses import Revision, Uses
+from host.runtime.remote import class_of
 
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
@@ -266,7 +267,7 @@ class LiveVersions:
         roster = self._engine.roster
         for instance in self._uses.instances(plugin):
             use = self._uses.strategies[instance.instance]
-            if type(instance.strategy) is not use.offer.cls:
+            if class_of(instance.strategy) is not use.offer.cls:
                 # Added meanwhile: nothing is there that it could go back to.
                 roster.put_in_quarantine(instance, f"its version was rolled back: {reason}")
                 continue

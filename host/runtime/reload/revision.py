@@ -13,7 +13,6 @@ from host.runtime.reload.comparison import Comparison
 from host.runtime.reload.fallback import RECEIVING, Fallback
 from host.runtime.reload.probation import Baseline, Probation, ProbationLimits, too_slow
 from host.runtime.reload.shadow import Shadow, time_of
-from host.runtime.remote import RemoteStrategy
 from host.runtime.roster import check_candles
 
 if TYPE_CHECKING:
@@ -74,11 +73,6 @@ class StrategyRevision:
 
     def build(self) -> str:
         """Construct the new strategy and prove that it takes over the state; say what moved."""
-        if isinstance(self.instance.strategy, RemoteStrategy):
-            raise RevisionFailed(
-                f"instance {self.name}: RESTART_REQUIRED: it runs in a worker, whose code changes with the "
-                "instance: stop and start it"
-            )
         new = self.new = self._make()
         check_candles(self.instance.instance, new)
         present = self._present()
@@ -189,9 +183,9 @@ class StrategyRevision:
                 return comparison
             await asyncio.sleep(0)
             some = events[done : done + AT_A_TIME]
-            if comparison is not None:
+            if comparison is not None and old is not None:
                 try:
-                    some = some[: comparison.old.run(some, WARM_UP_SLICE_NS)]
+                    some = some[: old.run(some, WARM_UP_SLICE_NS)]
                 except (Exception, SystemExit):  # noqa: BLE001 - as above
                     comparison = None
                 await asyncio.sleep(0)

@@ -14,6 +14,8 @@ from host.runtime.reload.adapters import AdapterRevision, AdapterUse
 from host.runtime.reload.models import ModelRevision, ModelUse
 from host.runtime.reload.probation import ProbationLimits
 from host.runtime.reload.revision import StrategyRevision
+from host.runtime.reload.version_change import VersionChange
+from host.runtime.remote import RemoteStrategy
 
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
@@ -166,16 +168,8 @@ class Uses:
     ) -> list[Revision]:
         """Return what has to happen so that all that runs this plugin runs the version in `catalog`."""
         plugin = version.name
-        revisions: list[Revision] = [
-            StrategyRevision(
-                self._engine,
-                instance,
-                functools.partial(self._make, catalog, version, instance.instance),
-                functools.partial(self.params, instance.instance, catalog),
-                version.digest,
-                limits,
-                on_fault,
-            )
+        revisions = [
+            self._strategy_revision(instance, version, catalog, limits, on_fault)
             for instance in self.instances(plugin)
         ]
         for instance, place, model_use in self._model_places(plugin):
@@ -208,6 +202,24 @@ class Uses:
             if use.offer.version.name == plugin and account in self._engine.feeds
         ]
 
+    def _strategy_revision(
+        self,
+        instance: Instance,
+        version: Version,
+        catalog: Catalog,
+        limits: ProbationLimits,
+        on_fault: Callable[[Instance, str], object],
+    ) -> Revision:
+        name = instance.instance
+        params = functools.partial(self.params, name, catalog)
+        if isinstance(instance.strategy, RemoteStrategy):
+            find = functools.partial(self._find, catalog, version, self.strategies[name])
+            return instance.strategy.revision(VersionChange(find, params, version.digest, limits, on_fault))
+        make_strategy = functools.partial(self._make, catalog, version, name)
+        return StrategyRevision(
+            self._engine, instance, make_strategy, params, version.digest, limits, on_fault
+        )
+
     def _make(self, catalog: Catalog, version: Version, instance: str) -> Strategy[Any]:
         strategy: Strategy[Any] = self._made(catalog, version, self.strategies[instance], instance)
         return strategy
@@ -228,8 +240,11 @@ class Uses:
         self, catalog: Catalog, version: Version, use: StrategyUse | ModelUse | AdapterUse, who: str
     ) -> Any:
         """Construct for a use what a version offers in its place; a refusal names file and line."""
-        offer = catalog.find_after(self.catalog, use.offer.kind, use.offer.name, version)
+        offer = self._find(catalog, version, use)
         try:
             return make(offer, use.params, instance=who)
         except ParamsInvalid as error:
             raise located(offer, error) from None
+
+    def _find(self, catalog: Catalog, version: Version, use: StrategyUse | ModelUse | AdapterUse) -> Offer:
+        return catalog.find_after(self.catalog, use.offer.kind, use.offer.name, version)

@@ -1,0 +1,250 @@
+"""A version of a strategy in a worker of its own, fed what happened lately, muted: what it wants is written down."""
+
+import asyncio
+import secrets
+import time
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from host.api import Candle, Fill, Order, OrderStatus, TandemError
+from host.isolation.assignment import SeatPlan
+from host.isolation.boarding import Berth
+from host.isolation.channel import Channel
+from host.isolation.outlet import Item, Outlet
+from host.isolation.session import Session
+from host.isolation.settings import WorkerSettings
+from host.loader import Offer
+from host.runtime.history import Due, OwnEvent
+from host.runtime.instance import Instance
+from host.runtime.reload.probation import Baseline
+from host.runtime.reload.shadow import Intent
+from host.wire import Codec
+from host.wire.messages import (
+    Cancel,
+    CandleEvent,
+    FillEvent,
+    IdRange,
+    OrderEvent,
+    Place,
+    PutQuotes,
+    Reports,
+    TimerEvent,
+    Turn,
+    Welcome,
+)
+
+if TYPE_CHECKING:
+    from host.isolation.workers import Workers
+    from host.runtime.engine import Engine
+
+__all__ = ["Rehearsal", "RehearsalFailed"]
+
+MADE_UP_IDS: Final = IdRange("muted-", 1, 1 << 40)
+MOST_AHEAD: Final = 512
+"""Events that are put before a rehearsal at a time."""
+LOOK_S: Final = 0.001
+
+
+class RehearsalFailed(TandemError):  # noqa: N818 - the fact, in the words operators see
+    """The version raised, hung or ended."""
+
+
+class _MutedSession(Session):
+    """Lets nothing out of what the peer wants, and tells it nothing but what it is fed."""
+
+    def __init__(
+        self, *args: Any, offer: Offer, params: dict[str, Any], state: tuple[int, bytes], **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.intents: list[Intent] = []
+        self.quoted: set[str] = set()
+        self._offer: Final = offer
+        self._params: Final = params
+        self._state: Final = state
+        self._put = 0
+        self._fed: list[int] = []
+        """The number of each event that was fed."""
+
+    def feed(self, event: Any) -> None:
+        """Add an event of the account's history, if it concerns the peer."""
+        outlet, codec = self.outlet, self._codec
+        assert outlet is not None
+        assert codec is not None
+        now_ns = time.monotonic_ns()
+        if isinstance(event, OwnEvent):
+            own = event.event
+            if event.instance != self._instance.instance:
+                return
+            if isinstance(own, Candle):
+                self._add(outlet, CandleEvent(own), now_ns)
+            elif isinstance(own, Due):
+                self._add(outlet, TimerEvent(own.trigger), now_ns)
+            else:
+                self._add(outlet, Reports((_report(own),)), now_ns)
+        elif event.symbol in self._instance.symbols and type(event) in self._wanted:
+            self._add(outlet, Item(event).raw(codec), now_ns)
+        else:
+            return
+        self._fed.append(self._put)
+        self._send(outlet, now_ns)
+
+    def _add(self, outlet: Outlet, event: Any, now_ns: int) -> None:
+        self._put += 1
+        outlet.put_own(event, now_ns)
+
+    def _welcome(self, codec: Codec) -> Welcome:
+        self._put += 1  # the start that follows
+        version, data = self._state
+        return msgspec.structs.replace(
+            super()._welcome(codec),
+            params=self._params,
+            state_version=version,
+            state=codec.from_saved(data),
+            orders=(),
+            ids=MADE_UP_IDS,
+        )
+
+    def _brief(self, outlet: Outlet, now_ns: int) -> None:
+        pass  # it is told what happened by `feed`
+
+    def _take_in(self, turn: Turn, outlet: Outlet, now_ns: int) -> None:
+        at = bisect_right(self._fed, turn.handled)
+        for request in turn.requests:
+            if isinstance(request, PutQuotes):
+                self.quoted.add(request.symbol)
+                self.intents.append(Intent(at, "quote", request.symbol, request.quotes))
+            elif isinstance(request, Place):
+                order = request.order
+                self.intents.append(Intent(at, "place", order.symbol, order))
+                self._add(outlet, Reports((OrderEvent(self._muted(request)),)), now_ns)
+            elif isinstance(request, Cancel):
+                self.intents.append(Intent(at, "cancel", "", ""))
+
+    def _muted(self, place: Place) -> Order:
+        order, now_ns = place.order, self._engine.clock.now_ns()
+        return Order(
+            place.client_id, self._instance.instance, self._instance.account, order.symbol, order.side, order.type,
+            order.time_in_force, order.price, order.qty, OrderStatus.CANCELLED, post_only=order.post_only,
+            reduce_only=order.reduce_only, reason="muted: it never left the host", created_ns=now_ns,
+            updated_ns=now_ns,
+        )  # fmt: skip
+
+
+class Rehearsal:
+    """Belongs to the running loop; `close` ends the worker. `counted` is what it did so far."""
+
+    def __init__(
+        self,
+        engine: "Engine",
+        node: "Workers",
+        instance: Instance,
+        offer: Offer,
+        params: object,
+        settings: WorkerSettings,
+    ) -> None:
+        self.counted: Final = Baseline()
+        self._node: Final = node
+        self._settings: Final = settings
+        self._failure = ""
+        self._berth: Berth | None = None
+        self._is_closed = False
+        record = engine.state.instances[instance.instance]
+        events, turns = node.new_addresses()
+        key = secrets.token_hex(16).encode()
+        self._channel: Final = Channel(node.context, events, turns, key)
+        self._session: Final = _MutedSession(
+            engine,
+            instance,
+            engine.roster.ids_of(instance.instance, record.number),
+            settings,
+            self._channel,
+            takes_over=False,
+            on_welcomed=lambda: None,
+            on_failed=self._fail,
+            on_bye=lambda reason: self._fail(f"it said bye of its own will: {reason}"),
+            on_cut_off=self._fail,
+            offer=offer,
+            params=msgspec.json.decode(msgspec.json.encode(params)),
+            state=(record.state_version, record.strategy_state),
+        )
+        self._seat: Final = SeatPlan(instance.instance, offer.version, offer.name, events, turns, key)
+
+    @property
+    def slowest_us(self) -> int:
+        """Return the longest that it took for one event, as it says."""
+        return self._session.slowest_us
+
+    @property
+    def quoted(self) -> frozenset[str]:
+        """Return the symbols that it quoted."""
+        return frozenset(self._session.quoted)
+
+    async def begin(self) -> None:
+        """Start it with the instance's saved state; raise `RehearsalFailed` where it does not come to that."""
+        self._channel.open(self._session.on_message)
+        try:
+            self._berth = await self._node.boarding.board(
+                "", self._seat, self._settings.memory_bytes, self._exited
+            )
+        except OSError as error:
+            raise RehearsalFailed(f"its process could not be started: {error}") from error
+        ends_s = time.monotonic() + self._settings.start_ns / 1e9
+        while self._session.outlet is None or self._session.outlet.handled == 0:
+            await self._wait()
+            if time.monotonic() > ends_s:
+                raise RehearsalFailed(f"it did not start within {self._settings.start_ns / 1e9:g} s")
+
+    async def run(self, events: Sequence[Any]) -> None:
+        """Feed it events and wait until it has handled them; raise `RehearsalFailed`."""
+        session, outlet = self._session, self._session.outlet
+        assert outlet is not None
+        started_ns = time.perf_counter_ns()
+        for event in events:
+            while outlet.behind > MOST_AHEAD:
+                await self._wait()
+            session.feed(event)
+        while outlet.behind:
+            await self._wait()
+        self.counted.events += len(events)
+        self.counted.handler_ns += time.perf_counter_ns() - started_ns
+
+    def take_intents(self) -> list[Intent]:
+        """Return what it wanted since this was asked before, and forget it."""
+        taken, self._session.intents = self._session.intents, []
+        return taken
+
+    def close(self) -> None:
+        """End it."""
+        self._is_closed = True
+        self._session.end()
+        self._channel.close()
+        if self._berth is not None:
+            self._berth.kill()
+
+    async def _wait(self) -> None:
+        outlet = self._session.outlet
+        if not self._failure and outlet is not None:
+            stuck_ns = outlet.stuck_ns(time.monotonic_ns())
+            if stuck_ns > self._settings.deadline_ns:
+                limit_ms = self._settings.deadline_ns / 1e6
+                self._failure = (
+                    f"it handled nothing for {stuck_ns / 1e6:.0f} ms, the limit is {limit_ms:g} ms"
+                )
+        if self._failure:
+            raise RehearsalFailed(self._failure)
+        await asyncio.sleep(LOOK_S)
+
+    def _fail(self, why: str) -> None:
+        self._failure = self._failure or why
+
+    def _exited(self, how: str) -> None:
+        if not self._is_closed:
+            words = "" if self._berth is None else self._berth.last_words
+            self._fail(f"{how}; its last words: {words[-1500:]}" if words else how)
+
+
+def _report(what: Order | Fill) -> OrderEvent | FillEvent:
+    return OrderEvent(what) if isinstance(what, Order) else FillEvent(what)

@@ -1,0 +1,299 @@
+"""A strategy in a worker goes from one version to another as one inline does: nothing is lost, nothing told twice."""
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+from desk_tools import ACCOUNT, BTC
+from isolation_tools import QUOTER, WorkerDesk, until, worker_desk
+
+from host.core import entries as e
+from host.core.entries import InstanceState, VersionState
+from host.isolation.proxy import proxy_class
+from host.isolation.settings import WorkerSettings
+from host.isolation.supervised import Worker
+from host.loader import Catalog, Version, capture, decode_params
+from host.runtime.reload import Reloader, ReloadReport, ReloadSettings, StrategyUse
+from host.runtime.reload.probation import ProbationLimits
+from host.runtime.reload.stages import Stage
+from host.runtime.roster import InstanceSpec
+
+PLUGIN = "quoter"
+ROUNDS = int(os.environ.get("TANDEM_WORKER_RELOADS", "6"))
+PATIENT = {"deadline_ns": 30_000_000_000, "backoff_ns": 1_000_000}
+WIDER = QUOTER.replace("away: float = 0.02", "away: float = 0.05")
+RAISES_HIGH = WIDER.replace(
+    "p = self.params", "p = self.params\n        if book.bid > 70_000: raise ValueError('too high')"
+)
+SECOND_STATE = WIDER.replace(
+    "class Counted(State):",
+    """class Counted(State):
+    state_version = 2
+    more: int = 7
+
+    @classmethod
+    def upgrade(cls, version, old):
+        return {**old, "more": 8}
+""",
+)
+RAISES = QUOTER.replace("p = self.params", "raise ValueError('no')")
+DOES_NOT_START = QUOTER.replace("self.state.starts += 1", "raise ValueError('no start')")
+OTHER_PARAMS = QUOTER.replace("away: float = 0.02", "width: float")
+RENAMED = QUOTER.replace("class Quoter(", "class Other(") + "\n\nclass Another(Other):\n    pass\n"
+POISONED = "if round(book.bid % 0.5, 2) == 0.25: raise ValueError('poisoned')"
+
+
+class Reloads:
+    """A desk with one instance in a worker, the file that it comes from, and what reloads it."""
+
+    def __init__(self, desk: WorkerDesk, seconds: float = 0.0) -> None:
+        self.desk, self.engine = desk, desk.desk.engine
+        self.file = desk.folder / "plugins" / f"{PLUGIN}.py"
+        self.file.parent.mkdir(exist_ok=True)
+        self.file.write_text(QUOTER)
+        catalog = Catalog.load([self.file.parent], entry_points=False)
+        settings = ReloadSettings(limits=ProbationLimits(seconds=seconds, events=3))
+        self.reloader = Reloader(self.engine, catalog, settings, _probe, lambda _version: None)
+        offer = catalog.strategy(PLUGIN)
+        proxy = proxy_class(offer.cls)(decode_params(offer, {}, instance="q"), desk.workers.item)
+        Worker(self.engine, desk.workers, "q", proxy, offer, WorkerSettings(**PATIENT))
+        spec = InstanceSpec(
+            name="q", account=ACCOUNT, symbols=(BTC,), plugin=offer.name, digest=offer.version.digest,
+            params_json=msgspec.json.encode(proxy.params), tolerance_bps=0.0,
+        )  # fmt: skip
+        self.instance = self.engine.roster.add(spec, proxy, (), desk.desk.feed.spawn)
+        self.reloader.uses["q"] = StrategyUse(offer, {})
+        self.reloader.note_running(offer.version)
+        self.engine.roster.start(self.instance)
+
+    async def save(self, source: str) -> ReloadReport:
+        self.file.write_text(source)
+
+        async def take() -> Version:
+            return capture(self.file)
+
+        return await self.reloader.reload(PLUGIN, take)
+
+    def pid(self) -> int:
+        worker = self.desk.proxy().worker
+        assert worker is not None and worker.process is not None
+        return worker.process.pid
+
+    async def until_state(self, digest: str, state: VersionState) -> None:
+        def is_there() -> bool:
+            self.desk.desk.settle()
+            self.desk.desk.advance(0.3)
+            return self.moves(digest)[-1:] == [state]
+
+        await until(is_there, f"the version is {state}")
+
+    def moves(self, digest: str) -> list[VersionState]:
+        entries = self.desk.desk.entries
+        return [
+            entry.state for entry in entries if isinstance(entry, e.VersionMoved) and entry.digest == digest
+        ]
+
+
+async def _probe(_version: Version) -> None:
+    return None
+
+
+@asynccontextmanager
+async def reloads(folder: Path, seconds: float = 0.0) -> AsyncIterator[Reloads]:
+    async with worker_desk(folder) as desk:
+        there = Reloads(desk, seconds)
+        await desk.started()
+        yield there
+
+
+def test_a_new_version_goes_live_in_a_worker_of_its_own(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with reloads(tmp_path) as there:
+            desk = there.desk
+            await desk.top_and_quotes()
+            first = there.pid()
+            report = await there.save(WIDER)
+            assert report.state is VersionState.ACTIVE, report.reason
+            desk.desk.top(60_100.0, 60_100.1)
+            await until(lambda: desk.rests_at(60_099.95, 60_100.15), "the new version quotes")
+            assert there.pid() != first
+            assert there.instance.state is InstanceState.RUNNING
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("source", "stage", "why"),
+    [
+        (RAISES, Stage.WARM_UP, "on_book raised ValueError: no"),
+        (DOES_NOT_START, Stage.WARM_UP, "on_start raised ValueError: no start"),
+        (OTHER_PARAMS, Stage.VALIDATE, "width"),
+        (RENAMED, Stage.RESTORE, "quoter"),
+    ],
+    ids=["raises", "does not start", "other params", "renamed"],
+)
+def test_a_version_that_cannot_take_over_leaves_the_running_worker_alone(
+    tmp_path: Path, source: str, stage: Stage, why: str
+) -> None:
+    async def run() -> None:
+        async with reloads(tmp_path) as there:
+            desk = there.desk
+            await desk.top_and_quotes()
+            for bid in (60_010.0, 60_020.0):
+                await desk.top_and_quotes(bid, bid + 0.1)
+            first = there.pid()
+            report = await there.save(source)
+            assert report.state is VersionState.REFUSED
+            assert report.stages[-1].stage is stage
+            assert why in report.reason
+            await desk.top_and_quotes(60_200.0, 60_200.1)
+            assert there.pid() == first
+
+    asyncio.run(run())
+
+
+def test_a_fill_is_heard_once_over_a_reload_and_saved_with_the_version_that_earned_its_place(
+    tmp_path: Path,
+) -> None:
+    async def run() -> None:
+        async with reloads(tmp_path, seconds=1.0) as there:
+            desk = there.desk
+            await desk.top_and_quotes()
+            desk.desk.venue.trade(desk.open()[0], "1")
+            desk.desk.settle()
+            await until(lambda: desk.saved()["fills"] == 1, "the first is saved")
+            report = await there.save(SECOND_STATE)
+            assert report.state is VersionState.ACTIVE, report.reason
+            desk.desk.top(60_100.0, 60_100.1)
+            await until(lambda: desk.rests_at(60_099.95, 60_100.15), "the new version quotes")
+            desk.desk.venue.trade(desk.open()[0], "1")
+            desk.desk.settle()
+            await desk.handled()
+            # On probation the journal keeps what the version before needs: its state, and what it has not heard.
+            assert desk.saved()["fills"] == 1
+            assert desk.unheard() > 0
+            for bid in (60_101.0, 60_102.0, 60_103.0, 60_104.0):
+                desk.desk.top(bid, bid + 0.1)
+                await desk.handled()
+            await there.until_state(report.digest, VersionState.PERMANENT)
+            assert desk.saved()["fills"] == 2
+            assert desk.saved()["more"] == 8
+            assert len(set(desk.saved()["trades"])) == 2
+            assert desk.unheard() == 0
+            assert there.engine.state.instances["q"].state_version == 2
+
+    asyncio.run(run())
+
+
+def test_a_version_that_raises_on_probation_is_taken_back_and_the_one_before_hears_all(
+    tmp_path: Path,
+) -> None:
+    async def run() -> None:
+        async with reloads(tmp_path, seconds=60.0) as there:
+            desk = there.desk
+            await desk.top_and_quotes()
+            report = await there.save(RAISES_HIGH)
+            assert report.state is VersionState.ACTIVE, report.reason
+            desk.desk.top(60_100.0, 60_100.1)
+            await until(lambda: desk.rests_at(60_099.95, 60_100.15), "the new version quotes")
+            desk.desk.venue.trade(desk.open()[0], "1")
+            desk.desk.settle()
+            desk.desk.top(70_001.0, 70_001.1)
+            await until(
+                lambda: there.moves(report.digest)[-1:] == [VersionState.ROLLED_BACK], "it is taken back"
+            )
+            assert there.instance.state is InstanceState.RUNNING
+            await until(lambda: desk.proxy().session is not None, "a worker runs")
+            await desk.started()
+            desk.desk.top(60_300.0, 60_300.1)
+            await until(lambda: desk.rests_at(60_299.98, 60_300.12), "the version before quotes")
+            await until(lambda: desk.unheard() == 0, "it hears of everything")
+            assert desk.saved()["fills"] == 1
+            text = desk.alerts("rolled_back")[-1]
+            assert "on_book raised ValueError: too high" in text
+
+    asyncio.run(run())
+
+
+def test_a_worker_that_dies_on_probation_takes_its_version_back(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with reloads(tmp_path, seconds=60.0) as there:
+            desk = there.desk
+            await desk.top_and_quotes()
+            report = await there.save(WIDER)
+            desk.desk.top(60_100.0, 60_100.1)
+            await until(lambda: desk.rests_at(60_099.95, 60_100.15), "the new version quotes")
+            os.kill(there.pid(), signal.SIGKILL)
+            await until(
+                lambda: there.moves(report.digest)[-1:] == [VersionState.ROLLED_BACK], "it is taken back"
+            )
+            await desk.started()
+            desk.desk.top(60_300.0, 60_300.1)
+            await until(lambda: desk.rests_at(60_299.98, 60_300.12), "the version before quotes")
+            assert "its worker was lost: it was ended by SIGKILL" in desk.alerts("rolled_back")[-1]
+
+    asyncio.run(run())
+
+
+def test_reloads_under_load_lose_and_double_nothing(tmp_path: Path) -> None:
+    """`TANDEM_WORKER_RELOADS` says how many reloads, some of which are taken back."""
+
+    async def run() -> None:
+        chance = random.Random(7)
+        async with reloads(tmp_path, seconds=5.0) as there:
+            desk = there.desk
+            venue = desk.desk.venue
+            bid = 60_000.0
+            traded = 0
+            poison = 0.0
+            await desk.top_and_quotes()
+
+            async def load() -> None:
+                nonlocal bid, traded
+                while True:
+                    bid = round(bid + chance.choice((-0.5, 0.5)), 2)
+                    desk.desk.top(bid + poison, bid + poison + 0.1)
+                    desk.desk.settle()
+                    resting = desk.desk.venue.open()
+                    if resting and chance.random() < 0.5:
+                        order = chance.choice(resting)
+                        venue.trade(order, str(order.qty - order.filled))
+                        traded += 1
+                        desk.desk.settle()
+                    desk.desk.advance(0.05)
+                    await asyncio.sleep(0.002)
+
+            loading = asyncio.ensure_future(load())
+            try:
+                for number in range(ROUNDS):
+                    source = QUOTER.replace("away: float = 0.02", f"away: float = {0.03 + number / 1000}")
+                    if number % 3 == 2:
+                        source = source.replace("p = self.params", f"p = self.params\n        {POISONED}")
+                    report = await there.save(source)
+                    assert report.state is VersionState.ACTIVE, report.reason
+                    poison = 0.25 if number % 3 == 2 else 0.0
+                    wanted = VersionState.ROLLED_BACK if number % 3 == 2 else VersionState.PERMANENT
+                    await until(
+                        lambda d=report.digest, w=wanted: there.moves(d)[-1:] == [w], f"reload {number} ends"
+                    )
+                    poison = 0.0
+                    there.reloader.set_auto(PLUGIN, True, "the test goes on")
+            finally:
+                loading.cancel()
+            await until(lambda: desk.proxy().session is not None, "a worker runs")
+            await desk.started()
+            await until(lambda: desk.unheard() == 0, "everything is heard")
+            saved = desk.saved()
+            assert traded > ROUNDS
+            assert saved["fills"] == traded
+            assert sorted(saved["trades"]) == sorted(set(saved["trades"]))
+            position = there.engine.state.position("q", BTC)
+            assert str(position.qty) == saved["traded"] or float(position.qty) == float(saved["traded"])
+
+    asyncio.run(run())
