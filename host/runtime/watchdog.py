@@ -60,11 +60,11 @@ class _Look(Struct):
 
     due_ns: int = 0
     called: FrameType | None = None
-    """The call of a plugin that the loop was in at first."""
-    is_same: bool = True
-    """Whether it has been in that call since."""
-    culprit: Culprit | None = None
-    was_dumped: bool = False
+    """The call of a plugin that the loop was in at the last look."""
+    seen_ns: int = 0
+    cpu_ns: int = 0
+    """When it was first found there, and what the loop's thread had used of a processor by then."""
+    is_named: bool = False
     is_told: bool = False
 
 
@@ -73,8 +73,8 @@ class LoopWatchdog:
 
     What blocks it for longer than `limit_s` is told to `on_blocked` once per block; by default it is logged.
     `on_culprit` is told of it once it is proven that one call of a plugin is what takes so long, and not a machine that
-    has no time for this process: it has been in that call since the block began, and either waits there or has used
-    half the limit of processor time. Both happen on the watchdog's own thread. `take` and `longest_ns` are for the
+    has no time for this process: it has been in that call for half the limit, and either waits there or has used as
+    much processor time. Both happen on the watchdog's own thread. `take` and `longest_ns` are for the
     loop's side.
 
     With `last_words`, a file, the stack is written down there while it lasts. With `give_up_s` a loop that is
@@ -161,10 +161,13 @@ class LoopWatchdog:
             self._lags.popleft()
         if lag_ns > self._limit_ns:
             named_ns, culprit = self._named
-            if named_ns != due_ns:  # the thread could not come to it in time
-                culprit = self._dumped()
-                if culprit is not None and used_ns >= self._limit_ns / 2:
+            dumped = self._dumped()
+            if dumped is not None:  # the thread could not come to it in time
+                culprit = dumped
+                if used_ns >= self._limit_ns / 2:
                     self._on_culprit(culprit)
+            elif named_ns != due_ns:
+                culprit = None
             self._blocks.append(Block(lag_ns, now_ns, culprit))
             self._forget_last_words()
         assert self._loop is not None
@@ -210,32 +213,40 @@ class LoopWatchdog:
                 continue
             called = callback_frame(frame)
             if look.due_ns != due_ns:
-                look = _Look(due_ns, called)
-            look.is_same &= called is not None and look.called is called
+                look = _Look(due_ns)
+            if look.called is not called:  # what came before it in this block is not its fault
+                look.called, look.seen_ns, look.cpu_ns = called, now_ns, clock_gettime_ns(self._cpu_clock)
             if overdue_ns > self._limit_ns:
-                self._judge(look, frame)
+                self._judge(look, frame, now_ns)
             del frame, called
 
-    def _judge(self, look: "_Look", frame: FrameType) -> None:
-        """Name a block once, and say once that its culprit is proven, which may be later."""
-        if look.culprit is None:
-            dumped, look.culprit = self._dumped(), culprit_of(frame)
-            if dumped is not None:  # nothing could run until now: what the stack was then counts
-                instance = look.culprit.instance if look.culprit.calls == dumped.calls else ""
-                look.culprit, look.was_dumped = msgspec.structs.replace(dumped, instance=instance), True
-            if self._due_ns != look.due_ns:
-                return
-            self._named = (look.due_ns, look.culprit)
-            self._note_last_words(look.culprit)
-            self._on_blocked(look.culprit)
-        elif look.is_told:
+    def _judge(self, look: "_Look", frame: FrameType, now_ns: int) -> None:
+        """Name a block once, and say once that a culprit is proven, which may be later and another."""
+        if look.is_told:
             return
-        used_ns = clock_gettime_ns(self._cpu_clock) - self._beat_cpu_ns
-        has_worked = (look.is_same or look.was_dumped) and used_ns >= self._limit_ns / 2
-        sleeps = look.is_same and not look.was_dumped and self._is_asleep()
-        if (has_worked or sleeps) and self._due_ns == look.due_ns:
+        dumped = self._dumped()
+        if dumped is not None:  # nothing could run until now: what the stack was then counts
+            seen = culprit_of(frame)
+            instance = seen.instance if seen.calls == dumped.calls else ""
+            culprit = msgspec.structs.replace(dumped, instance=instance)
+            is_proven = clock_gettime_ns(self._cpu_clock) - self._beat_cpu_ns >= self._limit_ns / 2
+        else:
+            used_ns = clock_gettime_ns(self._cpu_clock) - look.cpu_ns
+            has_lasted = look.called is not None and now_ns - look.seen_ns >= self._limit_ns / 2
+            is_proven = has_lasted and (used_ns >= self._limit_ns / 2 or self._is_asleep())
+            if look.is_named and not is_proven:
+                return
+            culprit = culprit_of(frame)
+        if self._due_ns != look.due_ns:
+            return
+        self._named = (look.due_ns, culprit)
+        self._note_last_words(culprit)
+        if not look.is_named:
+            look.is_named = True
+            self._on_blocked(culprit)
+        if is_proven:
             look.is_told = True
-            self._on_culprit(look.culprit)
+            self._on_culprit(culprit)
 
     def _is_asleep(self) -> bool:
         """Return whether the loop's thread waits for something else than a processor."""
@@ -266,7 +277,9 @@ def take_last_words(path: Path) -> Culprit | None:
     if not text:
         return None
     path.write_text("")
+    dumped = culprit_in(text)  # behind what the thread wrote, if it could: then this is what came after
     try:
-        return msgspec.json.decode(text.partition("\n")[0], type=Culprit)
+        named = msgspec.json.decode(text.partition("\n")[0], type=Culprit)
     except msgspec.MsgspecError:
-        return culprit_in(text) or Culprit()
+        return dumped or Culprit()
+    return named if dumped is None or dumped.calls == named.calls else dumped
