@@ -7,7 +7,6 @@ wishes of an inline strategy: risk, journal and gate do not know the difference.
 import logging
 import time
 from collections.abc import Callable
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
@@ -15,6 +14,8 @@ import msgspec
 from host.api import BookTop, Candle, Depth, Fill, Order, OrderRefused, Ticker, Trade
 from host.core.client_id import ClientIdMaker
 from host.isolation.conduct import Conduct
+from host.isolation.numbers_in import check_order, check_quotes
+from host.isolation.order_ids import OrderIds
 from host.isolation.outlet import Item, Outlet
 from host.isolation.settings import SECOND_NS, WorkerSettings
 from host.journal import JournalError
@@ -58,8 +59,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
-IDS_AT_ONCE: Final = 4096
-"""Client order ids handed out ahead; half of them used, more follow."""
 ACK_EVERY: Final = 64
 """Turns that are acknowledged at once; those of a quiet worker with the next heartbeat."""
 IDLE_WEIGHS: Final = 10
@@ -67,10 +66,6 @@ IDLE_WEIGHS: Final = 10
 REPORTS_AT_ONCE: Final = 256
 """Of what a peer has not heard, in one event."""
 LOG_LINES_PER_S: Final = 100
-MOST_LEVELS: Final = 64
-MOST_PRICE: Final = 1e15
-MOST_DIGITS: Final = 24
-"""The venue decides what a sensible price is; this keeps host arithmetic from what it was not made for."""
 MAX_STATE_BYTES: Final = 1 << 20
 _LEVELS: Final = {
     "debug": logging.DEBUG,
@@ -131,7 +126,7 @@ class Session:
         """The version and the bytes of its latest state, while it is not of record."""
         self._engine: Final = engine
         self._instance: Final = instance
-        self._ids: Final = ids
+        self._ids: Final = OrderIds(ids)
         self._settings: Final = settings
         self._way: Final = way
         self._takes_over = takes_over
@@ -148,9 +143,6 @@ class Session:
         """How many of the instance's news the journal says the peer has heard, counted from hello."""
         self._held: dict[str, Held] = {}
         self._lost_books: set[str] = set()
-        self._ranges: list[IdRange] = []
-        self._last_id = 0
-        self._needs_ids = False
         self._acked = 0
         self._asked_again_ns = 0
         self._log_second_ns = 0
@@ -413,7 +405,7 @@ class Session:
             held=tuple(self._held.values()),
             orders=orders,
             books=tuple(top for top in tops if isinstance(top, BookTop)),
-            ids=self._more_ids(),
+            ids=self._ids.hand_out(),
             next_turn=self.conduct.last_turn + 1,
             deadline_ms=self._settings.deadline_ns // 1_000_000,
         )
@@ -455,9 +447,8 @@ class Session:
             self._take_in(turn, outlet, now_ns)
         elif turn.handled == before:
             conduct.count(now_ns, IDLE_WEIGHS)
-        if self._needs_ids:
-            self._needs_ids = False
-            self._ack(ids=self._more_ids())
+        if self._ids.are_short:
+            self._ack(ids=self._ids.hand_out())
         elif turn.seq - self._acked >= ACK_EVERY:
             self._ack()
         if self.outlet is not None:
@@ -501,11 +492,11 @@ class Session:
         instance = self._instance
         try:
             if isinstance(request, PutQuotes):
-                _check_quotes(request)
+                check_quotes(request)
                 instance.quote(request.symbol, request.quotes)
             elif isinstance(request, Place):
-                _check_order(request)
-                self._take_id(request.client_id, now_ns)
+                check_order(request.order)
+                self._ids.use(request.client_id)
                 instance.place(request.order, request.client_id)
             elif isinstance(request, Cancel):
                 instance.cancel(request.client_id)
@@ -521,36 +512,6 @@ class Session:
             if refused.reason in ("NOT_YOURS", "UNKNOWN_SYMBOL", "ORDER_ID", "NO_NUMBER"):
                 self.conduct.strike(str(refused), now_ns)
 
-    def _take_id(self, client_id: str, now_ns: int) -> None:
-        """Use up one of the ids that were handed out; raise `OrderRefused` for any other, or one used before."""
-        number = self._number_of(client_id)
-        if number is None or number <= self._last_id:
-            raise OrderRefused(
-                "ORDER_ID", f"{client_id[:64]!r} is not one of the ids handed out, or was used"
-            )
-        self._last_id = number
-        left = sum(ids.last - max(number, ids.first - 1) for ids in self._ranges if ids.last >= number)
-        self._needs_ids = left < IDS_AT_ONCE // 2
-
-    def _number_of(self, client_id: str) -> int | None:
-        for ids in self._ranges:
-            if client_id.startswith(ids.stem):
-                digits = client_id[len(ids.stem) :]
-                if digits.isascii() and digits.isalnum() and len(digits) <= 16:
-                    try:
-                        number = int(digits, 16)
-                    except ValueError:
-                        continue
-                    if ids.first <= number <= ids.last and f"{number:x}" == digits:
-                        return number
-        return None
-
-    def _more_ids(self) -> IdRange:
-        stem, first, last = self._ids.reserve(IDS_AT_ONCE)
-        ids = IdRange(stem, first, last)
-        self._ranges = [*self._ranges[-2:], ids]
-        return ids
-
     def _ack(self, *, resend: bool = False, ids: IdRange | None = None) -> None:
         assert self._codec is not None
         self._acked = self.conduct.last_turn
@@ -562,34 +523,6 @@ class Session:
         self._log_lines += 1
         if self._log_lines <= LOG_LINES_PER_S:
             self._instance.log.log(_LEVELS.get(line.level, logging.INFO), "%s", line.text[:2000])
-
-
-def _check_quotes(request: PutQuotes) -> None:
-    """Raise `OrderRefused` for what no arithmetic may meet: numbers that are none, levels without end."""
-    if len(request.quotes) > MOST_LEVELS:
-        raise OrderRefused("NO_NUMBER", f"at most {MOST_LEVELS} levels are quoted, was {len(request.quotes)}")
-    for quote in request.quotes:
-        prices = [price for price in (quote.bid, quote.ask) if price is not None]
-        if not all(abs(price) < MOST_PRICE for price in prices):  # which a NaN is not
-            raise OrderRefused("NO_NUMBER", f"a price of {request.symbol} is no number or too large: {quote}")
-        _check_number(quote.bid_qty)
-        _check_number(quote.ask_qty)
-
-
-def _check_order(request: Place) -> None:
-    _check_number(request.order.qty)
-    if request.order.price is not None:
-        _check_number(request.order.price)
-
-
-def _check_number(number: Decimal) -> None:
-    """Raise `OrderRefused` for what is no number, or has more digits than any price or quantity."""
-    if (
-        not number.is_finite()
-        or abs(number.adjusted()) > MOST_DIGITS
-        or len(number.as_tuple().digits) > MOST_DIGITS
-    ):
-        raise OrderRefused("NO_NUMBER", f"{str(number)[:64]} is no number of at most {MOST_DIGITS} digits")
 
 
 class _Batch(msgspec.Struct, frozen=True, tag_field="type", tag="events"):
