@@ -113,7 +113,6 @@ class TradingClient:
         first (later it is waited for), `ClientRefused`, and `StrategyFailed` from what the strategy raised.
         """
         self._strategy, self._params = strategy, params
-        self._stopped.clear()
         try:
             self._wait_until_welcome()
             while not self._stopped.is_set():
@@ -125,9 +124,10 @@ class TradingClient:
                     _log.info("the host stopped the instance; waiting until it starts again")
         finally:
             self.close()
+            self._stopped.clear()
 
     def stop(self) -> None:
-        """Have `run` say bye and return, or `events` end, within a second."""
+        """Have `run` say bye and return, or `events` end, within a second; or a `run` that is still to begin."""
         self._stopped.set()
 
     # -- call by call ----------------------------------------------------------------------------
