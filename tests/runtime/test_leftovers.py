@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from reload_tools import PLUGIN, ReloadDesk, maker
 
@@ -32,6 +33,12 @@ def elsewhere() -> Iterator[types.ModuleType]:
     del sys.modules["elsewhere"]
 
 
+class Unseen(msgspec.Struct, gc=False):
+    """Holds something, and the collector does not look into it."""
+
+    what: object
+
+
 def pass_probation(rig: ReloadDesk) -> None:
     rig.tops(6)
     rig.desk.advance(3.0)
@@ -50,6 +57,25 @@ def test_old_version_is_gone_after_the_new_one_has_earned_its_place(rig: ReloadD
     assert rig.stages()[-1] == ("retire", "passed")
     assert rig.desk.alerts("plugin_stuck") == []
     assert len(rig.loaded()) == 2
+
+
+def test_version_that_only_another_ones_garbage_holds_is_not_called_stuck(rig: ReloadDesk) -> None:
+    """The collector does not look into every object: what such a one holds is found a collection later."""
+    instance = rig.run("mm")
+    rig.tops(5)
+    gc.disable()  # it is called when a version is overdue, and not by chance before
+    try:
+        garbage = types.SimpleNamespace(holds=Unseen(type(instance.strategy)))
+        garbage.itself = garbage
+        del garbage
+        rig.save(maker(0.05))
+        pass_probation(rig)
+        rig.desk.advance(40.0)
+    finally:
+        gc.enable()
+
+    assert rig.stages()[-1] == ("retire", "passed")
+    assert rig.desk.alerts("plugin_stuck") == []
 
 
 def test_version_that_was_rolled_back_is_gone(rig: ReloadDesk) -> None:

@@ -19,6 +19,7 @@ PATIENCE_NS: Final = 30 * 1_000_000_000
 """How long the collector has to come by itself before it is called."""
 MOST_WAITING: Final = 16
 """So many versions wait at most: calling the collector is cheaper than keeping more."""
+COLLECTIONS: Final = 3
 MOST_STEPS: Final = 6
 """How far from a class its holder is looked for: module → list → object → method → function → class."""
 
@@ -60,8 +61,13 @@ class Retirement:
         if not waiting:
             return
         is_time_up = now_ns - waiting[0].since_ns >= PATIENCE_NS
-        if (is_time_up or len(waiting) >= MOST_WAITING) and not all(one.is_gone for one in waiting):
-            gc.collect()
+        if is_time_up or len(waiting) >= MOST_WAITING:
+            # An object that the collector does not look into may hold a class: it goes with one collection,
+            # and the class with the next.
+            for _ in range(COLLECTIONS):
+                if all(one.is_gone for one in waiting):
+                    break
+                gc.collect()
         self._waiting = []
         for retired in waiting:
             took_ns = now_ns - retired.since_ns
