@@ -130,9 +130,9 @@ class Engine:
         self.tick_to_order: Final = Histogram()
         self.is_succeeded: Callable[[], bool] = lambda: False
         """Returns whether another node takes this one's orders over when it halts: then they are left to it."""
-        self.on_alert: Callable[[e.Alert], None] = lambda alert: None
         self.is_winding_down: Callable[[], bool] = lambda: False
         """Returns whether something outside still has its last word to say before the node may end."""
+        self.on_alert: Callable[[e.Alert], None] = lambda alert: None
         """Told what the journal has no room for; all other alerts are read from the journal."""
         self.after_turn: list[Callable[[int], None]] = []
         """What is to be done once, between this event and the next, before the turn's entries are written."""
