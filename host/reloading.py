@@ -89,6 +89,28 @@ def _settings(node: NodeSection) -> ReloadSettings:
     )
 
 
+class _SoonSwitching:
+    """While a node of this process watches its files, threads let the event loop go on soon."""
+
+    _nodes = 0
+    _before_s = 0.0
+
+    @classmethod
+    def begin(cls) -> None:
+        """Count one more node."""
+        if not cls._nodes:
+            cls._before_s = sys.getswitchinterval()
+            sys.setswitchinterval(THREAD_SWITCH_S)
+        cls._nodes += 1
+
+    @classmethod
+    def end(cls) -> None:
+        """Count one less; the last one leaves everything as it was."""
+        cls._nodes -= 1
+        if not cls._nodes:
+            sys.setswitchinterval(cls._before_s)
+
+
 class Reloading:
     """Watches plugin folders while a node trades; owns the child processes that prove new bytes."""
 
@@ -108,7 +130,7 @@ class Reloading:
         self._leaves_alone = False
         self._left_alone: dict[str, str] = {}
         """Digests of files that differ from what ran when this node took over."""
-        self._switch_s = sys.getswitchinterval()
+        self._is_watching = False
         self._assembly: Assembly | None = None
         self._reloader = Reloader(engine, catalog, _settings(config.node), self._probe, self._archive.put)
 
@@ -162,7 +184,8 @@ class Reloading:
                 assembly.skipped,
                 self._take_settings,
             )
-        sys.setswitchinterval(THREAD_SWITCH_S)
+        self._is_watching = True
+        _SoonSwitching.begin()
         if self._source is not None or not self._is_off:
             self._spawn(self._watch())
 
@@ -179,7 +202,9 @@ class Reloading:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._fork_server.close()
         self._reloader.close()
-        sys.setswitchinterval(self._switch_s)
+        if self._is_watching:
+            self._is_watching = False
+            _SoonSwitching.end()
 
     async def reload(self, plugin: str) -> ReloadReport:
         """Take a plugin to the bytes that its files have now, on an operator's word.

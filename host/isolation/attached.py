@@ -31,7 +31,7 @@ BEGINNINGS: Final = 50
 STRANGER_WEIGHS: Final = 10
 """As how many messages one without the token counts."""
 LINGER_NS: Final = SECOND_NS // 20
-"""How long the last word to a peer that is cut off has to leave."""
+"""How long the last word to a peer that is cut off has to leave, and the last of one that hung up to arrive."""
 
 
 class Attached:
@@ -64,6 +64,8 @@ class Attached:
         self._alone_ns = 0
         """Since when nobody is there whose orders are to be pulled; 0 while that does not matter."""
         self._beat_ns = 0
+        self._hung_up_ns = 0
+        """When its connection ended; its last words, on another socket, may come after that. 0: it is there."""
         self._strangers: tuple[int, int] = (0, 0)
         self._beginnings: deque[int] = deque(maxlen=BEGINNINGS)
         self._sessions = 0
@@ -162,6 +164,7 @@ class Attached:
         )
 
     def _end_session(self) -> None:
+        self._hung_up_ns = 0
         session, self._proxy.session = self._proxy.session, None
         if session is not None:
             session.end()
@@ -255,6 +258,8 @@ class Attached:
             return
         outlet = session.outlet
         if channel.has_hung_up() and outlet is not None:
+            self._hung_up_ns = now_ns
+        if self._hung_up_ns and now_ns - self._hung_up_ns > LINGER_NS:
             self._gone("its connection ended")
         elif outlet is None:
             self._pull_if_alone(now_ns)

@@ -275,6 +275,7 @@ def test_every_kind_of_entry_can_be_shown() -> None:
         "instance": "a",
         "state_version": 1,
         "data": "81a16e01",
+        "heard": -1,
     }
     assert json.loads(event_json(e.ParamsChanged("a", b'{"x": 1}', "me")))["params"] == {"x": 1}
     assert json.loads(event_json(e.ParamsChanged("a", b"{broken", "me")))["params"] == b"{broken".hex()

@@ -221,6 +221,8 @@ INVALID: list[tuple[str, Callable[[Site], Message], str]] = [
     ("SetRiskLimits", limits(max_orders_per_second=2_000_000_000), "limits.max_orders_per_second"),
     ("SetRiskLimits", limits(price_collar_bps=float("nan")), "limits.price_collar_bps"),
     ("SetRiskLimits", limits(price_collar_bps=float("inf")), "limits.price_collar_bps"),
+    ("SetRiskLimits", limits(min_liquidation_distance_bps=float("nan")), "limits.min_liquidation_distance_bps"),
+    ("SetRiskLimits", limits(min_liquidation_distance_bps=-1.0), "limits.min_liquidation_distance_bps"),
     ("SetRiskLimits", limits(max_concentration=1.5), "limits.max_concentration"),
     ("SetRiskLimits", limits(max_data_age=Duration(nanos=1)), "limits.max_data_age"),
     ("SetRiskLimits", limits(max_data_age=Duration(seconds=-1)), "limits.max_data_age"),

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import zmq
-from client_tools import client_desk, running
+from attached_tools import client_desk, running
 from isolation_tools import until
 
 from host.api import Secret

@@ -71,7 +71,7 @@ def folded(folder: Path) -> TradingState:
     return state
 
 
-def test_it_trades_goes_and_comes_back_with_its_state(tmp_path: Path, program: list[str]) -> None:
+def test_it_trades(tmp_path: Path, program: list[str]) -> None:
     first = trade(program, tmp_path, 3)
     assert "trading BTC-USDT as quoter, 0 fills so far" in first
     assert "fill 3" in first

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import zmq
-from client_tools import Running, client_desk, running
+from attached_tools import Running, client_desk, running
 from desk_tools import BTC
 from isolation_tools import QUOTER, until
 

@@ -509,10 +509,12 @@ class WorkerStatus(_message.Message):
 
     @_builtins.property
     def handled_p50(self) -> _duration_pb2.Duration:
-        """From an event sent until the node hears that it is handled: the median, and what 99 of 100 stay within."""
+        """From an event sent until the node hears that it is handled: the median."""
 
     @_builtins.property
-    def handled_p99(self) -> _duration_pb2.Duration: ...
+    def handled_p99(self) -> _duration_pb2.Duration:
+        """The same: what 99 of 100 stay within."""
+
     def __init__(
         self,
         *,
