@@ -39,3 +39,19 @@ def _close_journals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for journal in opened:
         with suppress(JournalError):  # one that failed, as its test wanted
             journal.close()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how long nobody traded at each switch, from the last order of one leader to the next one's first."""
+    reports = [report for of_kind in terminalreporter.stats.values() for report in of_kind]
+    rows = [
+        value
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, value in report.user_properties
+        if name == "switch"
+    ]
+    if rows:
+        terminalreporter.section("switches, as the venue saw them")
+        for row in rows:
+            terminalreporter.write_line(row)

@@ -12,7 +12,6 @@ from tests.faults.pair_tools import Cell
 
 MountDisk = Callable[[int], Path]
 _HERE = Path(__file__).parent
-_SWITCH = "switch"
 
 
 @pytest.fixture
@@ -66,7 +65,7 @@ def conclude(
         verdict = conclusion.conclude(cell)
         for switch in verdict.switches:
             who = f"{switch.old_leader} → {switch.new_leader}"
-            record_property(_SWITCH, f"{switch.gap_ms:8.0f} ms  {who}  {request.node.name}")
+            record_property("switch", f"{switch.gap_ms:8.0f} ms  {who}  {request.node.name}")
         return verdict
 
     return conclude_and_note
@@ -80,19 +79,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _HERE in item.path.parents:
             item.add_marker(pytest.mark.xdist_group("faults"))
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print how long nobody traded at each switch, from the last order of one leader to the next one's first."""
-    reports = [report for of_kind in terminalreporter.stats.values() for report in of_kind]
-    rows = [
-        value
-        for report in reports
-        if getattr(report, "when", "") == "call"
-        for name, value in report.user_properties
-        if name == _SWITCH
-    ]
-    if rows:
-        terminalreporter.section("switches, as the venue saw them")
-        for row in rows:
-            terminalreporter.write_line(row)
