@@ -171,6 +171,8 @@ async def neighbours(rig: IsolationRig, seconds: float, kinds: list[str]) -> dic
         **{kind: functools.partial(beside.fail, kind) for kind in FAULTS},
         **{f"flood of {kind}": functools.partial(beside.flood, kind) for kind in KINDS},
     }
+    if unknown := set(kinds) - set(works):
+        raise SystemExit(f"--faulty: there is no {', '.join(sorted(unknown))}; there are {', '.join(works)}")
     works = {name: work for name, work in works.items() if not kinds or name in kinds}
     rows = {}
     reactions = max(int(seconds / len(works) / 4 / GAP_S), 100)
