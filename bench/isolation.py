@@ -72,7 +72,7 @@ async def throughput(rig: IsolationRig, members: list[Member], seconds: float) -
     sent, started_s = 0, time.monotonic()
     while time.monotonic() - started_s < seconds:
         for _ in range(CHUNK):
-            rig.adapter.on_frame(rig.next_frame(), members[0].symbol)
+            rig.adapter.on_frame(rig.next_frame(members[0].symbol), members[0].symbol)
         sent += CHUNK
         await asyncio.sleep(0)
         for member in members:
@@ -128,7 +128,7 @@ class Neighbours:
             await self.rig.until(self.faulty.is_up)
             session = self.faulty.session
             session.tell_params({"fault": kind, "quotes": False})
-            self.rig.adapter.on_frame(self.rig.next_frame(), self.faulty.symbol)
+            self.rig.adapter.on_frame(self.rig.next_frame(self.faulty.symbol), self.faulty.symbol)
             started_s = time.monotonic()
             while self.faulty.proxy.session is session:
                 taken += await self.measure(10)

@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -104,7 +105,8 @@ class IsolationRig(Rig):
             frame.replace(b"%d" % (FIRST_SEQ + index), SEQ) for index, frame in enumerate(moving_frames(60))
         ]
         self._clients: list[subprocess.Popen[bytes]] = []
-        self._tick = 0
+        self._ticks: Final = Counter[str]()
+        """Each symbol goes through all frames: two of them with one between may show the same prices."""
         self.waiting: asyncio.Future[None] | None = None
         roster = self.engine.roster
         for name in [name for name in roster.instances if name != "quoter"]:
@@ -166,16 +168,16 @@ class IsolationRig(Rig):
                 raise TimeoutError(f"never came: {is_so}")
             await asyncio.sleep(0.0005)
 
-    def next_frame(self) -> bytes:
+    def next_frame(self, symbol: str) -> bytes:
         """Return the next quote's bytes."""
-        self._tick += 1
-        frame = self._frames[self._tick % len(self._frames)]
-        return frame.replace(SEQ, b"%d" % (FIRST_SEQ + self._tick))
+        tick = self._ticks[symbol] = self._ticks[symbol] + 1
+        frame = self._frames[tick % len(self._frames)]
+        return frame.replace(SEQ, b"%d" % (FIRST_SEQ + tick))
 
     async def react(self, symbol: str) -> tuple[int, int]:
         """Hand over one quote; return when that was, and when its last order's bytes were ready; answer all."""
         self.waiting = asyncio.get_running_loop().create_future()
-        frame = self.next_frame()
+        frame = self.next_frame(symbol)
         started_ns = time.perf_counter_ns()
         self.adapter.on_frame(frame, symbol)
         await asyncio.wait_for(self.waiting, WAIT_S) if not self.waiting.done() else None

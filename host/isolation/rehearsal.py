@@ -55,13 +55,10 @@ class RehearsalFailed(TandemError):  # noqa: N818 - the fact, in the words opera
 class _MutedSession(Session):
     """Lets nothing out of what the peer wants, and tells it nothing but what it is fed."""
 
-    def __init__(
-        self, *args: Any, offer: Offer, params: dict[str, Any], state: tuple[int, bytes], **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Any, params: dict[str, Any], state: tuple[int, bytes], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.intents: list[Intent] = []
         self.quoted: set[str] = set()
-        self._offer: Final = offer
         self._params: Final = params
         self._state: Final = state
         self._put = 0
@@ -166,16 +163,10 @@ class Rehearsal:
             on_failed=self._fail,
             on_bye=lambda reason: self._fail(f"it said bye of its own will: {reason}"),
             on_cut_off=self._fail,
-            offer=offer,
             params=msgspec.json.decode(msgspec.json.encode(params)),
             state=(record.state_version, record.strategy_state),
         )
         self._seat: Final = SeatPlan(instance.instance, offer.version, offer.name, events, turns, key)
-
-    @property
-    def slowest_us(self) -> int:
-        """Return the longest that it took for one event, as it says."""
-        return self._session.slowest_us
 
     @property
     def quoted(self) -> frozenset[str]:

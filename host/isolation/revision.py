@@ -63,7 +63,6 @@ class WorkerRevision:
         self._failure = ""
         self._abandoned: list[str] = []
         self._before: _Before | None = None
-        self._measured = Baseline()
 
     # -- before the swap -------------------------------------------------------------------------
 
@@ -134,7 +133,6 @@ class WorkerRevision:
         if self._failure:
             raise RevisionFailed(f"instance {self.name}: {self._failure}")
         new.params = self._change.params()
-        new.restore(0, b"")
 
     # -- the swap --------------------------------------------------------------------------------
 
@@ -170,7 +168,8 @@ class WorkerRevision:
             worker.retire()
 
     def _failed_live(self, why: str) -> bool:
-        return self.instance.probation is self.probation and bool(self._change.on_fault(self.instance, why))
+        is_watched = self.probation is not None and self.instance.probation is self.probation
+        return is_watched and bool(self._change.on_fault(self.instance, why))
 
     # -- and after -------------------------------------------------------------------------------
 
