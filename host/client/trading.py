@@ -22,6 +22,7 @@ from host.api import (
     Candle,
     Depth,
     Fill,
+    Instrument,
     Order,
     OrderRequest,
     Params,
@@ -218,6 +219,10 @@ class TradingClient:
     def book(self, symbol: str) -> BookTop | None:
         """Return the latest top of book that can be trusted."""
         return self._context().book(symbol)
+
+    def instrument(self, symbol: str) -> Instrument:
+        """Return what the venue allows for `symbol`: tick, lot, least and most."""
+        return self._context().instrument(symbol)
 
     def close(self) -> None:
         """Say bye; the instance's orders are pulled or kept, as the node is configured."""

@@ -1,11 +1,11 @@
 """The class that stands in an instance for a plugin's class that runs in a worker."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
-from host.api import BookTop, Candle, Depth, Fill, Order, Params, Strategy, Ticker, Trade
+from host.api import BookTop, Candle, Depth, Fill, Instrument, Order, Params, Strategy, Ticker, Trade
 from host.core.entries import InstanceState
 from host.isolation.outlet import Item
 from host.isolation.session import Session
@@ -14,7 +14,7 @@ from host.runtime.reload.revision import RevisionFailed
 from host.runtime.reload.uses import Revision
 from host.runtime.reload.version_change import VersionChange
 from host.runtime.remote import RemoteStatus, RemoteStrategy
-from host.wire.messages import TimerEvent
+from host.wire.messages import Instruments, TimerEvent
 
 if TYPE_CHECKING:
     from host.isolation.supervised import Worker
@@ -68,6 +68,11 @@ class Proxy(RemoteStrategy):
         """Let what was reported out."""
         if self.session is not None:
             self.session.tell()
+
+    def relisted(self, instruments: Sequence[Instrument]) -> None:
+        """Pass other terms of its symbols on; a peer that comes later is given them with its `welcome`."""
+        if self.session is not None:
+            self.session.put(Instruments(tuple(instruments)))
 
     def moved(self, state: InstanceState) -> None:
         """Tell whoever runs the worker."""

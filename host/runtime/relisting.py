@@ -1,12 +1,13 @@
 """Takes over what a venue lists while a node trades: other ticks, lots and limits, symbols that trade no more."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from host.api import Instrument
 from host.core import entries as e
+from host.runtime.remote import RemoteStrategy
 
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
@@ -29,6 +30,7 @@ def relist(engine: "Engine", account: str, instruments: Sequence[Instrument]) ->
     if engine.is_following or engine.halted:
         return
     engine.begin_turn(engine.clock.now_ns())
+    changed: dict[str, Instrument] = {}
     for symbol, known in list(engine.state.instruments.get(account, {}).items()):
         found = listed.get(symbol)
         kind, text = "", ""
@@ -42,9 +44,20 @@ def relist(engine: "Engine", account: str, instruments: Sequence[Instrument]) ->
             continue
         engine.record(e.InstrumentSet(account, found), engine.now_ns)
         engine.oms.take_instrument(account, found, engine.now_ns)
+        changed[symbol] = found
         if kind:
             engine.record_alert(kind, f"account {account}: {text}")
+    _tell(engine, account, changed)
     engine.end_turn(engine.now_ns, 0)
+
+
+def _tell(engine: "Engine", account: str, changed: Mapping[str, Instrument]) -> None:
+    """Tell strategies in other processes; one in this process asks when it wants to know."""
+    for instance in engine.roster.instances.values():
+        if instance.account == account and isinstance(instance.strategy, RemoteStrategy):
+            theirs = [changed[symbol] for symbol in instance.symbols if symbol in changed]
+            if theirs:
+                instance.strategy.relisted(theirs)
 
 
 def _contract(instrument: Instrument) -> tuple[object, ...]:

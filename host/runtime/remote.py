@@ -1,10 +1,11 @@
 """What the roster knows of a strategy whose code runs in another process."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgspec import Raw, Struct
 
-from host.api import QuoteModel, Strategy
+from host.api import Instrument, QuoteModel, Strategy
 from host.core.entries import InstanceState
 
 if TYPE_CHECKING:
@@ -65,6 +66,10 @@ class RemoteStrategy(Strategy[Any]):
 
     def tell(self) -> None:
         """Pass on what was reported in this turn, at its end."""
+        raise NotImplementedError
+
+    def relisted(self, instruments: Sequence[Instrument]) -> None:
+        """Pass on what the venue allows from here on for some of its instance's symbols."""
         raise NotImplementedError
 
     def moved(self, state: InstanceState) -> None:

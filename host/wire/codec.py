@@ -4,19 +4,29 @@ A message is a map in both, so its first byte tells which it is.
 """
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast, get_args
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from host.api import TandemError
-from host.wire.messages import NO_STATE, Event, FromHost, FromStrategy
+from host.wire.messages import NO_STATE, Event, Events, FromHost, FromStrategy, Unknown
 
 __all__ = ["JSON", "MSGPACK", "Codec", "CodecError", "codec_named", "codec_of"]
 
 
 class CodecError(TandemError):
     """Bytes that are no message of the protocol, or not one for this direction."""
+
+
+class _Apart(Struct, tag_field="type", tag=Events.__struct_config__.tag):
+    """`Events`, of which each is to be read by itself."""
+
+    seq: int
+    events: list[Raw]
+
+
+_KNOWN: Final = frozenset(cls.__struct_config__.tag for cls in get_args(Event))
 
 
 class Codec:
@@ -28,12 +38,30 @@ class Codec:
         self._from_host = module.Decoder(FromHost).decode
         self._from_strategy = module.Decoder(FromStrategy).decode
         self._event = module.Decoder(Event).decode
+        self._apart = module.Decoder(_Apart).decode
+        self._type = module.Decoder(Unknown).decode
         self._plain = module.Decoder().decode
 
     def decode_from_host(self, body: bytes) -> FromHost:
-        """Return what the host said."""
-        message: FromHost = _decoded(self._from_host, body)
+        """Return what the host said; an event of a type that is not known here is `Unknown`."""
+        try:
+            message: FromHost = self._from_host(body)
+        except _NO_MESSAGE as error:
+            return self._with_unknown(body, error)
         return message
+
+    def _with_unknown(self, body: bytes, error: Exception) -> Events:
+        """Read events one by one, on a longer way: the host may be newer than what is read here."""
+        try:
+            apart = self._apart(body)
+            unknown = [self._type(raw) for raw in apart.events]
+            events = [
+                self._event(raw) if other.type in _KNOWN else other
+                for other, raw in zip(unknown, apart.events, strict=True)
+            ]
+        except _NO_MESSAGE:
+            raise _no_message(error) from None
+        return Events(apart.seq, cast("tuple[Event, ...]", tuple(events)))
 
     def decode_from_strategy(self, body: bytes) -> FromStrategy:
         """Return what a strategy said."""
@@ -57,11 +85,18 @@ class Codec:
         return Raw(self.encode(msgspec.msgpack.decode(data)))
 
 
+_NO_MESSAGE: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+
+
 def _decoded(decode: Callable[[bytes], Any], body: bytes) -> Any:
     try:
         return decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise CodecError(f"no message of the strategy protocol: {error}") from None
+    except _NO_MESSAGE as error:
+        raise _no_message(error) from None
+
+
+def _no_message(error: Exception) -> CodecError:
+    return CodecError(f"no message of the strategy protocol: {error}")
 
 
 _NIL: Final = b"\xc0"

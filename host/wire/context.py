@@ -37,7 +37,7 @@ class RemoteContext:
         self.books: Final[dict[str, BookTop]] = {book.symbol: book for book in welcome.books}
         self.held: Final[dict[str, Held]] = {held.position.symbol: held for held in welcome.held}
         self.ids: Final[deque[IdRange]] = deque([welcome.ids])
-        self._instruments: Final = {instrument.symbol: instrument for instrument in welcome.instruments}
+        self.instruments: Final = {instrument.symbol: instrument for instrument in welcome.instruments}
         self._boot_ns: Final = boot_ns
         # The host's clock, carried on by this machine's: steps of the wall clock do not show.
         self._offset_ns: Final = welcome.now_ns - boot_ns()
@@ -54,7 +54,7 @@ class RemoteContext:
 
     def instrument(self, symbol: str) -> Instrument:
         """Return what the venue allows for `symbol`."""
-        return self._instruments[self._known(symbol)]
+        return self.instruments[self._known(symbol)]
 
     def book(self, symbol: str) -> BookTop | None:
         """Return the latest top of book that can be trusted."""

@@ -1,7 +1,7 @@
 """Every message between the host and a strategy in another process.
 
-Each is an object whose `type` says which. Fields are only ever added, with a default; what else changes
-raises `PROTOCOL`. Times are nanoseconds since the Unix epoch; `Decimal`s are text. This module and
+Each is an object whose `type` says which. Fields, with a default, and events are only ever added; what else
+changes raises `PROTOCOL`. Times are nanoseconds since the Unix epoch; `Decimal`s are text. This module and
 `docs/strategy-protocol.md` say the same: a test compares them.
 """
 
@@ -43,6 +43,7 @@ __all__ = [
     "Held",
     "Hello",
     "IdRange",
+    "Instruments",
     "Log",
     "Missed",
     "OrderEvent",
@@ -61,6 +62,7 @@ __all__ = [
     "TimerEvent",
     "TradeEvent",
     "Turn",
+    "Unknown",
     "Welcome",
 ]
 
@@ -255,6 +257,12 @@ class Positions(_Message, frozen=True, tag="positions"):
     data: tuple[Held, ...]
 
 
+class Instruments(_Message, frozen=True, tag="instruments"):
+    """What the venue allows for these symbols is this from here on; the others stay as they are."""
+
+    data: tuple[Instrument, ...]
+
+
 class TimerEvent(_Message, frozen=True, tag="timer"):
     """A trigger of the instance's schedule is due; timers of its own a strategy runs by itself."""
 
@@ -296,12 +304,19 @@ Event = (
     | Reports
     | OrderRefusal
     | Positions
+    | Instruments
     | TimerEvent
     | ParamsEvent
     | Start
     | Stop
     | Heartbeat
 )
+
+
+class Unknown(Struct, frozen=True):
+    """Takes the place, among `Events`, of one that only a later host knows: counted like the others, passed over."""
+
+    type: str
 
 
 # -- what the host says --------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from host.wire.messages import (
     Events,
     Failed,
     Hello,
+    Instruments,
     Missed,
     OrderEvent,
     OrderRefusal,
@@ -113,6 +114,7 @@ class Stage:
             Reports: self._on_reports,
             OrderRefusal: self._on_refusal,
             Positions: self._on_positions,
+            Instruments: self._on_instruments,
             ParamsEvent: self._on_params,
             TimerEvent: self._on_timer_event,
             Start: self._on_start,
@@ -380,6 +382,11 @@ class Stage:
         assert self._ctx is not None
         for held in event.data:
             self._ctx.held[held.position.symbol] = held
+
+    def _on_instruments(self, event: Instruments) -> None:
+        assert self._ctx is not None
+        for instrument in event.data:
+            self._ctx.instruments[instrument.symbol] = instrument
 
     def _on_params(self, event: ParamsEvent) -> None:
         strategy = self.strategy

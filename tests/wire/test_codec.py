@@ -10,7 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from host.wire import JSON, MSGPACK, Codec, CodecError, codec_of
-from host.wire.messages import NO_STATE, Bye, Cancel, Failed, Hello, Log, Turn
+from host.wire.messages import (
+    NO_STATE,
+    Bye,
+    Cancel,
+    Events,
+    Failed,
+    Hello,
+    Log,
+    Start,
+    Stop,
+    Turn,
+    Unknown,
+)
 
 BOTH = pytest.mark.parametrize("codec", [JSON, MSGPACK], ids=lambda codec: codec.name)
 PLAIN = st.recursive(
@@ -93,3 +105,17 @@ def test_nesting_without_end_is_refused() -> None:
     ):
         with pytest.raises(CodecError):
             codec.decode_from_strategy(body)
+
+
+@BOTH
+def test_an_event_of_a_later_host_is_counted_and_passed_over(codec: Codec) -> None:
+    events = [{"type": "start"}, {"type": "eclipse", "moon": 1}, {"type": "stop", "reason": "dark"}]
+    found = codec.decode_from_host(codec.encode({"type": "events", "seq": 3, "events": events}))
+    assert found == Events(3, (Start(), Unknown("eclipse"), Stop("dark")))  # type: ignore[arg-type]
+
+
+@BOTH
+@pytest.mark.parametrize("event", [{"type": "stop", "reason": 7}, {"no": "type"}, {"type": None}, 7, []])
+def test_an_event_that_is_damaged_is_none_of_a_later_host(codec: Codec, event: object) -> None:
+    with pytest.raises(CodecError, match="no message of the strategy protocol"):
+        codec.decode_from_host(codec.encode({"type": "events", "seq": 1, "events": [event]}))
