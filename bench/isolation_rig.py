@@ -210,7 +210,7 @@ class IsolationRig(Rig):
 
     def processes(self) -> list[int]:
         """Return the ids of the processes outside."""
-        workers = [worker.process.pid for worker in self.workers.running if worker.process is not None]
+        workers = [seat.pid for seat in self.workers.seats if seat.process is not None]
         return [*workers, *(client.pid for client in self._clients)]
 
     def close(self) -> None:

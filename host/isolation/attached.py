@@ -47,7 +47,6 @@ class Attached:
         settings: WorkerSettings,
     ) -> None:
         self.name: Final = name
-        self.process: None = None
         self.is_wanted = False
         """Whether the instance is to run."""
         self._engine: Final = engine

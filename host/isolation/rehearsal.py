@@ -1,7 +1,6 @@
 """A version of a strategy in a worker of its own, fed what happened lately, muted: what it wants is written down."""
 
 import asyncio
-import secrets
 import time
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -10,10 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from host.api import Candle, Fill, Order, OrderStatus, TandemError
-from host.isolation.assignment import SeatPlan
-from host.isolation.boarding import Berth
-from host.isolation.channel import Channel
 from host.isolation.outlet import Item, Outlet
+from host.isolation.seat import Seat
 from host.isolation.session import Session
 from host.isolation.settings import WorkerSettings
 from host.loader import Offer
@@ -143,21 +140,18 @@ class Rehearsal:
         settings: WorkerSettings,
     ) -> None:
         self.counted: Final = Baseline()
-        self._node: Final = node
+        self._name: Final = instance.instance
+        self._offer: Final = offer
         self._settings: Final = settings
         self._failure = ""
-        self._berth: Berth | None = None
-        self._is_closed = False
+        self._seat: Final = Seat(node, settings, self._fail)
         record = engine.state.instances[instance.instance]
-        events, turns = node.new_addresses()
-        key = secrets.token_hex(16).encode()
-        self._channel: Final = Channel(node.context, events, turns, key)
         self._session: Final = _MutedSession(
             engine,
             instance,
             engine.roster.ids_of(instance.instance, record.number),
             settings,
-            self._channel,
+            self._seat.channel,
             takes_over=False,
             on_welcomed=lambda: None,
             on_failed=self._fail,
@@ -166,7 +160,6 @@ class Rehearsal:
             params=msgspec.json.decode(msgspec.json.encode(params)),
             state=(record.state_version, record.strategy_state),
         )
-        self._seat: Final = SeatPlan(instance.instance, offer.version, offer.name, events, turns, key)
 
     @property
     def quoted(self) -> frozenset[str]:
@@ -175,13 +168,7 @@ class Rehearsal:
 
     async def begin(self) -> None:
         """Start it with the instance's saved state; raise `RehearsalFailed` where it does not come to that."""
-        self._channel.open(self._session.on_message)
-        try:
-            self._berth = await self._node.boarding.board(
-                "", self._seat, self._settings.memory_bytes, self._exited
-            )
-        except OSError as error:
-            raise RehearsalFailed(f"its process could not be started: {error}") from error
+        self._seat.begin(self._name, self._offer, self._session.on_message)
         ends_s = time.monotonic() + self._settings.start_ns / 1e9
         while self._session.outlet is None or self._session.outlet.handled == 0:
             await self._wait()
@@ -209,11 +196,8 @@ class Rehearsal:
 
     def close(self) -> None:
         """End it."""
-        self._is_closed = True
         self._session.end()
-        self._channel.close()
-        if self._berth is not None:
-            self._berth.kill()
+        self._seat.end()
 
     async def _wait(self) -> None:
         outlet = self._session.outlet
@@ -230,11 +214,6 @@ class Rehearsal:
 
     def _fail(self, why: str) -> None:
         self._failure = self._failure or why
-
-    def _exited(self, how: str) -> None:
-        if not self._is_closed:
-            words = "" if self._berth is None else self._berth.last_words
-            self._fail(f"{how}; its last words: {words[-1500:]}" if words else how)
 
 
 def _report(what: Order | Fill) -> OrderEvent | FillEvent:

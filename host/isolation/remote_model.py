@@ -3,21 +3,16 @@
 However slow, stuck or dead it is, a quote goes out: with the last answer, or without one that is too old.
 """
 
-import asyncio
 import logging
-import secrets
 import time
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from host.api import Adjustment, AsyncQuoteModel, Features, Params, Quote, TandemError
-from host.isolation.assignment import SeatPlan
-from host.isolation.boarding import Berth
-from host.isolation.channel import Channel
 from host.isolation.fate import Fate
-from host.isolation.meter import Meter
 from host.isolation.model_messages import Answer, Ask, Broke, Ready, decode, encode
+from host.isolation.seat import Seat
 from host.isolation.settings import WorkerSettings
 from host.loader import Offer
 from host.runtime.remote import RemoteModel
@@ -54,7 +49,6 @@ class ModelInWorker(RemoteModel):
     ) -> None:
         super().__init__(params)
         self.name: Final = f"{instance}, model {offer.name}"
-        self.process: Berth | None = None
         self.is_wanted = False
         self.restarts = 0
         self._instance: Final = instance
@@ -65,10 +59,7 @@ class ModelInWorker(RemoteModel):
         valid_ms = offer.cls.valid_ms if issubclass(offer.cls, AsyncQuoteModel) else AsyncQuoteModel.valid_ms
         self._valid_ns: Final = int(valid_ms * 1e6)
         self._fate: Final = Fate(settings)
-        self._meter: Final = Meter(settings)
-        self._channel: Channel | None = None
-        self._seat: SeatPlan | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._seat: Seat | None = None
         self._started_ns = self._starts_ns = 0
         self._is_ready = False
         self._seq = 0
@@ -90,10 +81,10 @@ class ModelInWorker(RemoteModel):
         """Ask it, unless it owes an answer, and return its last one; raise `NoAnswer`."""
         now_ns = time.monotonic_ns()
         if self._is_ready and not self._asked_ns:
-            assert self._channel is not None
+            assert self._seat is not None
             self._seq += 1
             self._asked_ns = now_ns
-            self._channel.send(encode(Ask(self._seq, features, quote)))
+            self._seat.channel.send(encode(Ask(self._seq, features, quote)))
         answer = self._answer
         if answer is None or now_ns - self._answered_ns > self._valid_ns:
             raise NoAnswer(self._error)
@@ -119,16 +110,10 @@ class ModelInWorker(RemoteModel):
     def end(self) -> None:
         """End its process, and hear no more of it."""
         self._starts_ns = self._asked_ns = 0
-        self._is_ready, self._seat = False, None
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
-        if self.process is not None:
-            self.process.leave()
-            self.process = None
+        self._is_ready = False
+        seat, self._seat = self._seat, None
+        if seat is not None:
+            seat.end()
 
     def look(self, now_ns: int) -> None:
         """Find out whether it answers within its limits; restart it when that is due."""
@@ -143,35 +128,17 @@ class ModelInWorker(RemoteModel):
             self._lost(f"it did not start within {settings.start_ns / 1e9:g} s")
         elif self._asked_ns and now_ns - self._asked_ns > settings.deadline_ns:
             self._lost(f"it has not answered for {(now_ns - self._asked_ns) / 1e6:.0f} ms")
-        elif self.process is not None and (fault := self._meter.fault(self.process, now_ns)):
+        elif fault := self._seat.fault(now_ns):
             self._lost(fault)
 
     def _start(self) -> None:
         self._starts_ns = 0
         self._started_ns = time.monotonic_ns()
-        events, turns = self._node.new_addresses()
-        key = secrets.token_hex(16).encode()
-        self._channel = Channel(self._node.context, events, turns, key)
-        self._channel.open(self._on_message)
-        params = msgspec.json.encode(self.params)
-        offer = self._offer
-        self._seat = SeatPlan(self.name, offer.version, offer.name, events, turns, key, params)
-        self._task = self._node.spawn(self._run(self._seat))
-
-    async def _run(self, seat: SeatPlan) -> None:
-        try:
-            self.process = await self._node.boarding.board(
-                "", seat, self._settings.memory_bytes, lambda how: self._exited(seat, how)
-            )
-        except OSError as error:
-            self._task = None
-            self._lost(f"its process could not be started: {error}")
-            return
-        self._meter.begin(time.monotonic_ns())
-        self._task = None
+        seat = self._seat = Seat(self._node, self._settings, self._lost)
+        seat.begin(self.name, self._offer, self._on_message, model_params=msgspec.json.encode(self.params))
 
     def _on_message(self, body: bytes) -> None:
-        channel = self._channel
+        seat = self._seat
         try:
             message = decode(body)
         except msgspec.DecodeError as error:
@@ -186,24 +153,16 @@ class ModelInWorker(RemoteModel):
             self._error = message.error
             if not message.seq:
                 self._lost(f"it did not start: {message.error}")
-        elif isinstance(message, Ready) and channel is not None and channel.is_subscribed():
-            channel.send(_READY)
+        elif isinstance(message, Ready) and seat is not None and seat.channel.is_subscribed():
+            seat.channel.send(_READY)
             if not self._is_ready:
                 self._is_ready = True
                 again = f", restart {self.restarts}" if self.restarts else ""
-                pid = 0 if self.process is None else self.process.pid
-                text = f"instance {self.name} runs in process {pid}{again}"
+                text = f"instance {self.name} runs in process {seat.pid}{again}"
                 self._engine.alert("worker_started", text, self._instance)
-
-    def _exited(self, seat: SeatPlan, how: str) -> None:
-        if self._seat is seat:
-            words = "" if self.process is None else self.process.last_words
-            self._lost(f"{how}; its last words: {words[-1500:]}" if words else how)
 
     def _lost(self, why: str) -> None:
         self._error = why
-        if self.process is not None:
-            self.process.kill()
         self.end()
         if not self.is_wanted:
             return

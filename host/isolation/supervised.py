@@ -1,8 +1,6 @@
 """One worker and its process: started, watched, ended, and started again when it was lost."""
 
-import asyncio
 import logging
-import secrets
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -11,14 +9,12 @@ from msgspec import structs
 
 from host.api import Params
 from host.core.entries import InstanceState
-from host.isolation.assignment import SeatPlan
 from host.isolation.boarding import Berth
-from host.isolation.channel import Channel
 from host.isolation.fate import Fate
-from host.isolation.meter import Meter
 from host.isolation.proxy import Proxy
 from host.isolation.rehearsal import Rehearsal
 from host.isolation.revision import WorkerRevision
+from host.isolation.seat import Seat
 from host.isolation.session import Session
 from host.isolation.settings import WorkerSettings
 from host.loader import Offer
@@ -51,7 +47,6 @@ class Worker:
         settings: WorkerSettings,
     ) -> None:
         self.name: Final = name
-        self.process: Berth | None = None
         self.restarts = 0
         self.is_wanted = False
         """Whether the instance is to run."""
@@ -61,16 +56,13 @@ class Worker:
         self.settings: Final = settings
         self._node: Final = node
         self._fate: Final = Fate(settings)
-        self._channel: Channel | None = None
-        self._seat: SeatPlan | None = None
-        """What runs now, or is about to."""
-        self._task: asyncio.Task[None] | None = None
+        self._seat: Seat | None = None
+        """Of what runs now, or is about to."""
         self._starts_ns = 0
         """When it is to be started again; 0 while it is not waiting for that."""
         self._started_ns = 0
         self._welcomed_ns = 0
         self._stopping_ns = 0
-        self._meter: Final = Meter(settings)
         self._beat_ns = 0
         self._before_me: Worker | Attached | ModelInWorker | None = None
         """The worker that ran under this name and is still on its way to its end."""
@@ -95,7 +87,7 @@ class Worker:
                 # The worker of an instance that was stopped this moment still has its last word: its state.
                 self._before_me = self._node.busy(self.name)
                 self._node.add(self)
-                if self.process is None and self._task is None and self._before_me is None:
+                if self._seat is None and self._before_me is None:
                     self._start()
         elif state is InstanceState.STOPPED:
             self.stop()
@@ -118,19 +110,18 @@ class Worker:
         """Hear no more of the strategy, and end its process, whatever that is doing, unless others share it."""
         self._before = structs.replace(self.status(), behind=0, lag_ns=0, memory_bytes=0)
         self._starts_ns = self._stopping_ns = self._welcomed_ns = 0
-        self._before_me = self._seat = None
+        self._before_me = None
         session, self._proxy.session = self._proxy.session, None
         if session is not None:
             session.end()
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
-        if self.process is not None:
-            self.process.leave()
-            self.process = None
+        seat, self._seat = self._seat, None
+        if seat is not None:
+            seat.end()
+
+    @property
+    def process(self) -> Berth | None:
+        """Return its share of a process; None while none runs."""
+        return None if self._seat is None else self._seat.process
 
     def status(self) -> RemoteStatus:
         """Return how things are with the worker."""
@@ -200,7 +191,7 @@ class Worker:
     @property
     def is_over(self) -> bool:
         """Return whether nothing of it is left and nothing is to be done any more."""
-        return not (self.is_wanted or self._stopping_ns or self.process or self._task)
+        return not (self.is_wanted or self._stopping_ns or self._seat)
 
     # -- starting --------------------------------------------------------------------------------
 
@@ -208,16 +199,14 @@ class Worker:
         engine, proxy, settings = self._engine, self._proxy, self.settings
         self._starts_ns = 0
         self._started_ns = time.monotonic_ns()
-        events, turns = self._node.new_addresses()
-        key = secrets.token_hex(16).encode()
-        channel = self._channel = Channel(self._node.context, events, turns, key)
+        seat = self._seat = Seat(self._node, settings, self._exited)
         instance = proxy.instance
         session = proxy.session = Session(
             engine,
             instance,
             engine.roster.ids_of(instance.instance, engine.state.instances[instance.instance].number),
             settings,
-            channel,
+            seat.channel,
             takes_over=proxy.takes_over,
             is_held=is_held,
             is_of_record=not self.is_on_trial,
@@ -227,27 +216,11 @@ class Worker:
             on_cut_off=lambda why: self._lost(f"it was cut off: {why}"),
         )
         proxy.takes_over = False
-        channel.open(session.on_message)
-        offer = self.offer
-        self._seat = SeatPlan(instance.instance, offer.version, offer.name, events, turns, key)
-        self._task = self._node.spawn(self._run(self._seat))
-
-    async def _run(self, seat: SeatPlan) -> None:
-        settings = self.settings
-        try:
-            self.process = await self._node.boarding.board(
-                settings.group, seat, settings.memory_bytes, lambda how: self._exited(seat, how)
-            )
-        except OSError as error:
-            self._task = None
-            self._lost(f"its process could not be started: {error}")
-            return
-        self._meter.begin(time.monotonic_ns())
-        self._task = None
+        seat.begin(instance.instance, self.offer, session.on_message, group=settings.group)
 
     def _welcomed(self) -> None:
         self._welcomed_ns = time.monotonic_ns()
-        pid = 0 if self.process is None else self.process.pid
+        pid = 0 if self._seat is None else self._seat.pid
         again = f", restart {self.restarts}" if self.restarts else ""
         took_ms = (self._welcomed_ns - self._started_ns) // 1_000_000
         _log.info("instance %s runs in worker %d after %d ms%s", self.name, pid, took_ms, again)
@@ -267,19 +240,16 @@ class Worker:
         else:
             self.end()
 
-    def _exited(self, seat: SeatPlan, how: str) -> None:
-        if self._seat is not seat:
-            return  # it was given up before
-        words = "" if self.process is None else self.process.last_words
-        if not self.is_wanted:
-            self.end()
+    def _exited(self, how: str) -> None:
+        if self.is_wanted:
+            self._lost(how)
         else:
-            self._lost(f"{how}; its last words: {words[-1500:]}" if words else how)
+            self.end()
 
     def _lost(self, why: str) -> None:
         """End what is left of it, see to its orders, and start it again or not, as is configured."""
-        if self.process is not None:
-            self.process.kill()  # those who share it are lost with it
+        if self._seat is not None:
+            self._seat.kill()  # those who share it are lost with it
         self.end()
         if not self.is_wanted:
             return
@@ -331,7 +301,7 @@ class Worker:
                 f"the limit is {settings.deadline_ns / 1e6:g} ms"
             )
             return
-        if self.process is not None and (fault := self._meter.fault(self.process, now_ns)):
+        if self._seat is not None and (fault := self._seat.fault(now_ns)):
             self._lost(fault)
             return
         if now_ns - self._beat_ns >= settings.heartbeat_ns:

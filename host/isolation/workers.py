@@ -20,6 +20,7 @@ from host.isolation.door import door_of
 from host.isolation.outlet import Item
 from host.isolation.proxy import Proxy, proxy_class
 from host.isolation.remote_model import ModelInWorker
+from host.isolation.seat import Seat
 from host.isolation.settings import WorkerSettings, client_settings_of, settings_of
 from host.isolation.spares import Spares
 from host.isolation.supervised import Worker
@@ -51,6 +52,8 @@ class Workers:
     ) -> None:
         self.running: set[Worker | Attached | ModelInWorker] = set()
         """Those of the instances that run, or are on their way to their end."""
+        self.seats: set[Seat] = set()
+        """Those in worker processes, rehearsals included."""
         self._engine: Final = engine
         self._folder = folder
         self._doors: Final = folder.parent / "clients"
@@ -119,12 +122,14 @@ class Workers:
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
+        processes = [seat.process for seat in self.seats if seat.process is not None]
         for worker in self.running:
             worker.is_wanted = False
-            process = worker.process
             worker.end()
-            if process is not None:
-                process.close()
+        for seat in list(self.seats):
+            seat.end()
+        for process in processes:
+            process.close()
         for task in self._tasks:
             task.cancel()
         self.spares.close()
@@ -138,16 +143,7 @@ class Workers:
     def add(self, worker: Worker | Attached | ModelInWorker) -> None:
         """Look after a worker from here on, until it has ended."""
         self.running.add(worker)
-        if self._is_open:
-            return
-        self._is_open = True
-        if len(str(self._folder.absolute())) > MOST_PATH:
-            self._folder, self._is_temporary = Path(tempfile.mkdtemp(prefix="tandem-")), True
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._folder.chmod(0o700)
-        for left in self._folder.glob("*.sock"):
-            left.unlink(missing_ok=True)  # of a process that died
-        self._looking = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
+        self._open()
 
     def busy(self, name: str) -> Worker | Attached | ModelInWorker | None:
         """Return what still ends under an instance's name, if anything does."""
@@ -155,6 +151,7 @@ class Workers:
 
     def new_addresses(self) -> tuple[str, str]:
         """Return where the sockets of a worker that starts are to be bound: for events, and for turns."""
+        self._open()
         self._sockets += 1
         base = self._folder.absolute() / f"{os.getpid()}-{self._sockets}"
         return f"ipc://{base}.events.sock", f"ipc://{base}.turns.sock"
@@ -167,6 +164,19 @@ class Workers:
         return task
 
     # -- inside ----------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        """Have a folder for sockets, and begin to look after workers."""
+        if self._is_open:
+            return
+        self._is_open = True
+        if len(str(self._folder.absolute())) > MOST_PATH:
+            self._folder, self._is_temporary = Path(tempfile.mkdtemp(prefix="tandem-")), True
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.chmod(0o700)
+        for left in self._folder.glob("*.sock"):
+            left.unlink(missing_ok=True)  # of a process that died
+        self._looking = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
 
     def _look(self) -> None:
         now_ns = time.monotonic_ns()

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from desk_tools import ACCOUNT, BTC
-from isolation_tools import QUOTER, WorkerDesk, until, worker_desk
+from isolation_tools import QUOTER, WorkerDesk, children, until, worker_desk
 
 from host.core import entries as e
 from host.core.entries import InstanceState, VersionState
@@ -44,6 +44,7 @@ SECOND_STATE = WIDER.replace(
 )
 RAISES = QUOTER.replace("p = self.params", "raise ValueError('no')")
 DOES_NOT_START = QUOTER.replace("self.state.starts += 1", "raise ValueError('no start')")
+HANGS_AT_START = QUOTER.replace("self.state.starts += 1", "while True: pass")
 OTHER_PARAMS = QUOTER.replace("away: float = 0.02", "width: float")
 RENAMED = QUOTER.replace("class Quoter(", "class Other(") + "\n\nclass Another(Other):\n    pass\n"
 POISONED = "if round(book.bid % 0.5, 2) == 0.25: raise ValueError('poisoned')"
@@ -70,7 +71,6 @@ class Reloads:
         self.instance = self.engine.roster.add(spec, proxy, (), desk.desk.feed.spawn)
         self.reloader.uses["q"] = StrategyUse(offer, {})
         self.reloader.note_running(offer.version)
-        self.engine.roster.start(self.instance)
 
     async def save(self, source: str) -> ReloadReport:
         self.file.write_text(source)
@@ -105,10 +105,12 @@ async def _probe(_version: Version) -> None:
 
 
 @asynccontextmanager
-async def reloads(folder: Path, seconds: float = 0.0) -> AsyncIterator[Reloads]:
+async def reloads(folder: Path, seconds: float = 0.0, *, starts: bool = True) -> AsyncIterator[Reloads]:
     async with worker_desk(folder) as desk:
         there = Reloads(desk, seconds)
-        await desk.started()
+        if starts:
+            there.engine.roster.start(there.instance)
+            await desk.started()
         yield there
 
 
@@ -237,6 +239,33 @@ def test_a_worker_that_dies_on_probation_takes_its_version_back(tmp_path: Path) 
             desk.desk.top(60_300.0, 60_300.1)
             await until(lambda: desk.rests_at(60_299.98, 60_300.12), "the version before quotes")
             assert "its worker was lost: it was ended by SIGKILL" in desk.alerts("rolled_back")[-1]
+
+    asyncio.run(run())
+
+
+def test_a_version_can_be_proved_before_any_worker_ran(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with reloads(tmp_path, starts=False) as there:
+            report = await there.save(WIDER)
+            assert report.state is VersionState.ACTIVE, report.reason
+            there.engine.roster.start(there.instance)
+            await there.desk.started()
+            there.desk.desk.top(60_100.0, 60_100.1)
+            await until(lambda: there.desk.rests_at(60_099.95, 60_100.15), "the new version quotes")
+
+    asyncio.run(run())
+
+
+def test_a_node_that_closes_in_a_warm_up_leaves_no_process(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with reloads(tmp_path) as there:
+            reloading = asyncio.ensure_future(there.save(HANGS_AT_START))
+            await until(lambda: len(there.desk.workers.seats) == 2, "the old one, and one in rehearsal")
+            await until(lambda: all(seat.process for seat in there.desk.workers.seats), "they run")
+            there.desk.workers.close()
+            assert children() == []
+            reloading.cancel()
+            await asyncio.wait([reloading])
 
     asyncio.run(run())
 

@@ -1,0 +1,102 @@
+"""What a strategy or quote model has while it is in a worker: its way to there, and its share of the process."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from host.isolation.assignment import SeatPlan
+from host.isolation.boarding import Berth
+from host.isolation.channel import Channel
+from host.isolation.meter import Meter
+from host.isolation.settings import WorkerSettings
+from host.loader import Offer
+
+if TYPE_CHECKING:
+    from host.isolation.workers import Workers
+
+__all__ = ["Seat"]
+
+LAST_WORDS: Final = 1500
+"""Characters of what a process wrote last that are told with its end."""
+
+
+class Seat:
+    """Belongs to the running loop. From `begin` until `end`, and never again: a restart takes another one.
+
+    `on_exit(how)` is told, in words and with the process's last ones, that it ended or could not be started;
+    nothing is told any more after `end`.
+    """
+
+    def __init__(self, node: "Workers", settings: WorkerSettings, on_exit: Callable[[str], None]) -> None:
+        self.process: Berth | None = None
+        """None until it runs."""
+        self._node: Final = node
+        self._settings: Final = settings
+        self._on_exit: Final = on_exit
+        self._key: Final = secrets.token_hex(16).encode()
+        self.channel: Final = Channel(node.context, *node.new_addresses(), self._key)
+        self._meter: Final = Meter(settings)
+        self._boarding: asyncio.Task[None] | None = None
+        self._is_over = False
+
+    def begin(
+        self,
+        name: str,
+        offer: Offer,
+        on_message: Callable[[bytes], None],
+        *,
+        group: str = "",
+        model_params: bytes = b"",
+    ) -> None:
+        """Have an offer run under a name, in a process of its own or of a group, and hear what it says."""
+        channel = self.channel
+        self._node.seats.add(self)
+        channel.open(on_message)
+        plan = SeatPlan(
+            name, offer.version, offer.name, channel.events_address, channel.turns_address, self._key, model_params
+        )  # fmt: skip
+        self._boarding = self._node.spawn(self._board(group, plan))
+
+    @property
+    def pid(self) -> int:
+        """Return the process id; 0 until it runs."""
+        return 0 if self.process is None else self.process.pid
+
+    def fault(self, now_ns: int) -> str:
+        """Return which limit its process breaks; empty where it breaks none."""
+        return "" if self.process is None else self._meter.fault(self.process, now_ns)
+
+    def kill(self) -> None:
+        """End the process, and with it those who share it; `end` is still to be called."""
+        if self.process is not None:
+            self.process.kill()
+
+    def end(self) -> None:
+        """Hear and say nothing any more, and end the process unless others share it."""
+        self._is_over = True
+        self._node.seats.discard(self)
+        self.channel.close()
+        if self._boarding is not None:
+            self._boarding.cancel()
+            self._boarding = None
+        if self.process is not None:
+            self.process.leave()
+
+    async def _board(self, group: str, plan: SeatPlan) -> None:
+        try:
+            self.process = await self._node.boarding.board(
+                group, plan, self._settings.memory_bytes, self._exited
+            )
+        except OSError as error:
+            self._boarding = None
+            self._on_exit(f"its process could not be started: {error}")
+            return
+        self._meter.begin(time.monotonic_ns())
+        self._boarding = None
+
+    def _exited(self, how: str) -> None:
+        if not self._is_over:
+            words = "" if self.process is None else self.process.last_words
+            self._on_exit(f"{how}; its last words: {words[-LAST_WORDS:]}" if words else how)
