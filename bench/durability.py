@@ -76,7 +76,7 @@ async def ticks(rig: Rig, frames: Sequence[bytes]) -> list[int]:
         await asyncio.sleep(GAP_S)
         started_ns = perf_counter_ns()
         rig.tick(frame)
-        while rig.engine.oms.outbox:
+        while rig.engine.oms.outbox.waiting:
             await asyncio.sleep(0)
         ended_ns = rig.adapter.sent_at_ns
         # Now and then the model widens the quotes just as far as the market moved, and one of them stays.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import bench.binance_wire as wire
 from host.core.books import Book
 from host.core.features import FeatureMaker
-from host.core.oms import Oms
+from host.core.quoter import Quoter
 from host.core.risk import Lane
 from host.core.state import TradingState
 from host.journal import Journal
@@ -35,7 +35,7 @@ class StageClock:
             ("features", FeatureMaker, "features"),
             ("strategy", strategy_type, "on_book"),
             ("model", ModelStage, "adjust"),
-            ("oms", Oms, "set_quote"),
+            ("oms", Quoter, "set_quote"),
             ("risk", Lane, "pass_repriced_pair"),
             ("risk", Lane, "check_reprice"),
             ("risk", Lane, "order_changed"),
@@ -69,7 +69,7 @@ class StageClock:
     def _bind(self) -> None:
         """Have what was bound before functions were exchanged bound anew."""
         self._rig.engine.roster.rewire()
-        self._rig.engine.oms.append = self._rig.journal.append
+        self._rig.engine.oms.outbox.append = self._rig.journal.append
 
     def tick(self, frame: bytes) -> None:
         """Time one tick; what is between the stages counts as dispatch."""

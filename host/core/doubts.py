@@ -101,7 +101,7 @@ class Doubts:
         It has sent nothing since `now_ns`. With `may_arrive` what it sent last may still take effect, until its
         validity windows have ended; otherwise they have.
         """
-        ended_ns = now_ns if may_arrive else now_ns - self._oms.gate.order_window_ns - 1
+        ended_ns = now_ns if may_arrive else now_ns - self._oms.outbox.gate.order_window_ns - 1
         for order in self._state.orders.values():
             has_pending = order.pending_qty is not None or not order.venue_id
             self._inherited[order.client_id] = ended_ns if has_pending else min(order.updated_ns, now_ns)
@@ -121,9 +121,9 @@ class Doubts:
 
     def on_timer(self, now_ns: int) -> None:
         """Doubt what went unanswered for too long, and ask what is due."""
-        window_ns = self._oms.gate.order_window_ns
+        window_ns = self._oms.outbox.gate.order_window_ns
         for order in list(self._state.orders.values()):
-            if order.account not in self._oms.ports:
+            if order.account not in self._oms.outbox.ports:
                 continue
             if order.status is OrderStatus.UNKNOWN:
                 self._doubt(order, order.updated_ns, now_ns)
@@ -139,7 +139,7 @@ class Doubts:
         self.on_report(order.account, RequestUnanswered(order.client_id, text, now_ns), now_ns)
 
     def _ask(self, client_id: str, doubt: _Doubt, now_ns: int) -> None:
-        ask, account = self._oms.ask, doubt.account
+        ask, account = self._oms.outbox.ask, doubt.account
         order = self._find(client_id)
         # Fills first: a finished order is settled only when its fills are known.
         if order is not None and (doubt.is_missing or doubt.expected_filled > order.filled):
@@ -193,7 +193,9 @@ class Doubts:
         holds_from_ns = doubt.since_ns
         asked_for = (order.pending_price, order.pending_qty)
         if order.pending_qty is not None and (seen.price, seen.qty) != asked_for:
-            holds_from_ns += self._oms.gate.order_window_ns  # until then the amend may still take effect
+            holds_from_ns += (
+                self._oms.outbox.gate.order_window_ns
+            )  # until then the amend may still take effect
         if seen.ts_ns <= holds_from_ns or seen.filled < order.filled:
             doubt.ask_at_ns = max(now_ns, holds_from_ns + 1)
             return False
@@ -203,7 +205,7 @@ class Doubts:
         if order.status is not OrderStatus.UNKNOWN:
             return
         doubt = self._doubt(order, order.updated_ns, now_ns)
-        sent_by_ns = doubt.since_ns + self._oms.gate.order_window_ns
+        sent_by_ns = doubt.since_ns + self._oms.outbox.gate.order_window_ns
         if report.ts_ns <= sent_by_ns or now_ns <= sent_by_ns:
             # The request may still be under way; its validity window has to pass first.
             doubt.ask_at_ns = max(now_ns, sent_by_ns + 1)
@@ -282,7 +284,7 @@ class Doubts:
             self.on_report(account, fill, now_ns)
         self.on_report(account, seen, now_ns)
         if not seen.status.is_terminal:
-            self._oms.cancel(seen.client_id, "unknown to the journal", now_ns)
+            self._oms.outbox.cancel(seen.client_id, "unknown to the journal", now_ns)
 
     def _adopt_fill(self, account: str, report: OrderFilled, now_ns: int) -> None:
         fill = fill_of(report, self._instance_of(report.client_id), account)

@@ -2,7 +2,7 @@
 
 A `QuoteLane` is one instance's quoting in one symbol; each level and side is a `Slot` that works at
 most one order at a time. The slot compares what is wanted with what its order says and names the
-one next step; `host/core/oms.py` carries it out. Waiting is a step too: a slot never sends while an
+one next step; `host/core/quoter.py` carries it out. Waiting is a step too: a slot never sends while an
 earlier request of its order is unanswered, and never places beside an order whose fate is unknown.
 """
 

@@ -142,8 +142,8 @@ class Reconciler:
             elif now_ns >= recovery.audit_ns:
                 recovery.audit_ns = now_ns + AUDIT_EVERY_NS
                 recovery.asked_ns = now_ns
-                self._oms.ask(account, QueryFills(max(now_ns - AUDIT_BACK_NS, 0)), now_ns)
-                self._oms.ask(account, QueryOpenOrders(), now_ns)
+                self._oms.outbox.ask(account, QueryFills(max(now_ns - AUDIT_BACK_NS, 0)), now_ns)
+                self._oms.outbox.ask(account, QueryOpenOrders(), now_ns)
             if recovery.ready_ns:
                 is_watched = self._oms.risk.needs_positions(account)
                 if now_ns - recovery.account_ns >= (POSITIONS_EVERY_NS if is_watched else BALANCES_EVERY_NS):
@@ -175,7 +175,7 @@ class Reconciler:
                     self.on_report(account, seen, now_ns)
             elif order.updated_ns < made_ns:
                 self._compare(order, seen, now_ns)
-        window_ns = self._oms.gate.order_window_ns
+        window_ns = self._oms.outbox.gate.order_window_ns
         for seen in at_venue.values():
             retired = self._state.retired.get(seen.client_id)
             # A venue's list may lag behind its reports for a moment: that is no order come back.
@@ -243,13 +243,13 @@ class Reconciler:
         recovery = self._accounts[account]
         recovery.asked_ns = now_ns
         if not recovery.open_orders_ns:
-            self._oms.ask(account, QueryOpenOrders(), now_ns)
+            self._oms.outbox.ask(account, QueryOpenOrders(), now_ns)
         if not recovery.fills_ns:
             # An account that the journal has never seen brings no history of ours with it.
             newest_ns = self._state.last_fill_ns.get(account, 0)
             is_new = account not in self._state.balances
             since_ns = recovery.started_ns if is_new else max(newest_ns - FILL_OVERLAP_NS, 0)
-            self._oms.ask(account, QueryFills(since_ns), now_ns)
+            self._oms.outbox.ask(account, QueryFills(since_ns), now_ns)
         self._ask_for_balances(account, now_ns)
 
     def _ask_at_once(self, account: str, recovery: AccountRecovery, now_ns: int) -> None:
@@ -270,7 +270,7 @@ class Reconciler:
             return  # what a new account has cannot be told while its orders may still trade
         recovery.ask_balances_ns = now_ns + (BALANCES_AGAIN_NS if recovery.ready_ns else ASK_AGAIN_NS)
         recovery.fills_when_asked = self._fills_booked(account)
-        self._oms.ask(account, QueryAccount(), now_ns)
+        self._oms.outbox.ask(account, QueryAccount(), now_ns)
 
     def _fills_booked(self, account: str) -> int:
         return self._state.fills_booked.get(account, 0)

@@ -157,7 +157,7 @@ class WorkerRevision:
         )
         engine.record(e.InstanceRevised(self.name, self._change.digest, "reload"), now_ns)
         for symbol in self._abandoned:
-            engine.oms.set_quotes(instance.channels[symbol], (), None, now_ns)
+            engine.oms.quoter.set_quotes(instance.channels[symbol], (), None, now_ns)
         if instance.state is InstanceState.QUARANTINED:
             engine.roster.release(instance, "reload")
         elif instance.state in RECEIVING and worker.is_wanted:

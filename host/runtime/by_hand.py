@@ -20,8 +20,9 @@ from host.api import (
     TimeInForce,
 )
 from host.core import entries as e
+from host.core.channel import Channel
 from host.core.hand import hand_of, is_hand
-from host.core.oms import Channel, request_fault
+from host.core.order_checks import request_fault
 from host.runtime.scope import NotKnown
 from host.runtime.turn import Halted, turn
 

@@ -187,9 +187,9 @@ class Engine:
             self.depth -= 1
             return
         # It stays 1 while we send: answers that come meanwhile belong to this turn.
-        oms = self.oms
+        outbox = self.oms.outbox
         journal = self.journal
-        if journal.last_lsn == journal.flushed_lsn and not oms.outbox and not self.after_turn:
+        if journal.last_lsn == journal.flushed_lsn and not outbox.waiting and not self.after_turn:
             self.depth = 0
             return
         try:
@@ -200,13 +200,14 @@ class Engine:
                     # In the same write as what the strategies heard: neither is ever there alone.
                     self.roster.save_touched(now_ns)
                 journal.flush()
-                outbox = oms.outbox
-                if outbox:
-                    oms.flush(now_ns, journal.durable_lsn)
+                waiting = outbox.waiting
+                if waiting:
+                    outbox.flush(now_ns, journal.durable_lsn)
                 is_written = journal.last_lsn == journal.flushed_lsn
-                if is_written and not self.after_turn and (not oms.outbox or len(oms.outbox) == len(outbox)):
+                left = outbox.waiting
+                if is_written and not self.after_turn and (not left or len(left) == len(waiting)):
                     break  # what is left waits for the disk
-            sent = oms.orders_sent + oms.amends_sent
+            sent = outbox.orders_sent + outbox.amends_sent
             if sent != self._sent_before:
                 self._sent_before = sent
                 if started_ns:
@@ -224,7 +225,7 @@ class Engine:
     def abort_turn(self, error: JournalError) -> None:
         """End a turn whose entries cannot be written: nothing of it is sent, and nothing ever after."""
         self.depth = 0
-        self.oms.outbox.clear()
+        self.oms.outbox.waiting.clear()
         self.after_turn.clear()
         self.roster.touched.clear()
         self.halt(f"the journal cannot be written: {error}")
@@ -232,7 +233,7 @@ class Engine:
     def record(self, entry: e.Entry, now_ns: int) -> Outcome | None:
         """Append an entry and apply it: the only way in which trading state changes."""
         assert not self.is_following, f"a standby journals nothing of its own, was {entry!r}"
-        return self.oms.record(entry, now_ns)
+        return self.oms.outbox.record(entry, now_ns)
 
     def release_durable(self) -> None:
         """Send what waited for the disk; called on the loop when more entries became durable."""
@@ -262,14 +263,14 @@ class Engine:
         feed = AccountFeed(self, account, adapter, data_dir)
         feed.open_link(adapter)
         self.feeds[account] = feed
-        self.oms.ports[account] = adapter
+        self.oms.outbox.ports[account] = adapter
         return feed
 
     def remove_account(self, account: str) -> None:
         """Forget an account that could not be connected."""
         for link in list(self.feeds[account].links):
             self.feeds[account].forget_link(link)
-        del self.feeds[account], self.oms.ports[account]
+        del self.feeds[account], self.oms.outbox.ports[account]
 
     def set_instruments(self, account: str, instruments: Sequence[Instrument], used: set[str]) -> None:
         """Journal what the venue allows for the symbols in use, where it is new or changed."""
@@ -336,7 +337,7 @@ class Engine:
     def is_quiet(self) -> bool:
         """Return whether each request of this node is answered or was given up, and none waits to be sent."""
         pending = any(order.status in _PENDING for order in self.state.orders.values())
-        return not pending and not self.oms.outbox and not self.reconciler.is_asking
+        return not pending and not self.oms.outbox.waiting and not self.reconciler.is_asking
 
     @property
     def live_orders(self) -> Collection[str]:

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from host.api import Order
 from host.core import entries as e
-from host.core.oms import Channel
+from host.core.channel import Channel
 from host.runtime.scope import is_in_scope
 
 if TYPE_CHECKING:

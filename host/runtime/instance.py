@@ -20,8 +20,8 @@ from host.api import (
     Strategy,
 )
 from host.core.carried import StateNotCarried, carry_state, encode_state
+from host.core.channel import Channel
 from host.core.entries import InstanceState
-from host.core.oms import Channel
 from host.runtime.candles import CandleMaker
 from host.runtime.feed import SymbolFeed
 from host.runtime.history import EventHistory
@@ -159,7 +159,7 @@ class Instance:
                 quote = quotes[0]
                 for model in models:
                     quote = model.adjust(features, quote)
-                engine.oms.set_quote(channel, quote, top, engine.now_ns)
+                engine.oms.quoter.set_quote(channel, quote, top, engine.now_ns)
                 return
             adjusted = []
             for quote in quotes:
@@ -168,9 +168,9 @@ class Instance:
                 adjusted.append(quote)
             quotes = adjusted
         if len(quotes) == 1:
-            engine.oms.set_quote(channel, quotes[0], top, engine.now_ns)
+            engine.oms.quoter.set_quote(channel, quotes[0], top, engine.now_ns)
         else:
-            engine.oms.set_quotes(channel, quotes, top, engine.now_ns)
+            engine.oms.quoter.set_quotes(channel, quotes, top, engine.now_ns)
 
     def place(self, request: OrderRequest, client_id: str = "") -> str:
         """Send one order and return its client order id; raise `OrderRefused` if it may not go.
@@ -194,7 +194,7 @@ class Instance:
         order = self._engine.state.orders.get(client_id)
         if order is not None and order.instance != self.instance:
             raise OrderRefused("NOT_YOURS", f"order {client_id} belongs to instance {order.instance}")
-        self._engine.oms.cancel(client_id, "strategy", self._engine.clock.now_ns())
+        self._engine.oms.outbox.cancel(client_id, "strategy", self._engine.clock.now_ns())
 
     def set_timer(self, name: str, every_s: float) -> None:
         """Call `on_timer(name)` every `every_s` seconds until `cancel_timer`."""

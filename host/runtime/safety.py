@@ -140,7 +140,7 @@ class Safety:
             self.unconfirmed.add(order.client_id)
             try:
                 command = CancelOrder(order.client_id, order.symbol, order.venue_id)
-                engine.oms.ports[order.account].send(command, deadline_ns)
+                engine.oms.outbox.ports[order.account].send(command, deadline_ns)
             except ExchangeError as error:
                 _log.error("order %s may still be live: %s", order.client_id, error)
 

@@ -58,9 +58,9 @@ class Stops:
         engine = self._engine
         check_scope(engine, scope)
         with turn(engine):
-            before = engine.oms.cancels_sent
+            before = engine.oms.outbox.cancels_sent
             engine.safety.set_kill_switch(scope, True, reason, by)
-            asked = engine.oms.cancels_sent - before
+            asked = engine.oms.outbox.cancels_sent - before
             if flatten:
                 engine.safety.flattening.begin(scope, reason, by)
         return asked

@@ -34,9 +34,10 @@ from host.api import (
     TimeInForce,
 )
 from host.core import entries as e
+from host.core.channel import Channel
 from host.core.client_id import ClientIdMaker
 from host.core.gate import Gate
-from host.core.oms import Channel, Oms
+from host.core.oms import Oms
 from host.core.reconcile import Reconciler
 from host.core.risk import Refusal, RiskEngine
 from host.core.risk_limits import RiskConfig
@@ -133,7 +134,7 @@ class Core:
             lambda refusal, _instance: self.breaches.append(refusal),
             lambda _account, symbol: self.tops[symbol],
         )
-        self.oms.ports[ACCOUNT] = self.venue
+        self.oms.outbox.ports[ACCOUNT] = self.venue
         self.reconciler = Reconciler(self.oms, "td")
         self.record(e.NodeStarted("a", "main", self.state.epoch + 1, "test"), now_ns)
         for each in instruments:
@@ -171,25 +172,28 @@ class Core:
 
     def record(self, entry: e.Entry, now_ns: int) -> Outcome | None:
         """Append an entry and apply it."""
-        return self.oms.record(entry, now_ns)
+        return self.oms.outbox.record(entry, now_ns)
 
     def turn(self) -> None:
         """Write, then send, until there is nothing more to do."""
         for _ in range(MAX_ROUNDS):
             self.journal.flush()
-            waiting = len(self.oms.outbox)
-            self.oms.flush(self.now_ns, self.journal.durable_lsn)
-            if self.journal.last_lsn == self.journal.flushed_lsn and len(self.oms.outbox) in (0, waiting):
+            waiting = len(self.oms.outbox.waiting)
+            self.oms.outbox.flush(self.now_ns, self.journal.durable_lsn)
+            if self.journal.last_lsn == self.journal.flushed_lsn and len(self.oms.outbox.waiting) in (
+                0,
+                waiting,
+            ):
                 return
-        raise AssertionError(f"a turn sent {MAX_ROUNDS} times: {self.oms.outbox[:3]}")
+        raise AssertionError(f"a turn sent {MAX_ROUNDS} times: {self.oms.outbox.waiting[:3]}")
 
     def quote(self, *quotes: Quote, instance: str = INSTANCE, symbol: str = BTC) -> None:
         """Want these quotes."""
         channel = self.channels[instance, symbol]
         if len(quotes) == 1:
-            self.oms.set_quote(channel, quotes[0], self.tops[symbol], self.now_ns)
+            self.oms.quoter.set_quote(channel, quotes[0], self.tops[symbol], self.now_ns)
         else:
-            self.oms.set_quotes(channel, quotes, self.tops[symbol], self.now_ns)
+            self.oms.quoter.set_quotes(channel, quotes, self.tops[symbol], self.now_ns)
         self.turn()
 
     def place(self, request: OrderRequest, instance: str = INSTANCE) -> str:
@@ -202,7 +206,7 @@ class Core:
 
     def cancel(self, client_id: str) -> bool:
         """Cancel one order."""
-        asked = self.oms.cancel(client_id, "test", self.now_ns)
+        asked = self.oms.outbox.cancel(client_id, "test", self.now_ns)
         self.turn()
         return asked
 

@@ -508,7 +508,9 @@ def test_a_breach_that_pulls_quotes_in_the_middle_of_a_quote_amends_nothing_afte
 ) -> None:
     with Core(tmp_path, risk={"node": {"max_order_notional": 100}}) as core:
         bid, ask = core.quoted(98.0, 100.0)
-        core.oms._on_breach = lambda refusal, name: core.oms.pull_quotes(name, refusal.reason, core.now_ns)
+        core.oms.outbox.on_breach = lambda refusal, name: core.oms.pull_quotes(
+            name, refusal.reason, core.now_ns
+        )
         core.quote(both(97.0, 101.0))
         assert kinds(core.sent()) == ["AmendOrder", "CancelOrder", "CancelOrder"]
         assert {bid.status, ask.status} == {S.PENDING_CANCEL}
@@ -518,11 +520,13 @@ def test_a_breach_that_pulls_quotes_in_the_middle_of_a_quote_amends_nothing_afte
 def test_quotes_pulled_by_another_levels_refusal_are_not_amended_afterwards(tmp_path: Path) -> None:
     with Core(tmp_path, risk={"node": {"max_order_qty": 1}}) as core:
         core.quoted()
-        core.oms._on_breach = lambda refusal, name: core.oms.pull_quotes(name, refusal.reason, core.now_ns)
+        core.oms.outbox.on_breach = lambda refusal, name: core.oms.pull_quotes(
+            name, refusal.reason, core.now_ns
+        )
         core.quote(both(98.0, 102.0), both(97.0, None, "2"))
         assert kinds(core.sent()) == ["CancelOrder", "CancelOrder"]
         assert core.state.anomalies == {}
-        assert core.oms.refused == 1
+        assert core.oms.outbox.refused == 1
 
 
 def test_cancelling_what_is_done_or_being_cancelled_asks_nothing(core: Core) -> None:
@@ -557,7 +561,7 @@ def test_pulling_quotes_leaves_imperative_orders(core: Core) -> None:
 
 def test_orders_of_an_account_that_is_not_connected_cannot_be_cancelled(core: Core) -> None:
     order = core.rest()
-    del core.oms.ports[ACCOUNT]
+    del core.oms.outbox.ports[ACCOUNT]
     assert not core.cancel(order.client_id)
     assert order.status is S.OPEN
 
@@ -658,7 +662,7 @@ def test_an_order_that_waited_for_the_disk_too_long_is_never_sent_and_dead(
 
 
 def test_a_closed_gate_refuses_orders_and_says_so_in_the_journal(core: Core) -> None:
-    core.oms.gate.close()
+    core.oms.outbox.gate.close()
     with pytest.raises(OrderRefused, match="GATE_CLOSED"):
         core.place(limit(BUY, "99", "1"))
     (refused,) = core.journaled(e.CommandRefused)
@@ -668,10 +672,10 @@ def test_a_closed_gate_refuses_orders_and_says_so_in_the_journal(core: Core) -> 
 
 def test_a_gate_that_closes_before_sending_kills_orders_but_not_questions(core: Core) -> None:
     order = core.rest()
-    core.oms.set_quotes(core.channels[INSTANCE, BTC], [both(98.0, 102.0)], top(100.0), core.now_ns)
-    core.oms.cancel(order.client_id, "test", core.now_ns)
-    core.oms.ask(ACCOUNT, QueryAccount(), core.now_ns)
-    core.oms.gate.close()
+    core.oms.quoter.set_quotes(core.channels[INSTANCE, BTC], [both(98.0, 102.0)], top(100.0), core.now_ns)
+    core.oms.outbox.cancel(order.client_id, "test", core.now_ns)
+    core.oms.outbox.ask(ACCOUNT, QueryAccount(), core.now_ns)
+    core.oms.outbox.gate.close()
     core.turn()
     assert core.sent() == [QueryAccount()]
     refused = core.journaled(e.CommandRefused)
@@ -685,7 +689,7 @@ def test_a_gate_that_closes_before_sending_kills_orders_but_not_questions(core: 
 
 
 def test_the_deadline_of_a_request_is_the_end_of_the_right_to_send(core: Core) -> None:
-    core.oms.gate.valid_until_ns = START_NS + 5
+    core.oms.outbox.gate.valid_until_ns = START_NS + 5
     core.place(limit(BUY, "99", "1"))
     assert isinstance(core.venue, ScriptedVenue)
     assert core.venue.deadlines == [START_NS + 5]
@@ -761,7 +765,7 @@ def test_a_new_channel_goes_on_with_the_quotes_that_are_live(core: Core) -> None
     core.oms.close_channels(INSTANCE)
     ids = core.channels[INSTANCE, BTC].ids
     channel = core.oms.open_channel(INSTANCE, ACCOUNT, BTC, ids, 0.0)
-    core.oms.set_quotes(channel, [both(98.0, 101.0)], core.tops[BTC], core.now_ns)
+    core.oms.quoter.set_quotes(channel, [both(98.0, 101.0)], core.tops[BTC], core.now_ns)
     core.turn()
     assert [c.client_id for c in core.sent() if isinstance(c, AmendOrder)] == [bid.client_id]
     assert ask.status is S.OPEN

@@ -26,7 +26,8 @@ from host.api import (
     RejectReason,
 )
 from host.core import entries as e
-from host.core.oms import Channel, Oms
+from host.core.channel import Channel
+from host.core.quoter import Quoter
 from host.core.risk_exposure import RateWindow
 from host.journal import read
 from tests.core.core_tools import BTC, INSTANCE, MS, SECOND, START_NS, Core, top
@@ -54,15 +55,15 @@ def accept(core: Core) -> None:
     core.say(*(OrderAccepted(command.client_id, "v", core.now_ns) for command in placed))
 
 
-class GeneralOms(Oms):
-    """An OMS without the straight line."""
+class GeneralQuoter(Quoter):
+    """A quoter without the straight line."""
 
     def set_quote(self, channel: Channel, quote: Quote, top: BookTop | None, now_ns: int) -> None:
         self.set_quotes(channel, (quote,), top, now_ns)
 
 
-class WatchedOms(Oms):
-    """An OMS that only says what it leaves to the general way."""
+class WatchedQuoter(Quoter):
+    """A quoter that only says what it leaves to the general way."""
 
     left: Sequence[Quote] | None = None
 
@@ -108,9 +109,9 @@ def random_move(random: Random, may_add_levels: bool) -> Move:
 class Story:
     """One core that lives through moves; what it sent is answered move by move."""
 
-    def __init__(self, kind: type[Oms], folder: Path, tolerance_bps: float) -> None:
+    def __init__(self, kind: type[Quoter], folder: Path, tolerance_bps: float) -> None:
         self.core = Core(folder, risk=LIMITS, tolerance_bps=tolerance_bps)
-        self.core.oms.__class__ = kind
+        self.core.oms.quoter.__class__ = kind
         self.core.get_ready()
         self.sent: list[Command] = []
         """What the last move led to."""
@@ -171,8 +172,8 @@ def test_straight_line_does_what_the_general_path_does(
     tmp_path: Path, seed: int, tolerance_bps: float
 ) -> None:
     random = Random(seed)
-    quick = Story(Oms, tmp_path / "quick", tolerance_bps)
-    general = Story(GeneralOms, tmp_path / "general", tolerance_bps)
+    quick = Story(Quoter, tmp_path / "quick", tolerance_bps)
+    general = Story(GeneralQuoter, tmp_path / "general", tolerance_bps)
     with quick.core, general.core:
         for number in range(600):
             # A second level ends the straight line for good.
@@ -184,7 +185,9 @@ def test_straight_line_does_what_the_general_path_does(
             if number % 50 == 0:
                 assert quick.core.state.digest() == general.core.state.digest()
         assert quick.core.breaches == general.core.breaches
-        counts = [(core.oms.amends_sent, core.oms.refused) for core in (quick.core, general.core)]
+        counts = [
+            (core.oms.outbox.amends_sent, core.oms.outbox.refused) for core in (quick.core, general.core)
+        ]
         assert counts[0] == counts[1]
         channels = [core.channels[INSTANCE, BTC] for core in (quick.core, general.core)]
         assert channels[0].commands == channels[1].commands
@@ -227,12 +230,12 @@ def test_straight_line_leaves_all_else_alone(tmp_path: Path, wanted: Quote, is_t
         core.quote(quote(99.0, 101.0))
         accept(core)
         lsn, channel, market = core.journal.last_lsn, core.channels[INSTANCE, BTC], core.tops[BTC]
-        core.oms.__class__ = WatchedOms
-        assert isinstance(core.oms, WatchedOms)
-        core.oms.set_quote(channel, wanted, market, core.now_ns)
-        assert core.oms.left == (None if is_taken else (wanted,))
+        core.oms.quoter.__class__ = WatchedQuoter
+        assert isinstance(core.oms.quoter, WatchedQuoter)
+        core.oms.quoter.set_quote(channel, wanted, market, core.now_ns)
+        assert core.oms.quoter.left == (None if is_taken else (wanted,))
         if not is_taken:
-            assert (core.journal.last_lsn, core.oms.outbox) == (lsn, [])
+            assert (core.journal.last_lsn, core.oms.outbox.waiting) == (lsn, [])
 
 
 @given(limit=st.integers(1, 6), gaps=st.lists(st.tuples(st.integers(0, SECOND), st.booleans()), max_size=30))

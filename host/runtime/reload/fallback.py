@@ -140,7 +140,7 @@ class Fallback:
             elif instance.is_trading:
                 # Said before it went, and adjusted by the models then: not once more.
                 top = engine.top(instance.account, symbol)
-                engine.oms.set_quotes(channel, self._quotes[symbol], top, now_ns)
+                engine.oms.quoter.set_quotes(channel, self._quotes[symbol], top, now_ns)
 
 
 def _wanted(lane: "QuoteLane") -> list[Quote]:

@@ -264,7 +264,7 @@ class StrategyRevision:
         )
         engine.record(e.InstanceRevised(instance.instance, self._digest, "reload"), now_ns)
         for symbol in self._abandoned:
-            engine.oms.set_quotes(instance.channels[symbol], (), None, now_ns)
+            engine.oms.quoter.set_quotes(instance.channels[symbol], (), None, now_ns)
         if instance.state is InstanceState.QUARANTINED:
             engine.roster.release(instance, "reload")
         self._shadow = None
