@@ -1,5 +1,6 @@
 """The configuration of a node: one TOML file, overlaid per environment and by variables, strict."""
 
+from host.config.check import find_instance_mistakes
 from host.config.client import ClientSection
 from host.config.failover import FailoverSection, FailoverTlsSection
 from host.config.load import (
@@ -55,6 +56,7 @@ __all__ = [
     "bundled_plugins",
     "default_config",
     "diff",
+    "find_instance_mistakes",
     "load_config",
     "replay_config",
 ]

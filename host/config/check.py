@@ -19,10 +19,10 @@ from msgspec import Meta, Struct
 from host.config.check_failover import Finding, failover_contradictions
 from host.config.client import find_client_mistakes
 from host.config.schedule import find_schedule_mistakes
-from host.config.schema import SYMBOL_PATTERN, NodeConfig
+from host.config.schema import SYMBOL_PATTERN, InstanceSection, NodeConfig
 from host.config.sources import KeyPath
 
-__all__ = ["Finding", "convert", "find_mistakes"]
+__all__ = ["Finding", "convert", "find_instance_mistakes", "find_mistakes"]
 
 LEFT_OUT: Final[Mapping[tuple[str, str], str]] = {
     ("takeover_orphans", "adopt"): (
@@ -47,6 +47,24 @@ def find_mistakes(tree: Mapping[str, Any]) -> list[Finding]:
         *find_client_mistakes(tree),
         *failover_contradictions(tree),
     ]
+
+
+def find_instance_mistakes(
+    table: Mapping[str, Any], others: Iterable[InstanceSection] = ()
+) -> Iterator[Finding]:
+    """Find what is wrong with the keys that `table` has of an `[[instance]]`, one more beside `others`.
+
+    Places begin at the instance. `table` has a `name`; what it lacks is not missed.
+    """
+    types = {field.encode_name: field.type for field in msgspec.structs.fields(InstanceSection)}
+    for key, value in table.items():
+        yield from _walk(value, types[key], (key,))
+    tree = {"instance": [*({"name": one.name, "after": list(one.after)} for one in others), table]}
+    last = len(tree["instance"]) - 1
+    for at, text in (*find_schedule_mistakes(tree), *find_client_mistakes(tree)):
+        is_circle = at[2:] == ("after",)  # it is of this instance, wherever it begins: there was none before
+        if at[1] == last or is_circle:
+            yield at[2:], text
 
 
 # -- shape: keys and types -----------------------------------------------------------------------

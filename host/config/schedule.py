@@ -50,8 +50,11 @@ def find_schedule_mistakes(tree: Mapping[str, Any]) -> Iterator[Finding]:
             yield from _bad_schedule(schedule, index)
         for place, name in enumerate(_list(entry.get("after"))):
             if isinstance(name, str) and name not in names:
-                near = difflib.get_close_matches(name, names, n=1)
-                hint = f'; did you mean "{near[0]}"?' if near else f"; there are: {', '.join(sorted(names))}"
+                others = sorted(set(names) - {entry.get("name")})
+                near = difflib.get_close_matches(name, others, n=1)
+                hint = (
+                    f'; did you mean "{near[0]}"?' if near else f"; there are: {', '.join(others) or 'none'}"
+                )
                 yield ("instance", index, "after", place), f'no instance is named "{name}"{hint}'
     yield from _cycles(entries)
 

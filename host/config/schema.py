@@ -110,7 +110,7 @@ class WorkerSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Its resting orders while it is gone: cancelled, or kept until it is back."""
     crashes: Positive = 5
     """Lost so often within `crash_window_s`, the instance is quarantined."""
-    crash_window_s: Annotated[float, Meta(gt=0)] = 300.0
+    crash_window_s: Annotated[float, Meta(gt=0, le=86_400)] = 300.0
     backoff_ms: Positive = 100
     """The pause before it is started again; it doubles with each further loss, up to 10 s."""
     start_ms: Positive = 20_000

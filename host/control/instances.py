@@ -8,9 +8,10 @@ import msgspec
 from google.protobuf.struct_pb2 import Struct
 
 from host.api import Params, TandemError, params_schema
-from host.config import InstanceSection, ModelRef
+from host.config import InstanceSection
 from host.config.schema import SYMBOL_PATTERN
 from host.control.etags import etag_of
+from host.control.instance_settings import isolation_of, read_settings, show_settings
 from host.control.plain import duration, struct, timestamp, to_struct
 from host.control.reasons import Refused, Violation, check_count
 from host.control.recorded import recorded_instances, show_recorded
@@ -18,6 +19,7 @@ from host.control.subject import Subject
 from host.core.entries import InstanceState
 from host.loader import Offer, ParamsInvalid, UnknownPlugin, decode_params
 from host.runtime.instance import Instance
+from host.runtime.instance_maker import is_isolated
 from host.runtime.remote import RemoteStatus, RemoteStrategy
 from host.runtime.scope import NotKnown
 from tandem.v1 import plugin_pb2 as pb
@@ -104,6 +106,8 @@ class InstanceView:
         return etag_of(
             record.number, record.plugin, record.digest, record.account, record.symbols, instance.state,
             msgspec.to_builtins(instance.strategy.params), models, use is not None,
+            self._subject.engine.state.isolated.get(name),
+            self._subject.engine.state.api_instances.get(name) or self._subject.section(name),
         )  # fmt: skip
 
     def show_named(self, name: str, *, with_schema: bool = False) -> pb.Instance:
@@ -133,12 +137,19 @@ class InstanceView:
         )
         to_struct(msgspec.to_builtins(instance.strategy.params), shown.params)
         for model, stage in zip(reloader.model_uses.get(name, ()), instance.models, strict=False):
-            one = shown.models.add(model=model.offer.name, used=stage.used, skipped=stage.skipped)
+            one = shown.models.add(
+                model=model.offer.name,
+                used=stage.used,
+                skipped=stage.skipped,
+                isolation=isolation_of(model.isolation),
+            )
             to_struct(msgspec.to_builtins(stage.model.params), one.params)
         section = subject.section(name)
         if section is not None:
             shown.quote_tolerance_bps = section.quote_tolerance_bps
             shown.start_paused = section.start == "paused"
+            is_moved = is_isolated(name, record.digest, state)
+            show_settings(section, shown, is_moved=is_moved and section.isolation == "inline")
         self._show_schedule(name, shown)
         blocks = subject.engine.blocks.by_instance.get(name)
         if blocks is not None:
@@ -163,7 +174,6 @@ class InstanceView:
         ):
             if time_ns is not None:
                 field.CopyFrom(timestamp(time_ns))
-        schedule.after.extend(f"instances/{one}" for one in view.after)
 
     # -- a new one ---------------------------------------------------------------------------------
 
@@ -201,34 +211,36 @@ class InstanceView:
         )
         if not 0 <= tolerance < float("inf"):
             wrong("instance.quote_tolerance_bps", f"expected at least 0, was {tolerance}")
-        params = struct(wanted.params)
-        reloader, _ = self._subject.trading()
+        params, models = struct(wanted.params), []
+        reloader, control = self._subject.trading()
+        settings, found = read_settings(request, control.sections())
+        problems += found
         catalog = reloader.catalog
-        models = []
         try:
             problems += _misfits("instance", catalog.strategy(wanted.plugin), params)
         except UnknownPlugin as error:
             wrong("instance.plugin", str(error))
         for place, model in enumerate(wanted.models):
             field = f"instance.models[{place}]"
-            models.append(ModelRef(model.model, struct(model.params)))
+            models.append({**settings["models"][place], "params": struct(model.params)})
             try:
-                problems += _misfits(field, catalog.model(model.model), models[-1].params)
+                problems += _misfits(field, catalog.model(model.model), models[-1]["params"])
             except UnknownPlugin as error:
                 wrong(f"{field}.model", str(error))
         if problems:
             text = "; ".join(f"{one.field}: {one.text}" for one in problems)
             raise Refused("INVALID_FIELD", text, *problems)
-        return InstanceSection(
-            name=request.instance_id,
-            plugin=wanted.plugin,
-            account=account,
-            symbols=tuple(wanted.symbols),
-            models=tuple(models),
-            params=params,
-            quote_tolerance_bps=tolerance,
-            start="paused" if wanted.start_paused else "running",
-        )
+        table = {
+            **settings,
+            "plugin": wanted.plugin,
+            "account": account,
+            "symbols": list(wanted.symbols),
+            "models": models,
+            "params": params,
+            "quote_tolerance_bps": tolerance,
+            "start": "paused" if wanted.start_paused else "running",
+        }
+        return msgspec.convert(table, InstanceSection)
 
     def preview(self, section: InstanceSection) -> pb.Instance:
         """Return a section as the instance that it would become."""
@@ -247,7 +259,9 @@ class InstanceView:
         params = decode_params(offer, section.params, instance=section.name)
         to_struct(msgspec.to_builtins(params), shown.params)
         for ref in section.models:
-            to_struct(ref.params, shown.models.add(model=ref.name).params)
+            one = shown.models.add(model=ref.name, isolation=isolation_of(ref.isolation))
+            to_struct(ref.params, one.params)
+        show_settings(section, shown, is_moved=False)
         return shown
 
 

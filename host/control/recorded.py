@@ -5,10 +5,12 @@ from collections.abc import Mapping
 import msgspec
 
 from host.control.etags import etag_of
+from host.control.instance_settings import isolation_of, show_settings
 from host.control.plain import to_struct
 from host.control.subject import Subject
 from host.core.entries import InstanceState
 from host.core.state import InstanceRecord
+from host.runtime.instance_maker import is_isolated
 from tandem.v1 import plugin_pb2 as pb
 
 __all__ = ["recorded_instances", "recorded_plugin", "show_recorded"]
@@ -42,7 +44,10 @@ def show_recorded(
         shown.quote_tolerance_bps = section.quote_tolerance_bps
         shown.start_paused = section.start == "paused"
         for ref in section.models:
-            to_struct(ref.params, shown.models.add(model=ref.name).params)
+            one = shown.models.add(model=ref.name, isolation=isolation_of(ref.isolation))
+            to_struct(ref.params, one.params)
+        is_moved = is_isolated(record.instance, record.digest, state)
+        show_settings(section, shown, is_moved=is_moved and section.isolation == "inline")
     return shown
 
 

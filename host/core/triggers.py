@@ -9,10 +9,11 @@ from host.core.wall_time import ScheduleError, local_time, time_zone
 
 __all__ = ["Trigger", "parse_trigger"]
 
-_EVERY: Final = re.compile(r"every +([0-9]+) *(ms|s|min|h)")
+_EVERY: Final = re.compile(r"every +([0-9]{1,18}) *(ms|s|min|h)")
 _UNITS_NS: Final = {"ms": 1_000_000, "s": 1_000_000_000, "min": 60_000_000_000, "h": 3_600_000_000_000}
 LEAST_EVERY_NS: Final = 100_000_000
 """Each time that a trigger comes due is journaled: what is to run more often takes `set_timer`."""
+MOST_EVERY_NS: Final = 366 * 24 * 3_600_000_000_000
 _SECOND_NS: Final = 1_000_000_000
 
 
@@ -60,6 +61,8 @@ def parse_trigger(text: str, zone: str) -> Trigger:
         every_ns = int(match[1]) * _UNITS_NS[match[2]]
         if every_ns < LEAST_EVERY_NS:
             raise ScheduleError(f'expected at least "every 100ms", was "{text}"; set_timer may be faster')
+        if every_ns > MOST_EVERY_NS:
+            raise ScheduleError(f'expected at most "every 8784h", which is a year, was "{text}"')
         return _Every(every_ns)
     try:
         cron = _Cron(text.strip(), zone)

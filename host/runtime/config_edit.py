@@ -320,6 +320,7 @@ class ConfigEdit:
             instance.state = InstanceState.STOPPED
             self._engine.record(e.InstanceChanged(name, InstanceState.STOPPED, _REMOVED), now_ns)
         self._reloader.forget(instance, now_ns)
+        self._engine.scheduler.forget(name)
         self._tools.leaving.add(name)
 
     def _install(self, one: PreparedInstance, now_ns: int) -> bool | None:

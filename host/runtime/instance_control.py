@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from host.api import Params, TandemError
-from host.config import InstanceSection, NodeConfig
+from host.config import InstanceSection, NodeConfig, find_instance_mistakes
 from host.core import entries as e
 from host.core.entries import InstanceState
 from host.core.state import TradingState
@@ -116,6 +116,11 @@ class InstanceControl:
         use = self._reloader.uses.get(name)
         return section if use is None else msgspec.structs.replace(section, params=dict(use.params))
 
+    def sections(self) -> list[InstanceSection]:
+        """Return every instance as it is configured, in the file or by the API."""
+        configured = {one.name: one for one in self._config().instance}
+        return list((configured | sections_of_api(self._engine.state)).values())
+
     # -- making and removing -----------------------------------------------------------------------
 
     async def create(self, section: InstanceSection, who: str, then: Callable[[Instance], None]) -> Instance:
@@ -132,7 +137,10 @@ class InstanceControl:
         return await self._install(section, who, then, still_free, is_new=True)
 
     def check_free(self, section: InstanceSection) -> None:
-        """Raise `NotNow` where an instance of this name is there, or was and left a position elsewhere."""
+        """Raise `NotNow` where an instance of this name is there, or was and left a position elsewhere.
+
+        The same where one that it is to come after is not there any more.
+        """
         name, state = section.name, self._engine.state
         if name in {one.name for one in self._config().instance} or name in state.api_instances:
             raise NotNow("INSTANCE_EXISTS", f"instance {name} exists; take another name, or remove it first")
@@ -144,6 +152,9 @@ class InstanceControl:
                 "or take another name"
             )
             raise NotNow("WRONG_STATE", text)
+        order = {"name": name, "after": list(section.after)}
+        for _, problem in find_instance_mistakes(order, self.sections()):
+            raise NotNow("WRONG_STATE", f"instance {name}: {problem}")
 
     def check_removable(self, name: str) -> None:
         """Raise `NotNow` for an instance that only an edit of the configuration removes."""
@@ -163,6 +174,7 @@ class InstanceControl:
             self._engine.roster.stop(instance, reason)
             self._end_quarantine(instance, reason, now_ns)
             self._reloader.forget(instance, now_ns)
+            self._engine.scheduler.forget(name)
             self._leaving[name] = instance
             self._let_go(now_ns)
 

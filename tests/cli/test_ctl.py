@@ -127,6 +127,56 @@ def test_an_instance_is_created_and_removed(live: LiveDesk) -> None:
     live.until(lambda: "two" not in live.desk.engine.roster.instances)
 
 
+def test_an_instance_is_created_with_a_schedule_and_shown_with_it(live: LiveDesk) -> None:
+    said = live.ok(
+        "create", "day", "maker", "--account", "acc", "--symbol", "ETH-USDT", "--window", "mon-fri 09:00-10:00",
+        "--window", "sun 22:00-02:00", "--outside", "stop", "--time-zone", "Europe/Zurich", "--trigger",
+        "flat=55 9 * * mon-fri", "--trigger", "look=every 5s", "--no-market-events", "--catch-up", "10",
+        "--after", "mm", "--on-dependency-lost", "keep", "--isolation", "process", "--worker", "memory_mb=64",
+        "--worker", "on_loss=keep", "--worker", "cpu_share=0.5",
+    )  # fmt: skip
+    assert "day is STOPPED: outside its trading windows" in said
+    for line in (
+        "runs       process",
+        "windows    mon-fri 09:00-10:00, sun 22:00-02:00 (Europe/Zurich); outside: stop",
+        "trigger    flat: 55 9 * * mon-fri (Europe/Zurich)",
+        "trigger    look: every 5s (Europe/Zurich)",
+        "runs on    triggers and its own orders, not on market data",
+        "after      mm; when lost: keep",
+        "deadline_ms=1000 memory_mb=64 cpu_share=0.5 on_loss=keep",
+    ):
+        assert line in said
+        assert line in live.ok("get", "day")
+    schedule = live.json("get", "day")["schedule"]
+    assert (schedule["catchUpS"], schedule["outside"]) == (10.0, "HOLD_STOP")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        (
+            "--window",
+            "9 to 5",
+            'instance.schedule.windows[0]: expected a window such as "mon-fri 09:00-17:30"',
+        ),
+        ("--trigger", "soon", 'expected NAME=VALUE, was "soon"'),
+        ("--trigger", "x=soon", "instance.schedule.triggers.x"),
+        ("--after", "nobody", 'no instance is named "nobody"; there are: mm'),
+        ("--worker", "memory=64", 'there is no "memory"; there are group, deadline_ms, memory_mb'),
+        ("--worker", "memory_mb=much", 'memory_mb cannot be "much"'),
+        ("--worker", "on_loss=sell", 'on_loss cannot be "sell"'),
+        ("--worker", "memory_mb=0", "instance.worker_settings.memory_mb: expected a whole number > 0, was 0"),
+        ("--client", "token=abc", 'there is no "token"; there are deadline_ms, on_loss'),
+        ("--outside", "keep", "'keep' is not one of 'pause', 'stop'"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(live: LiveDesk, option: str, value: str, told: str) -> None:
+    result = live.ctl("create", "x", "maker", "--account", "acc", "--symbol", "ETH-USDT", option, value)
+    assert result.exit_code == 2
+    assert told in result.stderr
+    assert not live.entries(e.InstanceConfigured)
+
+
 def test_all_that_is_wrong_with_a_new_instance_is_said_at_once(live: LiveDesk) -> None:
     result = live.ctl("create", "bad name", "nothing", "--account", "x", "--symbol", "btc")
     assert result.exit_code == 2

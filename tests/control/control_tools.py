@@ -28,6 +28,7 @@ from host.control.tail import JournalTail
 from host.control.tokens import TOKENS_FILE, TokenStore
 from host.control.trading_service import TradingService
 from host.core.risk_limits import RiskConfig
+from host.isolation.workers import Workers
 from host.loader import Catalog, CompiledVersion, Version, VersionArchive, settle
 from host.runtime.engine import Engine, EngineSettings
 from host.runtime.instance import Instance
@@ -87,6 +88,7 @@ class ControlDesk(Desk):
         venue: ScriptedVenue | None = None,
         *,
         sections: tuple[InstanceSection, ...] = (MM,),
+        workers: type[Workers] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(folder / "journal", venue, **settings)
@@ -102,7 +104,10 @@ class ControlDesk(Desk):
         self.archive = VersionArchive(folder / "versions")
         settings_ = ReloadSettings(limits=LIMITS)
         self.reloader = Reloader(self.engine, catalog, settings_, _no_probe, self.archive.put)
-        self.maker = InstanceMaker(self.engine, lambda: self.reloader.catalog)
+        self.workers = None if workers is None else workers(self.engine, folder / "workers")
+        """What runs strategies in other processes, where a test needs that; it is the test's to close."""
+        stand_ins = () if self.workers is None else self.workers.stand_ins
+        self.maker = InstanceMaker(self.engine, lambda: self.reloader.catalog, *stand_ins)
         self.config = NodeConfig(
             node=NodeSection(name="desk", data_dir=folder),
             account=(AccountSection(name=ACCOUNT, exchange="scripted", params={"api_key": "hush"}),),

@@ -26,7 +26,8 @@ WORDS: Final = (
     "", "node", "instances/mm", "instances/none", "plugins/maker", "plugins/shift", "accounts/acc", "accounts/none",
     "symbols/BTC-USDT", "orders/tdt1i1n1", "accounts/acc/books/BTC-USDT", "node/riskLimits", "instances/mm/riskLimits",
     "plugins/maker/versions/abcdef012345", "mm", "maker", "BTC-USDT", "ETH-USDT", "1", "0.01", "-1", "NaN", "Infinity",
-    "1e400", "0x10", "away", "size", "*", "max_order_qty", "alert", "../..", "a" * 300, "ä\u0000\n", "kqw3YWZjNTVj",
+    "1e400", "0x10", "every 30s", "every 999999999999999999h", "0 16 * * mon-fri", "fri-mon 22:00-02:00",
+    "Europe/Zurich", "away", "size", "*", "max_order_qty", "alert", "../..", "a" * 300, "ä\u0000\n", "kqw3YWZjNTVj",
 )  # fmt: skip
 NUMBERS: Final = (0, 1, 2, 3, 7, 100, 1000, -1, 10**6, 2**31 - 1, -(2**31))
 LONG: Final = (*NUMBERS, 2**63 - 1, -(2**63))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -51,6 +52,15 @@ def find_grpcurl() -> str:
             pytest.fail(text)
         pytest.skip(text)
     return found
+
+
+def example_of_the_docs(method: str) -> dict[str, Any]:
+    """Return the data of the example of a call that docs/control-api.md has."""
+    text = (Path(__file__).parents[2] / "docs" / "control-api.md").read_text(encoding="utf-8")
+    found = re.search(rf"grpcurl -plaintext -d '([^']+)'[ \\\n]+[0-9.:]+ [a-zA-Z0-9.]+/{method}\n", text)
+    assert found, method
+    data: dict[str, Any] = json.loads(found[1])
+    return data
 
 
 class Node:
@@ -132,6 +142,9 @@ def test_grpcurl_drives_a_live_node(node: Node) -> None:
     assert wrong.returncode != 0
     assert "InvalidArgument" in wrong.stderr
     assert "params.half_spread_bps" in wrong.stderr
+    made = node.call("tandem.v1.PluginService/CreateInstance", **example_of_the_docs("CreateInstance"))
+    assert made["instance"]["schedule"]["windows"] == ["mon-fri 09:00-17:30"]
+    assert made["instance"]["worker_settings"]["memory_mb"] == 256
     node.call("tandem.v1.NodeService/Shutdown", reason="seen enough")
     out, _ = node.process.communicate(timeout=PATIENCE_S)
     assert node.process.returncode == 0

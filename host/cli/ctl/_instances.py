@@ -3,7 +3,6 @@
 from collections.abc import AsyncGenerator
 
 import click
-from google.protobuf.struct_pb2 import Struct
 
 from host.cli.ctl import _completion as complete
 from host.cli.ctl._group import ctl
@@ -11,10 +10,10 @@ from host.cli.ctl._schema import params_of, properties
 from host.cli.ctl._session import Session
 from host.cli.ctl._tables import Change, Listing, watch
 from host.cli.ctl._verb import verb
-from host.cli.ctl._words import full_name, moment, plain_struct, short, span, word
+from host.cli.ctl._words import as_json, full_name, moment, plain_struct, short, span, word
 from tandem.v1 import plugin_pb2 as p
 
-__all__ = ["find_strategy_schema"]
+__all__ = ["LOADING_TIMEOUT_S", "described"]
 
 LOADING_TIMEOUT_S = 60.0
 """Where code of a plugin is run first, a call may take longer."""
@@ -81,7 +80,7 @@ async def get(session: Session, instance: str) -> None:
     """Show one instance, and what its parameters may be."""
     request = p.GetInstanceRequest(name=full_name(instance, "instances"))
     found = (await session.control.plugins.get_instance(request)).instance
-    session.say(found, _described(found))
+    session.say(found, described(found))
 
 
 @verb(
@@ -126,67 +125,6 @@ async def stop(session: Session, instance: str) -> None:
     request = p.StopInstanceRequest(name=full_name(instance, "instances"))
     answer = await session.change(session.control.plugins.stop_instance, request)
     session.say(answer.instance, _state_line(answer.instance))
-
-
-@verb(
-    ctl,
-    "create",
-    changes=(),
-    example="create mm-eth-2 two_sided --account paper --symbol ETH-USDT size=0.5\n"
-    "create probe two_sided --account paper --symbol BTC-USDT --model inventory_skew --paused",
-)
-@click.argument("instance")
-@click.argument("strategy", shell_complete=complete.strategies)
-@click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--account", required=True, shell_complete=complete.accounts, help="The account it trades on.")
-@click.option(
-    "--symbol",
-    "symbols",
-    multiple=True,
-    required=True,
-    shell_complete=complete.symbols,
-    help="What it trades, such as BTC-USDT; may be repeated.",
-)
-@click.option("--model", "models", multiple=True, help="A quote model its quotes pass; may be repeated.")
-@click.option("--tolerance-bps", type=float, help="How far a wanted quote may move before its order follows.")
-@click.option("--paused", is_flag=True, help="Start it paused.")
-async def create(
-    session: Session,
-    instance: str,
-    strategy: str,
-    settings: tuple[str, ...],
-    account: str,
-    symbols: tuple[str, ...],
-    models: tuple[str, ...],
-    tolerance_bps: float | None,
-    paused: bool,
-) -> None:
-    """Make an instance of STRATEGY and start it. It comes back after restarts, until `remove`."""
-    schema = await find_strategy_schema(session, strategy) if settings else None
-    wanted = p.Instance(
-        plugin=strategy,
-        account=full_name(account, "accounts"),
-        symbols=symbols,
-        models=[p.ModelUse(model=model) for model in models],
-        params=params_of(settings, schema),
-        quote_tolerance_bps=tolerance_bps,
-        start_paused=paused,
-    )
-    request = p.CreateInstanceRequest(instance_id=instance, instance=wanted)
-    answer = await session.change(
-        session.control.plugins.create_instance, request, timeout_s=LOADING_TIMEOUT_S
-    )
-    session.say(answer.instance, _described(answer.instance))
-
-
-async def find_strategy_schema(session: Session, strategy: str) -> Struct | None:
-    """Return the schema of a strategy's parameters; None where no plugin offers it."""
-    request = p.ListPluginsRequest(kind=p.PLUGIN_KIND_STRATEGY)
-    for plugin in await session.all(session.control.plugins.list_plugins, request, "plugins"):
-        if any(offer.name == strategy for offer in plugin.offers):
-            found = await session.control.plugins.get_plugin(p.GetPluginRequest(name=plugin.name))
-            return next(offer.params_schema for offer in found.plugin.offers if offer.name == strategy)
-    return None
 
 
 @verb(ctl, "remove", changes=("reason", "etag", "yes"), example="remove probe")
@@ -235,8 +173,9 @@ def _state_line(instance: p.Instance) -> str:
     return f"{short(instance.name)} is {word(p.InstanceState, instance.state)}{reason}"
 
 
-def _described(instance: p.Instance) -> str:
+def described(instance: p.Instance) -> str:
     """Return an instance on a few lines, for people."""
+    isolation = word(p.Isolation, instance.isolation).lower()
     models = [f"{one.model} (used {one.used}, skipped {one.skipped})" for one in instance.models]
     lines = [
         _state_line(instance),
@@ -246,6 +185,7 @@ def _described(instance: p.Instance) -> str:
         f"  models     {', '.join(models) or 'none'}",
         f"  tolerance  {instance.quote_tolerance_bps:g} bps",
         f"  from       {word(p.InstanceOrigin, instance.origin)}",
+        f"  runs       {'inline' if isolation == '-' else isolation}",
         f"  etag       {instance.etag}",
         f"  params     {plain_struct(instance.params)}",
     ]
@@ -256,10 +196,23 @@ def _described(instance: p.Instance) -> str:
         )
     if instance.HasField("worker"):
         lines.append(_worker_line(instance.worker))
+    if instance.HasField("worker_settings"):
+        lines.append(f"  worker has {_limits_line(instance.worker_settings)}")
+    if instance.HasField("client_settings"):
+        lines.append(f"  client has {_limits_line(instance.client_settings)}")
     lines += [
         f"    {name}: {_bounds(known)}" for name, known in sorted(properties(instance.params_schema).items())
     ]
     return "\n".join(lines)
+
+
+def _limits_line(settings: p.WorkerSettings | p.ClientSettings) -> str:
+    said = as_json(settings)
+    words = {
+        field.name: said[field.json_name] for field in settings.DESCRIPTOR.fields if field.json_name in said
+    }
+    words["on_loss"] = word(p.OnLoss, settings.on_loss).lower()
+    return " ".join(f"{key}={value}" for key, value in words.items() if value != "")
 
 
 def _worker_line(worker: p.WorkerStatus) -> str:
@@ -275,14 +228,23 @@ def _schedule_lines(instance: p.Instance) -> list[str]:
     if not instance.HasField("schedule"):
         return []
     schedule, lines = instance.schedule, []
+    zone = schedule.time_zone
+    if schedule.windows:
+        outside = word(p.Hold, schedule.outside).lower()
+        lines.append(f"  windows    {', '.join(schedule.windows)} ({zone}); outside: {outside}")
     if schedule.HasField("open_time"):
         lines.append(f"  opens      {moment(schedule.open_time)}")
     if schedule.HasField("close_time"):
         lines.append(f"  closes     {moment(schedule.close_time)}")
+    for name, when in sorted(schedule.triggers.items()):
+        lines.append(f"  trigger    {name}: {when} ({zone})")
     if schedule.next_trigger:
-        lines.append(f"  trigger    {schedule.next_trigger} at {moment(schedule.next_trigger_time)}")
+        lines.append(f"  next       {schedule.next_trigger} at {moment(schedule.next_trigger_time)}")
+    if schedule.HasField("market_events") and not schedule.market_events:
+        lines.append("  runs on    triggers and its own orders, not on market data")
     if schedule.after:
-        lines.append(f"  after      {', '.join(short(name) for name in schedule.after)}")
+        lost = word(p.Hold, schedule.on_dependency_lost).lower()
+        lines.append(f"  after      {', '.join(short(name) for name in schedule.after)}; when lost: {lost}")
     return lines
 
 

@@ -183,6 +183,86 @@ INSTANCE_ORIGIN_API: InstanceOrigin.ValueType  # 2
 """CreateInstance: the journal keeps it."""
 Global___InstanceOrigin: _TypeAlias = InstanceOrigin  # noqa: Y015
 
+class _Isolation:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _IsolationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Isolation.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ISOLATION_UNSPECIFIED: _Isolation.ValueType  # 0
+    """Not said: inline."""
+    ISOLATION_INLINE: _Isolation.ValueType  # 1
+    """On the node's event loop."""
+    ISOLATION_PROCESS: _Isolation.ValueType  # 2
+    """In a worker process that the node starts and looks after."""
+    ISOLATION_CLIENT: _Isolation.ValueType  # 3
+    """In a program of its own, which attaches. Not for models."""
+
+class Isolation(_Isolation, metaclass=_IsolationEnumTypeWrapper):
+    """Where the code of a strategy or quote model runs."""
+
+ISOLATION_UNSPECIFIED: Isolation.ValueType  # 0
+"""Not said: inline."""
+ISOLATION_INLINE: Isolation.ValueType  # 1
+"""On the node's event loop."""
+ISOLATION_PROCESS: Isolation.ValueType  # 2
+"""In a worker process that the node starts and looks after."""
+ISOLATION_CLIENT: Isolation.ValueType  # 3
+"""In a program of its own, which attaches. Not for models."""
+Global___Isolation: _TypeAlias = Isolation  # noqa: Y015
+
+class _Hold:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HoldEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Hold.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HOLD_UNSPECIFIED: _Hold.ValueType  # 0
+    """Not said: it is paused."""
+    HOLD_PAUSE: _Hold.ValueType  # 1
+    """It goes on receiving data, and has no quotes."""
+    HOLD_STOP: _Hold.ValueType  # 2
+    """It receives nothing, and begins anew afterwards."""
+    HOLD_KEEP: _Hold.ValueType  # 3
+    """It trades on. For a lost dependency alone."""
+
+class Hold(_Hold, metaclass=_HoldEnumTypeWrapper):
+    """What becomes of an instance that may not trade."""
+
+HOLD_UNSPECIFIED: Hold.ValueType  # 0
+"""Not said: it is paused."""
+HOLD_PAUSE: Hold.ValueType  # 1
+"""It goes on receiving data, and has no quotes."""
+HOLD_STOP: Hold.ValueType  # 2
+"""It receives nothing, and begins anew afterwards."""
+HOLD_KEEP: Hold.ValueType  # 3
+"""It trades on. For a lost dependency alone."""
+Global___Hold: _TypeAlias = Hold  # noqa: Y015
+
+class _OnLoss:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OnLossEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnLoss.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ON_LOSS_UNSPECIFIED: _OnLoss.ValueType  # 0
+    """Not said: they are pulled."""
+    ON_LOSS_PULL: _OnLoss.ValueType  # 1
+    """They are cancelled."""
+    ON_LOSS_KEEP: _OnLoss.ValueType  # 2
+    """They rest until it is back."""
+
+class OnLoss(_OnLoss, metaclass=_OnLossEnumTypeWrapper):
+    """What becomes of the resting orders of a strategy whose process is gone."""
+
+ON_LOSS_UNSPECIFIED: OnLoss.ValueType  # 0
+"""Not said: they are pulled."""
+ON_LOSS_PULL: OnLoss.ValueType  # 1
+"""They are cancelled."""
+ON_LOSS_KEEP: OnLoss.ValueType  # 2
+"""They rest until it is back."""
+Global___OnLoss: _TypeAlias = OnLoss  # noqa: Y015
+
 @_typing.final
 class Offer(_message.Message):
     """Something that a plugin offers and a configuration can name."""
@@ -389,6 +469,9 @@ class Instance(_message.Message):
     BLOCKS_FIELD_NUMBER: _builtins.int
     LONGEST_BLOCK_FIELD_NUMBER: _builtins.int
     WORKER_FIELD_NUMBER: _builtins.int
+    ISOLATION_FIELD_NUMBER: _builtins.int
+    WORKER_SETTINGS_FIELD_NUMBER: _builtins.int
+    CLIENT_SETTINGS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: instances/NAME. NAME is 1 to 64 of A-Z a-z 0-9 _ . -"""
     plugin: _builtins.str
@@ -411,6 +494,8 @@ class Instance(_message.Message):
     """Changes whenever anything above but the schema does. Output only."""
     blocks: _builtins.int
     """How often its code held the event loop for longer than allowed, since this node's process began. Output only."""
+    isolation: Global___Isolation.ValueType
+    """Where its code runs. PROCESS too for one that is configured to run inline and blocked the event loop."""
     @_builtins.property
     def symbols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What it trades: BASE-QUOTE for spot, BASE-QUOTE-PERP for perpetuals."""
@@ -429,7 +514,7 @@ class Instance(_message.Message):
 
     @_builtins.property
     def schedule(self) -> Global___InstanceSchedule:
-        """When it may trade, and what calls it next. Output only; not set for one without a schedule, nor by a standby."""
+        """When it may trade, and what calls it; not set for one without a schedule."""
 
     @_builtins.property
     def longest_block(self) -> _duration_pb2.Duration:
@@ -438,6 +523,14 @@ class Instance(_message.Message):
     @_builtins.property
     def worker(self) -> Global___WorkerStatus:
         """How its worker process or client is doing. Output only; not set for an instance that runs inline."""
+
+    @_builtins.property
+    def worker_settings(self) -> Global___WorkerSettings:
+        """What its worker process is held to; not set for one without a worker that nothing was said of."""
+
+    @_builtins.property
+    def client_settings(self) -> Global___ClientSettings:
+        """What the program is held to that runs it; not set for one that none runs."""
 
     def __init__(
         self,
@@ -460,16 +553,136 @@ class Instance(_message.Message):
         blocks: _builtins.int = ...,
         longest_block: _duration_pb2.Duration | None = ...,
         worker: Global___WorkerStatus | None = ...,
+        isolation: Global___Isolation.ValueType = ...,
+        worker_settings: Global___WorkerSettings | None = ...,
+        client_settings: Global___ClientSettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_quote_tolerance_bps", b"_quote_tolerance_bps", "longest_block", b"longest_block", "params", b"params", "params_schema", b"params_schema", "quote_tolerance_bps", b"quote_tolerance_bps", "schedule", b"schedule", "worker", b"worker"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_quote_tolerance_bps", b"_quote_tolerance_bps", "client_settings", b"client_settings", "longest_block", b"longest_block", "params", b"params", "params_schema", b"params_schema", "quote_tolerance_bps", b"quote_tolerance_bps", "schedule", b"schedule", "worker", b"worker", "worker_settings", b"worker_settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quote_tolerance_bps", b"_quote_tolerance_bps", "account", b"account", "blocks", b"blocks", "digest", b"digest", "etag", b"etag", "longest_block", b"longest_block", "models", b"models", "name", b"name", "origin", b"origin", "params", b"params", "params_schema", b"params_schema", "plugin", b"plugin", "quote_tolerance_bps", b"quote_tolerance_bps", "schedule", b"schedule", "start_paused", b"start_paused", "state", b"state", "state_reason", b"state_reason", "symbols", b"symbols", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quote_tolerance_bps", b"_quote_tolerance_bps", "account", b"account", "blocks", b"blocks", "client_settings", b"client_settings", "digest", b"digest", "etag", b"etag", "isolation", b"isolation", "longest_block", b"longest_block", "models", b"models", "name", b"name", "origin", b"origin", "params", b"params", "params_schema", b"params_schema", "plugin", b"plugin", "quote_tolerance_bps", b"quote_tolerance_bps", "schedule", b"schedule", "start_paused", b"start_paused", "state", b"state", "state_reason", b"state_reason", "symbols", b"symbols", "worker", b"worker", "worker_settings", b"worker_settings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__quote_tolerance_bps: _TypeAlias = _typing.Literal["quote_tolerance_bps"]  # noqa: Y015
     _WhichOneofArgType__quote_tolerance_bps: _TypeAlias = _typing.Literal["_quote_tolerance_bps", b"_quote_tolerance_bps"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__quote_tolerance_bps) -> _WhichOneofReturnType__quote_tolerance_bps | None: ...
 
 Global___Instance: _TypeAlias = Instance  # noqa: Y015
+
+@_typing.final
+class WorkerSettings(_message.Message):
+    """What a worker process is held to, and what happens when it fails. What is not set has its default, which
+    docs/configuration.md names.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: _builtins.int
+    DEADLINE_MS_FIELD_NUMBER: _builtins.int
+    MEMORY_MB_FIELD_NUMBER: _builtins.int
+    CPU_SHARE_FIELD_NUMBER: _builtins.int
+    ON_LOSS_FIELD_NUMBER: _builtins.int
+    CRASHES_FIELD_NUMBER: _builtins.int
+    CRASH_WINDOW_S_FIELD_NUMBER: _builtins.int
+    BACKOFF_MS_FIELD_NUMBER: _builtins.int
+    START_MS_FIELD_NUMBER: _builtins.int
+    group: _builtins.str
+    """Instances of one group share a process, and its fate; empty: it has its own."""
+    deadline_ms: _builtins.int
+    """Milliseconds: one that handles nothing for so long, though there is something to handle, is lost."""
+    memory_mb: _builtins.int
+    """MiB that it may hold in memory."""
+    cpu_share: _builtins.float
+    """What it may use of one processor core over 5 s; not set: all it wants."""
+    on_loss: Global___OnLoss.ValueType
+    """Its resting orders while it is gone."""
+    crashes: _builtins.int
+    """Lost so often within `crash_window_s`, the instance is quarantined."""
+    crash_window_s: _builtins.float
+    """Seconds."""
+    backoff_ms: _builtins.int
+    """Milliseconds before it is started again; twice as many with each further loss, up to 10 s."""
+    start_ms: _builtins.int
+    """Milliseconds that it may take to start."""
+    def __init__(
+        self,
+        *,
+        group: _builtins.str | None = ...,
+        deadline_ms: _builtins.int | None = ...,
+        memory_mb: _builtins.int | None = ...,
+        cpu_share: _builtins.float | None = ...,
+        on_loss: Global___OnLoss.ValueType = ...,
+        crashes: _builtins.int | None = ...,
+        crash_window_s: _builtins.float | None = ...,
+        backoff_ms: _builtins.int | None = ...,
+        start_ms: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_backoff_ms", b"_backoff_ms", "_cpu_share", b"_cpu_share", "_crash_window_s", b"_crash_window_s", "_crashes", b"_crashes", "_deadline_ms", b"_deadline_ms", "_group", b"_group", "_memory_mb", b"_memory_mb", "_start_ms", b"_start_ms", "backoff_ms", b"backoff_ms", "cpu_share", b"cpu_share", "crash_window_s", b"crash_window_s", "crashes", b"crashes", "deadline_ms", b"deadline_ms", "group", b"group", "memory_mb", b"memory_mb", "start_ms", b"start_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backoff_ms", b"_backoff_ms", "_cpu_share", b"_cpu_share", "_crash_window_s", b"_crash_window_s", "_crashes", b"_crashes", "_deadline_ms", b"_deadline_ms", "_group", b"_group", "_memory_mb", b"_memory_mb", "_start_ms", b"_start_ms", "backoff_ms", b"backoff_ms", "cpu_share", b"cpu_share", "crash_window_s", b"crash_window_s", "crashes", b"crashes", "deadline_ms", b"deadline_ms", "group", b"group", "memory_mb", b"memory_mb", "on_loss", b"on_loss", "start_ms", b"start_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__backoff_ms: _TypeAlias = _typing.Literal["backoff_ms"]  # noqa: Y015
+    _WhichOneofArgType__backoff_ms: _TypeAlias = _typing.Literal["_backoff_ms", b"_backoff_ms"]  # noqa: Y015
+    _WhichOneofReturnType__cpu_share: _TypeAlias = _typing.Literal["cpu_share"]  # noqa: Y015
+    _WhichOneofArgType__cpu_share: _TypeAlias = _typing.Literal["_cpu_share", b"_cpu_share"]  # noqa: Y015
+    _WhichOneofReturnType__crash_window_s: _TypeAlias = _typing.Literal["crash_window_s"]  # noqa: Y015
+    _WhichOneofArgType__crash_window_s: _TypeAlias = _typing.Literal["_crash_window_s", b"_crash_window_s"]  # noqa: Y015
+    _WhichOneofReturnType__crashes: _TypeAlias = _typing.Literal["crashes"]  # noqa: Y015
+    _WhichOneofArgType__crashes: _TypeAlias = _typing.Literal["_crashes", b"_crashes"]  # noqa: Y015
+    _WhichOneofReturnType__deadline_ms: _TypeAlias = _typing.Literal["deadline_ms"]  # noqa: Y015
+    _WhichOneofArgType__deadline_ms: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms"]  # noqa: Y015
+    _WhichOneofReturnType__group: _TypeAlias = _typing.Literal["group"]  # noqa: Y015
+    _WhichOneofArgType__group: _TypeAlias = _typing.Literal["_group", b"_group"]  # noqa: Y015
+    _WhichOneofReturnType__memory_mb: _TypeAlias = _typing.Literal["memory_mb"]  # noqa: Y015
+    _WhichOneofArgType__memory_mb: _TypeAlias = _typing.Literal["_memory_mb", b"_memory_mb"]  # noqa: Y015
+    _WhichOneofReturnType__start_ms: _TypeAlias = _typing.Literal["start_ms"]  # noqa: Y015
+    _WhichOneofArgType__start_ms: _TypeAlias = _typing.Literal["_start_ms", b"_start_ms"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__backoff_ms) -> _WhichOneofReturnType__backoff_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpu_share) -> _WhichOneofReturnType__cpu_share | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__crash_window_s) -> _WhichOneofReturnType__crash_window_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__crashes) -> _WhichOneofReturnType__crashes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__deadline_ms) -> _WhichOneofReturnType__deadline_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__group) -> _WhichOneofReturnType__group | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_mb) -> _WhichOneofReturnType__memory_mb | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_ms) -> _WhichOneofReturnType__start_ms | None: ...
+
+Global___WorkerSettings: _TypeAlias = WorkerSettings  # noqa: Y015
+
+@_typing.final
+class ClientSettings(_message.Message):
+    """What a program is held to that runs a strategy. It attaches through sockets in the node's data_dir, with the
+    token that the node puts beside them: a port, and a token of your own, are for the configuration file alone.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEADLINE_MS_FIELD_NUMBER: _builtins.int
+    ON_LOSS_FIELD_NUMBER: _builtins.int
+    deadline_ms: _builtins.int
+    """Milliseconds: one that handles nothing for so long, though there is something to handle, is gone; 1000 if not set."""
+    on_loss: Global___OnLoss.ValueType
+    """Its resting orders while no program is there."""
+    def __init__(
+        self,
+        *,
+        deadline_ms: _builtins.int | None = ...,
+        on_loss: Global___OnLoss.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms", "deadline_ms", b"deadline_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms", "deadline_ms", b"deadline_ms", "on_loss", b"on_loss"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__deadline_ms: _TypeAlias = _typing.Literal["deadline_ms"]  # noqa: Y015
+    _WhichOneofArgType__deadline_ms: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__deadline_ms) -> _WhichOneofReturnType__deadline_ms | None: ...
+
+Global___ClientSettings: _TypeAlias = ClientSettings  # noqa: Y015
 
 @_typing.final
 class WorkerStatus(_message.Message):
@@ -543,31 +756,76 @@ class InstanceSchedule(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TriggersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     HELD_BY_FIELD_NUMBER: _builtins.int
     OPEN_TIME_FIELD_NUMBER: _builtins.int
     CLOSE_TIME_FIELD_NUMBER: _builtins.int
     NEXT_TRIGGER_FIELD_NUMBER: _builtins.int
     NEXT_TRIGGER_TIME_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
+    ON_DEPENDENCY_LOST_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    WINDOWS_FIELD_NUMBER: _builtins.int
+    OUTSIDE_FIELD_NUMBER: _builtins.int
+    TRIGGERS_FIELD_NUMBER: _builtins.int
+    MARKET_EVENTS_FIELD_NUMBER: _builtins.int
+    CATCH_UP_S_FIELD_NUMBER: _builtins.int
     held_by: _builtins.str
-    """Why it may not trade now; empty where the schedule lets it."""
+    """Why it may not trade now; empty where the schedule lets it. Output only, and as the next four not by a standby."""
     next_trigger: _builtins.str
-    """Its trigger that is due next; empty where it has none."""
+    """Its trigger that is due next; empty where it has none. Output only."""
+    on_dependency_lost: Global___Hold.ValueType
+    """What becomes of it while one of those is stopped, quarantined or not there."""
+    time_zone: _builtins.str
+    """The time zone by whose clock all of this is meant, such as Europe/Zurich; UTC if not set."""
+    outside: Global___Hold.ValueType
+    """What it is outside of them: PAUSE or STOP."""
+    market_events: _builtins.bool
+    """Whether market data calls it, as it does if not set. Else it runs on timers, triggers and its own orders."""
+    catch_up_s: _builtins.float
+    """Seconds: a trigger that came due while no node could run it is made up for if it is not later; 60 if not set."""
     @_builtins.property
     def open_time(self) -> _timestamp_pb2.Timestamp:
-        """When its windows open; not set while they are open, or where that is more than two weeks off."""
+        """When its windows open; not set while they are open, or where that is more than two weeks off. Output only."""
 
     @_builtins.property
     def close_time(self) -> _timestamp_pb2.Timestamp:
-        """When they close; not set while they are closed, or where that is more than two weeks off."""
+        """When they close; not set while they are closed, or where that is more than two weeks off. Output only."""
 
     @_builtins.property
     def next_trigger_time(self) -> _timestamp_pb2.Timestamp:
-        """When that is."""
+        """When that is. Output only."""
 
     @_builtins.property
     def after(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The instances that it comes after: instances/NAME."""
+        """The instances that it comes after: instances/NAME. Events reach them first, they start before it and stop after it."""
+
+    @_builtins.property
+    def windows(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """When it may trade, such as "mon-fri 09:00-17:30" or "sun 22:00-02:00"; none is always."""
+
+    @_builtins.property
+    def triggers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """When `on_timer` is called with each of these names: "every 30s", or a cron expression such as "0 16 * * mon-fri"."""
 
     def __init__(
         self,
@@ -578,12 +836,30 @@ class InstanceSchedule(_message.Message):
         next_trigger: _builtins.str = ...,
         next_trigger_time: _timestamp_pb2.Timestamp | None = ...,
         after: _abc.Iterable[_builtins.str] | None = ...,
+        on_dependency_lost: Global___Hold.ValueType = ...,
+        time_zone: _builtins.str | None = ...,
+        windows: _abc.Iterable[_builtins.str] | None = ...,
+        outside: Global___Hold.ValueType = ...,
+        triggers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        market_events: _builtins.bool | None = ...,
+        catch_up_s: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["close_time", b"close_time", "next_trigger_time", b"next_trigger_time", "open_time", b"open_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_catch_up_s", b"_catch_up_s", "_market_events", b"_market_events", "_time_zone", b"_time_zone", "catch_up_s", b"catch_up_s", "close_time", b"close_time", "market_events", b"market_events", "next_trigger_time", b"next_trigger_time", "open_time", b"open_time", "time_zone", b"time_zone"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "close_time", b"close_time", "held_by", b"held_by", "next_trigger", b"next_trigger", "next_trigger_time", b"next_trigger_time", "open_time", b"open_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_catch_up_s", b"_catch_up_s", "_market_events", b"_market_events", "_time_zone", b"_time_zone", "after", b"after", "catch_up_s", b"catch_up_s", "close_time", b"close_time", "held_by", b"held_by", "market_events", b"market_events", "next_trigger", b"next_trigger", "next_trigger_time", b"next_trigger_time", "on_dependency_lost", b"on_dependency_lost", "open_time", b"open_time", "outside", b"outside", "time_zone", b"time_zone", "triggers", b"triggers", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__catch_up_s: _TypeAlias = _typing.Literal["catch_up_s"]  # noqa: Y015
+    _WhichOneofArgType__catch_up_s: _TypeAlias = _typing.Literal["_catch_up_s", b"_catch_up_s"]  # noqa: Y015
+    _WhichOneofReturnType__market_events: _TypeAlias = _typing.Literal["market_events"]  # noqa: Y015
+    _WhichOneofArgType__market_events: _TypeAlias = _typing.Literal["_market_events", b"_market_events"]  # noqa: Y015
+    _WhichOneofReturnType__time_zone: _TypeAlias = _typing.Literal["time_zone"]  # noqa: Y015
+    _WhichOneofArgType__time_zone: _TypeAlias = _typing.Literal["_time_zone", b"_time_zone"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__catch_up_s) -> _WhichOneofReturnType__catch_up_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__market_events) -> _WhichOneofReturnType__market_events | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__time_zone) -> _WhichOneofReturnType__time_zone | None: ...
 
 Global___InstanceSchedule: _TypeAlias = InstanceSchedule  # noqa: Y015
 
@@ -597,12 +873,15 @@ class ModelUse(_message.Message):
     PARAMS_FIELD_NUMBER: _builtins.int
     USED_FIELD_NUMBER: _builtins.int
     SKIPPED_FIELD_NUMBER: _builtins.int
+    ISOLATION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The offer, such as "inventory_skew"."""
     used: _builtins.int
     """Quotes that it adjusted. Output only."""
     skipped: _builtins.int
     """Quotes that went on without it: it was late, failed or answered nonsense. Output only."""
+    isolation: Global___Isolation.ValueType
+    """Where its code runs: INLINE or PROCESS."""
     @_builtins.property
     def params(self) -> _struct_pb2.Struct:
         """Its parameters; those left out have their defaults."""
@@ -614,10 +893,11 @@ class ModelUse(_message.Message):
         params: _struct_pb2.Struct | None = ...,
         used: _builtins.int = ...,
         skipped: _builtins.int = ...,
+        isolation: Global___Isolation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["params", b"params"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "params", b"params", "skipped", b"skipped", "used", b"used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["isolation", b"isolation", "model", b"model", "params", b"params", "skipped", b"skipped", "used", b"used"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
