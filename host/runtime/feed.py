@@ -6,7 +6,7 @@ socket everything is plain calls on this thread: book → strategy → models �
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
@@ -119,6 +119,11 @@ class AccountFeed:
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
         return task
+
+    @property
+    def known_instruments(self) -> Mapping[str, Instrument]:
+        """Return what the journal says that the venue allows for each symbol that was ever used."""
+        return self._engine.state.instruments.get(self.account, {})
 
     def relist(self, instruments: Sequence[Instrument]) -> None:
         """Take over the venue's list of instruments, which was read again."""

@@ -5,8 +5,9 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from host.api import ExchangeAdapter, Instrument, MarketEvent, Report
+from host.api import ExchangeAdapter, ExchangeError, Instrument, MarketEvent, Report
 from host.runtime.plugin_errors import describe_error
+from host.runtime.relisting import is_gone
 
 if TYPE_CHECKING:
     from host.runtime.feed import AccountFeed
@@ -32,6 +33,7 @@ class AdapterLink:
         "account",
         "adapter",
         "data_dir",
+        "left_out",
         "market",
         "now_ns",
         "on_failed",
@@ -55,6 +57,8 @@ class AdapterLink:
         self.report: Callable[[Report], None] = feed.report
         self.on_failed = on_failed
         """Called when the adapter's code raised where nobody waits for it."""
+        self.left_out: frozenset[str] = frozenset()
+        """Symbols of the account that the adapter was not asked to follow, for the venue traded them no more."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
         adapter.ctx = self
@@ -75,6 +79,22 @@ class AdapterLink:
         """Take the venue's list of instruments as it is now, from the version that is live."""
         if self.adapter is self._feed.adapter and not self._is_closed:
             self._feed.relist(instruments)
+            known = self._feed.known_instruments
+            back = {
+                i.symbol for i in instruments if i.symbol in self.left_out and not is_gone(known[i.symbol], i)
+            }
+            if back:
+                self.left_out -= back
+                self.spawn(self._follow(back), f"market data of {', '.join(sorted(back))}, listed again")
+
+    async def _follow(self, symbols: set[str]) -> None:
+        for symbol in symbols:
+            self._feed.symbols[symbol].book.invalidate("it is listed again, and followed anew")
+        try:
+            await self.adapter.subscribe(sorted(symbols))
+        except ExchangeError as error:
+            self.left_out |= symbols  # until the list is read again
+            _log.error("account %s: %s", self.account, error)
 
     def mute(self) -> None:
         """Take nothing from the adapter any more."""

@@ -12,7 +12,7 @@ from host.runtime.remote import RemoteStrategy
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
 
-__all__ = ["relist"]
+__all__ = ["is_gone", "relist"]
 
 _CONTRACT: Final = ("kind", "base", "quote", "contract_size")
 """What a position is a position in: with another one of these, its money would be counted wrongly."""
@@ -34,7 +34,7 @@ def relist(engine: "Engine", account: str, instruments: Sequence[Instrument]) ->
     for symbol, known in list(engine.state.instruments.get(account, {}).items()):
         found = listed.get(symbol)
         kind, text = "", ""
-        if found is None or _contract(found) != _contract(known):
+        if found is None or is_gone(known, found):
             if known.is_trading:
                 kind, text = _gone(known, found)
             found = msgspec.structs.replace(known, is_trading=False)
@@ -58,6 +58,11 @@ def _tell(engine: "Engine", account: str, changed: Mapping[str, Instrument]) -> 
             theirs = [changed[symbol] for symbol in instance.symbols if symbol in changed]
             if theirs:
                 instance.strategy.relisted(theirs)
+
+
+def is_gone(known: Instrument, found: Instrument | None) -> bool:
+    """Return whether a symbol is listed no more, or as another contract under its old name."""
+    return found is None or _contract(found) != _contract(known)
 
 
 def _contract(instrument: Instrument) -> tuple[object, ...]:

@@ -116,7 +116,7 @@ class AdapterRevision:
         change = self._change = ChangeOver(
             self._engine, self._account, link, old_link, candidate.overlap, candidate.reports, self._complete
         )
-        books = [symbol.book for symbol in self._feed.symbols.values()]
+        books = [self._feed.symbols[symbol].book for symbol in candidate.books]
         down = {channel for channel, is_up in candidate.channels.items() if not is_up}
         change.begin(candidate.books, down, now_ns)
         link.report, link.on_failed = self._watched_report, self._on_failed

@@ -22,6 +22,7 @@ from host.core.books import Book, DepthResult
 from host.runtime.link import AdapterLink
 from host.runtime.plugin_errors import describe_error
 from host.runtime.reload.account_view import AccountView
+from host.runtime.reload.gone_symbols import check_listed, check_nothing_is_left
 from host.runtime.reload.overlap import Overlap
 from host.runtime.reload.revision import RevisionFailed
 from host.runtime.reload.same_reports import SameReports
@@ -111,16 +112,13 @@ class Candidate:
         return task.result()
 
     def _check_instruments(self, instruments: Sequence[Instrument]) -> None:
-        known = self._engine.state.instruments.get(self._account, {})
+        """See that it lists what is in use, and leave out what the venue trades no more."""
         listed = {instrument.symbol: instrument for instrument in instruments}
-        for symbol in self._feed.symbols:
-            if symbol not in listed:
-                raise RevisionFailed(f"{self._name}: it does not list {symbol}, which is in use")
-            if listed[symbol] != known.get(symbol):
-                raise RevisionFailed(
-                    f"{self._name}: {symbol} is in use as {known.get(symbol)}, was listed as {listed[symbol]}; "
-                    "restart the node to trade it on other terms"
-                )
+        gone = check_listed(self._engine.state, self._account, self.books.keys(), listed)
+        self.link.left_out = gone
+        for symbol in gone:
+            del self.books[symbol]
+            self.overlap.forget(symbol)
 
     async def _until_ready(self) -> None:
         """Wait until `_waiting_for` says nothing; in real time, which a replay may outrun."""
@@ -142,7 +140,8 @@ class Candidate:
             raise RevisionFailed(f"{self._name}: {self._failure}")
         if self._feed.adapter is not self._live_link.adapter:
             raise RevisionFailed(f"{self._name}: its adapter was replaced meanwhile; reload it again")
-        if self._feed.symbols.keys() != self.books.keys():
+        check_nothing_is_left(self._engine.state, self._account, self.link.left_out)
+        if self._feed.symbols.keys() - self.link.left_out != self.books.keys():
             raise RevisionFailed(f"{self._name}: symbols were added meanwhile; reload it again")
         for channel, is_up in self.channels.items():
             if not is_up:
@@ -165,7 +164,7 @@ class Candidate:
 
     def _tap(self) -> Callable[[], None]:
         """Hear what the live version delivers, until the function that this returns is called."""
-        link, overlap, reports = self._live_link, self.overlap, self.reports
+        link, overlap, reports, books = self._live_link, self.overlap, self.reports, self.books
         engine, now_ns = self._engine, self._engine.clock.now_ns
         market, report = link.market, link.report
 
@@ -174,6 +173,8 @@ class Candidate:
             self._stirred.set()
             events = engine.events
             market(event)
+            if event.symbol not in books:
+                return
             if engine.events != events:
                 overlap.live(event, now_ns())
             else:  # not handed over: the change before this one is not complete

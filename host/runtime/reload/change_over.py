@@ -95,6 +95,8 @@ class ChangeOver:
         if not was_settled:
             feed.reconnected(set(), now_ns)
         for symbol, symbol_feed in feed.symbols.items():
+            if symbol in link.left_out:
+                continue  # of which nobody told anything meanwhile
             if not self._overlap.is_matched(BookTop, symbol):
                 symbol_feed.book.forget_numbers()
             if symbol_feed.book.depth_fault or not self._overlap.is_matched(Depth, symbol):

@@ -124,6 +124,11 @@ class Overlap:
         for stream in self._chosen(kind, symbol):
             stream.start_over()
 
+    def forget(self, symbol: str) -> None:
+        """Compare nothing of a symbol any more."""
+        for key in [key for key in self._streams if key[1] == symbol]:
+            del self._streams[key]
+
     def _chosen(self, kind: type | None, symbol: str) -> list[Stream]:
         return [stream for key, stream in self._streams.items() if kind is None or key == (kind, symbol)]
 
