@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from host.api import BookTop, Candle, Depth, Fill, Instrument, Order, Position, Ticker, Trade
 from host.wire import JSON, CodecError
 from host.wire import messages as m
 
@@ -20,22 +21,41 @@ GROUPS = {
     "events": m.Event,
     "reports": m.Report,
 }
+DATA = {
+    "book": BookTop,
+    "depth": Depth,
+    "trade": Trade,
+    "ticker": Ticker,
+    "candle": Candle,
+    "order": Order,
+    "fill": Fill,
+    "instrument": Instrument,
+    "position": Position,
+}
 
 
-def shown(group: str) -> list[str]:
+def shown(table: str) -> list[str]:
     text = PAGE.read_text(encoding="utf-8")
-    return text.partition(f"<!-- messages: {group} -->\n")[2].partition("<!-- end -->")[0].splitlines()
+    return text.partition(f"<!-- {table} -->\n")[2].partition("<!-- end -->")[0].splitlines()
+
+
+def fields(cls: type[msgspec.Struct]) -> str:
+    return ", ".join(f"`{field.encode_name}`" for field in msgspec.structs.fields(cls))
 
 
 def row(cls: type[msgspec.Struct]) -> str:
-    fields = ", ".join(f"`{field.encode_name}`" for field in msgspec.structs.fields(cls))
-    return f"| `{cls.__struct_config__.tag}` | {fields} |"
+    return f"| `{cls.__struct_config__.tag}` | {fields(cls)} |"
 
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_the_page_names_every_message_with_its_fields(group: str) -> None:
     classes: tuple[Any, ...] = typing.get_args(GROUPS[group])
-    assert shown(group) == ["| type | fields |", "|---|---|", *map(row, classes)]
+    assert shown(f"messages: {group}") == ["| type | fields |", "|---|---|", *map(row, classes)]
+
+
+def test_the_page_names_the_fields_of_what_messages_carry() -> None:
+    rows = [f"| {name} | {fields(cls)} |" for name, cls in DATA.items()]
+    assert shown("fields") == ["| data | fields |", "|---|---|", *rows]
 
 
 def test_the_page_names_the_version() -> None:
