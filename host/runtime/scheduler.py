@@ -251,9 +251,11 @@ class Scheduler:
             if due_ns > now_ns:
                 continue
             may_run = instance.state is InstanceState.RUNNING and plan.is_open_at(due_ns)
-            if not may_run or not (_may_trade(instance) or plan.triggers[trigger].waits):
+            is_too_late = due_ns < now_ns - plan.catch_up_ns
+            waits = plan.triggers[trigger].waits
+            if not may_run or (not waits and (is_too_late or not _may_trade(instance))):
                 plan.done(trigger, now_ns)
-            elif due_ns < now_ns - plan.catch_up_ns:
+            elif is_too_late:
                 plan.done(trigger, now_ns - plan.catch_up_ns)  # the latest of them may not be too late yet
                 late_s = (now_ns - due_ns) / 1e9
                 text = f"instance {name}: trigger {trigger} was due {late_s:.0f} s ago and could not run until now"

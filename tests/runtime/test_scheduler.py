@@ -369,6 +369,16 @@ def test_trigger_that_was_missed_for_too_long_is_alerted_and_left_out(folder: Pa
     ]
 
 
+def test_paced_trigger_is_left_out_without_a_word_where_a_node_was_held_up(folder: Path) -> None:
+    schedule = ScheduleSection(triggers={"look": "every 10s"}, catch_up_s=20.0)
+    desk = desk_at(folder, "Mon 15:00", section(schedule=schedule))
+    desk.top()
+    desk.clock.set(ns("Mon 15:01:05"))  # at once, as for a process that was frozen
+    desk.until("Mon 15:01:10")
+    assert fired(desk) == [("look", ns("Mon 15:01:10"))]
+    assert desk.alerts("trigger_missed") == []
+
+
 def test_trigger_is_not_made_up_for_where_an_operator_had_paused_the_instance(folder: Path) -> None:
     desk = desk_at(folder, "Mon 15:59", cron())
     desk.top()
