@@ -34,9 +34,10 @@ class Answer(_Message, frozen=True, tag="answer"):
 
 
 class Broke(_Message, frozen=True, tag="broke"):
-    """From the model: its code raised; at question 0 it does not even start."""
+    """From the model: its code raised, and where; at question 0 it does not even start."""
 
     seq: int
+    where: str
     error: str
 
 

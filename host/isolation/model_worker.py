@@ -32,11 +32,13 @@ def run_model(plan: SeatPlan, parent: int) -> None:
     def say(message: Any) -> None:
         turns.send_multipart((plan.key, encode(message)))
 
+    where = "its construction"
     try:
         model = _made(plan)
+        where = "on_start"
         model.on_start()
     except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary: told to the host
-        say(Broke(0, describe_error(error)))
+        say(Broke(0, where, describe_error(error)))
         time.sleep(1.0)  # the host ends this process once it has heard
         return
     is_heard = False
@@ -62,9 +64,10 @@ def _made(plan: SeatPlan) -> QuoteModel[Any]:
 
 
 def _answer(runner: asyncio.Runner, model: QuoteModel[Any], ask: Ask) -> Answer | Broke:
+    where = "predict" if isinstance(model, AsyncQuoteModel) else "adjust"
     try:
         if isinstance(model, AsyncQuoteModel):
             return Answer(ask.seq, runner.run(model.predict(ask.features)))
         return Answer(ask.seq, model.adjust(ask.features, ask.quote))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary: told to the host
-        return Broke(ask.seq, describe_error(error))
+        return Broke(ask.seq, where, describe_error(error))

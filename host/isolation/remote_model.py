@@ -3,8 +3,10 @@
 However slow, stuck or dead it is, a quote goes out: with the last answer, or without one that is too old.
 """
 
-import logging
+import asyncio
 import time
+from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -15,6 +17,7 @@ from host.isolation.model_messages import Answer, Ask, Broke, Ready, decode, enc
 from host.isolation.seat import Seat
 from host.isolation.settings import WorkerSettings
 from host.loader import Offer
+from host.runtime.models import SAMPLE_EVERY, SAMPLES_KEPT, apply_adjustment
 from host.runtime.remote import RemoteModel
 
 if TYPE_CHECKING:
@@ -23,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelInWorker", "NoAnswer"]
 
-_log = logging.getLogger("tandem.workers")
 _READY: Final = encode(Ready())
 
 
@@ -51,23 +53,29 @@ class ModelInWorker(RemoteModel):
         self.name: Final = f"{instance}, model {offer.name}"
         self.is_wanted = False
         self.restarts = 0
+        self.recent = deque(maxlen=SAMPLES_KEPT)
+        self.last_error = "it was asked nothing yet"
+        self.valid_ms = (
+            offer.cls.valid_ms if issubclass(offer.cls, AsyncQuoteModel) else AsyncQuoteModel.valid_ms
+        )
         self._instance: Final = instance
         self._engine: Final = engine
         self._node: Final = node
         self._offer: Final = offer
         self._settings: Final = settings
-        valid_ms = offer.cls.valid_ms if issubclass(offer.cls, AsyncQuoteModel) else AsyncQuoteModel.valid_ms
-        self._valid_ns: Final = int(valid_ms * 1e6)
         self._fate: Final = Fate(settings)
         self._seat: Seat | None = None
         self._started_ns = self._starts_ns = 0
         self._is_ready = False
+        self._is_on_trial = False
+        """Whether its version has yet to earn its place: lost, it is not started again."""
         self._seq = 0
+        self._question: tuple[Features, Quote] | None = None
+        """What it was asked and has not answered."""
         self._asked_ns = 0
-        """When it was asked what it has not answered; 0 where there is nothing."""
         self._answer: Adjustment | None = None
         self._answered_ns = 0
-        self._error = "it was asked nothing yet"
+        self._waiter: asyncio.Future[None] | None = None
 
     # -- the model -------------------------------------------------------------------------------
 
@@ -79,21 +87,52 @@ class ModelInWorker(RemoteModel):
 
     def adjust(self, features: Features, quote: Quote) -> Adjustment:
         """Ask it, unless it owes an answer, and return its last one; raise `NoAnswer`."""
-        now_ns = time.monotonic_ns()
-        if self._is_ready and not self._asked_ns:
-            assert self._seat is not None
-            self._seq += 1
-            self._asked_ns = now_ns
-            self._seat.channel.send(encode(Ask(self._seq, features, quote)))
+        if self._is_ready and self._question is None:
+            self._ask(features, quote)
         answer = self._answer
-        if answer is None or now_ns - self._answered_ns > self._valid_ns:
-            raise NoAnswer(self._error)
+        if answer is None or time.monotonic_ns() - self._answered_ns > self.valid_ms * 1e6:
+            raise NoAnswer(self.last_error)
         return answer
 
     def close(self) -> None:
         """End its worker for good."""
         self.is_wanted = False
+        self.failure = ""
         self.end()
+
+    # -- as another version ----------------------------------------------------------------------
+
+    def renewed(self, offer: Offer, params: Mapping[str, object]) -> "ModelInWorker":
+        """Return what stands for another version of it, not started; raise `ParamsInvalid`."""
+        return self._node.model_stand_in(self._instance, offer, params, self._settings)
+
+    async def begin_trial(self) -> None:
+        """Start it, and return once it can be asked; raise `NoAnswer` where it does not come to that."""
+        self._is_on_trial = True
+        self.on_start()
+        while not self._is_ready:
+            if not self.is_wanted:
+                raise NoAnswer(self.failure or "it was ended")
+            await self._told()
+
+    async def answer(self, features: Features, quote: Quote) -> Adjustment:
+        """Ask it and wait for the answer; raise `NoAnswer` where it raises, is lost or ended."""
+        if not self._is_ready:
+            raise NoAnswer(self.failure or "it was ended")
+        self._answer = None
+        self._ask(features, quote)
+        while self._question is not None:
+            await self._told()
+        if self._answer is None:
+            raise NoAnswer(self.failure or self.last_error)
+        return self._answer
+
+    def prove_itself(self) -> None:
+        """Have it on trial no more: lost, it is started again, this very moment if it was."""
+        self._is_on_trial = False
+        if self.failure:
+            self.failure = ""
+            self.on_start()
 
     # -- its worker ------------------------------------------------------------------------------
 
@@ -107,13 +146,19 @@ class ModelInWorker(RemoteModel):
         """Return whether nothing is to be done any more."""
         return not self.is_wanted
 
+    @property
+    def pid(self) -> int:
+        """Return the id of its process; 0 while none runs."""
+        return 0 if self._seat is None else self._seat.pid
+
     def end(self) -> None:
         """End its process, and hear no more of it."""
-        self._starts_ns = self._asked_ns = 0
-        self._is_ready = False
+        self._starts_ns = 0
+        self._is_ready, self._question = False, None
         seat, self._seat = self._seat, None
         if seat is not None:
             seat.end()
+        self._wake()
 
     def look(self, now_ns: int) -> None:
         """Find out whether it answers within its limits; restart it when that is due."""
@@ -126,7 +171,7 @@ class ModelInWorker(RemoteModel):
             return
         elif not self._is_ready and now_ns - self._started_ns > settings.start_ns:
             self._lost(f"it did not start within {settings.start_ns / 1e9:g} s")
-        elif self._asked_ns and now_ns - self._asked_ns > settings.deadline_ns:
+        elif self._question is not None and now_ns - self._asked_ns > settings.deadline_ns:
             self._lost(f"it has not answered for {(now_ns - self._asked_ns) / 1e6:.0f} ms")
         elif fault := self._seat.fault(now_ns):
             self._lost(fault)
@@ -137,32 +182,67 @@ class ModelInWorker(RemoteModel):
         seat = self._seat = Seat(self._node, self._settings, self._lost)
         seat.begin(self.name, self._offer, self._on_message, model_params=msgspec.json.encode(self.params))
 
+    def _ask(self, features: Features, quote: Quote) -> None:
+        assert self._seat is not None
+        self._seq += 1
+        self.asked += 1
+        self._question, self._asked_ns = (features, quote), time.monotonic_ns()
+        self._seat.channel.send(encode(Ask(self._seq, features, quote)))
+
     def _on_message(self, body: bytes) -> None:
-        seat = self._seat
         try:
             message = decode(body)
         except msgspec.DecodeError as error:
             self._lost(f"it sent what is no message: {error}")
             return
-        if isinstance(message, Answer) and message.seq == self._seq:
-            self._asked_ns, self._answered_ns = 0, time.monotonic_ns()
-            self._answer = message.adjustment
-            self._error = "its last answer is too old"
-        elif isinstance(message, Broke):
-            self._asked_ns = 0
-            self._error = message.error
-            if not message.seq:
-                self._lost(f"it did not start: {message.error}")
-        elif isinstance(message, Ready) and seat is not None and seat.channel.is_subscribed():
-            seat.channel.send(_READY)
-            if not self._is_ready:
-                self._is_ready = True
-                again = f", restart {self.restarts}" if self.restarts else ""
-                text = f"instance {self.name} runs in process {seat.pid}{again}"
-                self._engine.alert("worker_started", text, self._instance)
+        if isinstance(message, Ready):
+            self._on_ready()
+        elif isinstance(message, Broke) and not message.seq:
+            self._lost(f"{message.where} raised {message.error}")
+        elif isinstance(message, Answer | Broke) and message.seq == self._seq:
+            self._on_answer(message)
+
+    def _on_ready(self) -> None:
+        seat = self._seat
+        if seat is None or not seat.channel.is_subscribed():
+            return  # an answer would be lost: it says so once more
+        seat.channel.send(_READY)
+        if self._is_ready:
+            return
+        self._is_ready = True
+        if not self._is_on_trial:
+            again = f", restart {self.restarts}" if self.restarts else ""
+            text = f"instance {self.name} runs in process {seat.pid}{again}"
+            self._engine.alert("worker_started", text, self._instance)
+        self._wake()
+
+    def _on_answer(self, message: Answer | Broke) -> None:
+        question, self._question = self._question, None
+        assert question is not None
+        answer, error = _answer_of(message, question[1])
+        if len(self.recent) < SAMPLES_KEPT or self._seq % SAMPLE_EVERY == 0:
+            self.recent.append((*question, answer))
+        if answer is None:
+            self.broken += 1
+            self.last_error = error
+        else:
+            self._answer, self._answered_ns = answer, time.monotonic_ns()
+            self.last_error = "its last answer is too old"
+        self._wake()
+
+    async def _told(self) -> None:
+        """Wait until it says something, or ends."""
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _lost(self, why: str) -> None:
-        self._error = why
+        self.last_error = why
+        if self.is_wanted and self._is_on_trial:
+            self.is_wanted, self.failure = False, why
         self.end()
         if not self.is_wanted:
             return
@@ -174,3 +254,12 @@ class ModelInWorker(RemoteModel):
         else:
             self._starts_ns = time.monotonic_ns() + delay_ns
         self._engine.alert("worker_lost", text, self._instance)
+
+
+def _answer_of(message: Answer | Broke, quote: Quote) -> tuple[Adjustment | None, str]:
+    """Return an answer that is of use, or None and why there is none."""
+    if isinstance(message, Broke):
+        return None, f"{message.where} raised {message.error}"
+    if apply_adjustment(message.adjustment, quote) is None:
+        return None, f"its answer makes no quote: {message.adjustment}"
+    return message.adjustment, ""

@@ -100,10 +100,16 @@ class Workers:
         """Return what makes stand-ins: for strategies, and for quote models."""
         return self.stand_in, self.model_stand_in
 
-    def model_stand_in(self, instance: str, offer: Offer, params: Mapping[str, object]) -> ModelInWorker:
+    def model_stand_in(
+        self,
+        instance: str,
+        offer: Offer,
+        params: Mapping[str, object],
+        settings: WorkerSettings = WorkerSettings(),  # noqa: B008 - it is frozen
+    ) -> ModelInWorker:
         """Return what stands in an instance's chain for an offered quote model; raise `ParamsInvalid`."""
         decoded = decode_params(offer, params, instance=f"{instance}, model {offer.name}")
-        return ModelInWorker(self._engine, self, instance, offer, decoded, WorkerSettings())
+        return ModelInWorker(self._engine, self, instance, offer, decoded, settings)
 
     def item(self, event: Any) -> Item:
         """Return an event as it is sent; the same for every worker that gets it, so it is encoded once."""

@@ -104,9 +104,9 @@ class ModelStage:
         """Run `model`, which was started, from the next quote on.
 
         `answer` is what an asynchronous model goes on with until its own next one; the answer that
-        the model before it had is returned.
+        the model before it had is returned. One in another process that goes is not ended: it may come back.
         """
-        self.close()
+        self._cancel()
         before, self._answer = self._answer, answer
         self._task = None
         self.slowest_ns = 0
@@ -119,10 +119,13 @@ class ModelStage:
 
     def close(self) -> None:
         """End a prediction that is still under way, and a model in another process."""
-        if self._task is not None:
-            self._task.cancel()
+        self._cancel()
         if isinstance(self.model, RemoteModel):
             self.model.close()
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
 
     def _way_to(self, model: QuoteModel[Any]) -> Callable[[Features, Quote], Adjustment | None]:
         return self._latest if isinstance(model, AsyncQuoteModel) else model.adjust

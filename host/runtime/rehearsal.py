@@ -42,7 +42,7 @@ from host.runtime.history import OwnEvent
 from host.runtime.instance import Instance, carry_state, encode_state
 from host.runtime.models import apply_adjustment
 from host.runtime.plugin_errors import describe_error
-from host.runtime.reload.models import SLOW_SHARE
+from host.runtime.reload.model_probation import SLOW_SHARE
 from host.runtime.reload.probation import ProbationLimits
 from host.runtime.reload.shadow import Shadow
 from host.runtime.roster import InstanceSpec

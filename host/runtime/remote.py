@@ -1,14 +1,17 @@
 """What the roster knows of a strategy whose code runs in another process."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgspec import Raw, Struct
 
-from host.api import Instrument, QuoteModel, Strategy
+from host.api import Adjustment, Features, Instrument, Quote, QuoteModel, Strategy
 from host.core.entries import InstanceState
 
 if TYPE_CHECKING:
+    from host.loader import Offer
+    from host.runtime.models import Sample
     from host.runtime.reload.uses import Revision
     from host.runtime.reload.version_change import VersionChange
 
@@ -78,9 +81,42 @@ class RemoteStrategy(Strategy[Any]):
 
 
 class RemoteModel(QuoteModel[Any]):
-    """Stands in a chain of models for one in another process: `adjust` returns what that said last."""
+    """Stands in a chain of models for one in another process: `adjust` returns what that said last.
+
+    A version on trial that is lost stays so: `failure` says why, until then it is empty.
+    """
 
     budget_us = 1000.0  # asking takes a message, however long the answer takes
+    failure = ""
+    asked = 0
+    """Questions, ever; there are fewer than quotes."""
+    broken = 0
+    """Those of them at which its code raised, or gave an answer that makes no quote."""
+    last_error = ""
+    """Why there is no answer, where there is none."""
+    valid_ms = 1000.0
+    """How long an answer holds."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params)
+        self.recent: deque[Sample] = deque()
+        """What it was asked lately, each with its own answer."""
+
+    def renewed(self, offer: "Offer", params: Mapping[str, object]) -> "RemoteModel":
+        """Return what stands for another version of it, not started; raise `ParamsInvalid`."""
+        raise NotImplementedError
+
+    async def begin_trial(self) -> None:
+        """Start it, and return once it can be asked; raise `TandemError` where it does not come to that."""
+        raise NotImplementedError
+
+    async def answer(self, features: Features, quote: Quote) -> Adjustment:
+        """Ask it and wait for the answer; raise `TandemError` where none comes that is of use."""
+        raise NotImplementedError
+
+    def prove_itself(self) -> None:
+        """Have it on trial no more: lost, it is started again."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """End it for good."""

@@ -237,7 +237,7 @@ def test_version_slower_than_its_budget_is_refused_in_warm_up(tmp_path: Path) ->
 def test_start_that_never_ends_is_refused_and_the_loop_goes_on(
     desk: ModelDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("host.runtime.reload.models.START_DEADLINE_S", 0.1)
+    monkeypatch.setattr("host.runtime.reload.model_trial.START_DEADLINE_S", 0.1)
     gate = ModuleType("gate_of_this_test")
     gate.began, gate.open = threading.Event(), threading.Event()  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, gate.__name__, gate)

@@ -122,9 +122,11 @@ class LiveVersions:
     def forget(self, instance: str, now_ns: int) -> None:
         """Have probation concern an instance no more, within a turn: it is removed."""
         for live in list(self._live.values()):
-            kept = [revision for revision in live.revisions if revision.name != instance]
-            if len(kept) < len(live.revisions):
-                live.revisions[:] = kept
+            gone = [revision for revision in live.revisions if revision.name == instance]
+            for revision in gone:
+                revision.settle(now_ns)  # nobody comes back to the version before: what is left of it ends
+            if gone:
+                kept = live.revisions[:] = [one for one in live.revisions if one not in gone]
                 if not kept:
                     self.promote(live, "nothing runs it", now_ns)
 

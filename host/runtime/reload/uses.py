@@ -15,7 +15,7 @@ from host.runtime.reload.models import ModelRevision, ModelUse
 from host.runtime.reload.probation import ProbationLimits
 from host.runtime.reload.revision import StrategyRevision
 from host.runtime.reload.version_change import VersionChange
-from host.runtime.remote import RemoteStrategy
+from host.runtime.remote import RemoteModel, RemoteStrategy
 
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
@@ -173,7 +173,7 @@ class Uses:
             for instance in self.instances(plugin)
         ]
         for instance, place, model_use in self._model_places(plugin):
-            make_model = functools.partial(self._make_model, catalog, version, model_use, instance.instance)
+            make_model = functools.partial(self._make_model, catalog, version, model_use, instance, place)
             revisions.append(ModelRevision(self._engine.clock, instance, place, make_model, limits))
         # Last, because they take longest and are to be fresh at the swap.
         for account, adapter_use in self._accounts(plugin):
@@ -221,28 +221,40 @@ class Uses:
         )
 
     def _make(self, catalog: Catalog, version: Version, instance: str) -> Strategy[Any]:
-        strategy: Strategy[Any] = self._made(catalog, version, self.strategies[instance], instance)
+        construct = functools.partial(make, instance=instance)
+        strategy: Strategy[Any] = self._made(catalog, version, self.strategies[instance], construct)
         return strategy
 
     def _make_model(
-        self, catalog: Catalog, version: Version, use: ModelUse, instance: str
+        self, catalog: Catalog, version: Version, use: ModelUse, instance: Instance, place: int
     ) -> QuoteModel[Any]:
-        model: QuoteModel[Any] = self._made(catalog, version, use, f"{instance}, model {use.offer.name}")
+        running = instance.models[place].model
+        construct: Callable[[Offer, Mapping[str, object]], Any]
+        if isinstance(running, RemoteModel):
+            construct = running.renewed
+        else:
+            construct = functools.partial(make, instance=f"{instance.instance}, model {use.offer.name}")
+        model: QuoteModel[Any] = self._made(catalog, version, use, construct)
         return model
 
     def _make_adapter(
         self, catalog: Catalog, version: Version, use: AdapterUse, account: str
     ) -> ExchangeAdapter[Any]:
-        adapter: ExchangeAdapter[Any] = self._made(catalog, version, use, f"account {account}")
+        construct = functools.partial(make, instance=f"account {account}")
+        adapter: ExchangeAdapter[Any] = self._made(catalog, version, use, construct)
         return adapter
 
     def _made(
-        self, catalog: Catalog, version: Version, use: StrategyUse | ModelUse | AdapterUse, who: str
+        self,
+        catalog: Catalog,
+        version: Version,
+        use: StrategyUse | ModelUse | AdapterUse,
+        construct: Callable[[Offer, Mapping[str, object]], Any],
     ) -> Any:
         """Construct for a use what a version offers in its place; a refusal names file and line."""
         offer = self._find(catalog, version, use)
         try:
-            return make(offer, use.params, instance=who)
+            return construct(offer, use.params)
         except ParamsInvalid as error:
             raise located(offer, error) from None
 
