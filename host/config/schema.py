@@ -28,6 +28,7 @@ __all__ = [
     "SecretsSection",
     "StoreSection",
     "WatchdogSection",
+    "WorkerLimits",
     "WorkerSection",
     "bundled_plugins",
 ]
@@ -86,6 +87,33 @@ class AccountSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     params: ParamsTable = {}
 
 
+class WorkerLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a worker process is held to."""
+
+    deadline_ms: Positive = 1_000
+    """A worker that handles nothing for so long, though there is something to handle, is lost."""
+    memory_mb: Positive = 512
+    """What it may hold in memory."""
+    cpu_share: Annotated[float, Meta(gt=0)] | None = None
+    """What it may use of one processor core over 5 s; None: all it wants."""
+    crashes: Positive = 5
+    """Lost so often within `crash_window_s`, its instance is quarantined, its model given up."""
+    crash_window_s: Annotated[float, Meta(gt=0)] = 300.0
+    backoff_ms: Positive = 100
+    """The pause before it is started again; it doubles with each further loss, up to 10 s."""
+    start_ms: Positive = 20_000
+    """How long it may take to start."""
+
+
+class WorkerSection(WorkerLimits, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`worker` of an `[[instance]]`: what its worker process is held to, and what happens when it fails."""
+
+    group: str = ""
+    """Instances of one group share a worker process, and its fate; empty: it has its own."""
+    on_loss: Literal["pull", "keep"] = "pull"
+    """Its resting orders while it is gone: cancelled, or kept until it is back."""
+
+
 class ModelRef(Struct, frozen=True, forbid_unknown_fields=True):
     """A quote model of an instance, with its parameters. `"NAME"` is short for `{name = "NAME"}`."""
 
@@ -93,28 +121,8 @@ class ModelRef(Struct, frozen=True, forbid_unknown_fields=True):
     params: ParamsTable = {}
     isolation: Literal["inline", "process"] = "inline"
     """Whether it runs on the node's event loop, or in a worker process of its own."""
-
-
-class WorkerSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`worker` of an `[[instance]]`: what its worker process is held to, and what happens when it fails."""
-
-    group: str = ""
-    """Instances of one group share a worker process, and its fate; empty: it has its own."""
-    deadline_ms: Positive = 1_000
-    """A worker that handles nothing for so long, though there is something to handle, is lost."""
-    memory_mb: Positive = 512
-    """What it may hold in memory."""
-    cpu_share: Annotated[float, Meta(gt=0)] | None = None
-    """What it may use of one processor core over 5 s; None: all it wants."""
-    on_loss: Literal["pull", "keep"] = "pull"
-    """Its resting orders while it is gone: cancelled, or kept until it is back."""
-    crashes: Positive = 5
-    """Lost so often within `crash_window_s`, the instance is quarantined."""
-    crash_window_s: Annotated[float, Meta(gt=0, le=86_400)] = 300.0
-    backoff_ms: Positive = 100
-    """The pause before it is started again; it doubles with each further loss, up to 10 s."""
-    start_ms: Positive = 20_000
-    """How long it may take to start."""
+    worker: WorkerLimits = WorkerLimits()
+    """What such a worker is held to."""
 
 
 class InstanceSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

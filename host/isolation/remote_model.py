@@ -16,7 +16,7 @@ from host.isolation.fate import Fate
 from host.isolation.model_messages import Answer, Ask, Broke, Ready, decode, encode
 from host.isolation.seat import Seat
 from host.isolation.settings import WorkerSettings
-from host.loader import Offer
+from host.loader import Offer, decode_params
 from host.runtime.models import SAMPLE_EVERY, SAMPLES_KEPT, apply_adjustment
 from host.runtime.remote import RemoteModel
 
@@ -77,6 +77,20 @@ class ModelInWorker(RemoteModel):
         self._answered_ns = 0
         self._waiter: asyncio.Future[None] | None = None
 
+    @classmethod
+    def of(
+        cls,
+        engine: "Engine",
+        node: "Workers",
+        instance: str,
+        offer: Offer,
+        params: Mapping[str, object],
+        settings: WorkerSettings,
+    ) -> "ModelInWorker":
+        """Return what stands for an offer with the parameters as configured; raise `ParamsInvalid`."""
+        decoded = decode_params(offer, params, instance=f"{instance}, model {offer.name}")
+        return cls(engine, node, instance, offer, decoded, settings)
+
     # -- the model -------------------------------------------------------------------------------
 
     def on_start(self) -> None:
@@ -104,7 +118,7 @@ class ModelInWorker(RemoteModel):
 
     def renewed(self, offer: Offer, params: Mapping[str, object]) -> "ModelInWorker":
         """Return what stands for another version of it, not started; raise `ParamsInvalid`."""
-        return self._node.model_stand_in(self._instance, offer, params, self._settings)
+        return ModelInWorker.of(self._engine, self._node, self._instance, offer, params, self._settings)
 
     async def begin_trial(self) -> None:
         """Start it, and return once it can be asked; raise `NoAnswer` where it does not come to that."""

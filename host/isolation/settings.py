@@ -2,10 +2,10 @@
 
 from typing import Final, Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from host.config import ClientSection
-from host.config.schema import WorkerSection
+from host.config.schema import WorkerLimits, WorkerSection
 
 __all__ = ["WorkerSettings", "client_settings_of", "settings_of"]
 
@@ -51,23 +51,26 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
     At most `window` events are with it, so this is many times what it may have reason to say. A flood is
     read at some 100,000 messages a second, so it is over after a twentieth of one.
     """
+    busy_ns: int = 10 * SECOND_NS
+    """How long it may keep asking for more of the host's time than is its share, unasked, before it is cut off."""
     strikes: int = 20
     """Messages that break the protocol, within 10 s, before a worker is cut off."""
 
 
-def settings_of(section: WorkerSection) -> WorkerSettings:
-    """Return what the configuration says of a worker."""
-    return WorkerSettings(
-        group=section.group,
+def settings_of(section: WorkerLimits) -> WorkerSettings:
+    """Return what the configuration says of a worker, of a strategy or a model."""
+    settings = WorkerSettings(
         start_ns=section.start_ms * 1_000_000,
         deadline_ns=section.deadline_ms * 1_000_000,
         memory_bytes=section.memory_mb << 20,
         cpu_share=section.cpu_share,
-        on_loss=section.on_loss,
         crashes=section.crashes,
         crash_window_ns=int(section.crash_window_s * 1e9),
         backoff_ns=section.backoff_ms * 1_000_000,
     )
+    if isinstance(section, WorkerSection):
+        return structs.replace(settings, group=section.group, on_loss=section.on_loss)
+    return settings
 
 
 def client_settings_of(section: ClientSection) -> WorkerSettings:

@@ -14,6 +14,7 @@ import zmq
 
 from host.api import Params, Secret
 from host.config import InstanceSection
+from host.config.schema import WorkerLimits
 from host.isolation.attached import Attached
 from host.isolation.boarding import Boarding
 from host.isolation.door import door_of
@@ -21,7 +22,7 @@ from host.isolation.outlet import Item
 from host.isolation.proxy import Proxy, proxy_class
 from host.isolation.remote_model import ModelInWorker
 from host.isolation.seat import Seat
-from host.isolation.settings import WorkerSettings, client_settings_of, settings_of
+from host.isolation.settings import client_settings_of, settings_of
 from host.isolation.spares import Spares
 from host.isolation.supervised import Worker
 from host.loader import Offer, decode_params
@@ -95,21 +96,16 @@ class Workers:
         self,
     ) -> tuple[
         Callable[[InstanceSection, Offer], Proxy],
-        Callable[[str, Offer, Mapping[str, object]], ModelInWorker],
+        Callable[[str, Offer, Mapping[str, object], WorkerLimits], ModelInWorker],
     ]:
         """Return what makes stand-ins: for strategies, and for quote models."""
         return self.stand_in, self.model_stand_in
 
     def model_stand_in(
-        self,
-        instance: str,
-        offer: Offer,
-        params: Mapping[str, object],
-        settings: WorkerSettings = WorkerSettings(),  # noqa: B008 - it is frozen
+        self, instance: str, offer: Offer, params: Mapping[str, object], limits: WorkerLimits
     ) -> ModelInWorker:
         """Return what stands in an instance's chain for an offered quote model; raise `ParamsInvalid`."""
-        decoded = decode_params(offer, params, instance=f"{instance}, model {offer.name}")
-        return ModelInWorker(self._engine, self, instance, offer, decoded, settings)
+        return ModelInWorker.of(self._engine, self, instance, offer, params, settings_of(limits))
 
     def item(self, event: Any) -> Item:
         """Return an event as it is sent; the same for every worker that gets it, so it is encoded once."""

@@ -249,7 +249,7 @@ class ConfigEdit:
         stages: list[ModelStage] = []
         uses: list[ModelUse] = []
         for ref in section.models:
-            use = ModelUse(self._reloader.catalog.model(ref.name), ref.params, ref.isolation)
+            use = ModelUse.of(self._reloader.catalog.model(ref.name), ref)
             place = next(
                 (i for i, (u, _) in enumerate(running) if u == use),
                 None,

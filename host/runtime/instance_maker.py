@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from host.api import QuoteModel, Strategy, TandemError
 from host.config import InstanceSection
+from host.config.schema import WorkerLimits
 from host.core.entries import InstanceState
 from host.core.state import TradingState
 from host.loader import Catalog, Offer, Version, make
@@ -45,7 +46,8 @@ class InstanceMaker:
         engine: "Engine",
         catalog: Callable[[], Catalog],
         stand_in: Callable[[InstanceSection, Offer], Strategy[Any]] | None = None,
-        model_stand_in: Callable[[str, Offer, Mapping[str, object]], QuoteModel[Any]] | None = None,
+        model_stand_in: Callable[[str, Offer, Mapping[str, object], WorkerLimits], QuoteModel[Any]]
+        | None = None,
     ) -> None:
         self._engine: Final = engine
         self._catalog: Final = catalog
@@ -73,9 +75,7 @@ class InstanceMaker:
         if is_isolated(section.name, offer.version.digest, engine.state):
             section = msgspec.structs.replace(section, isolation="process")
         strategy = self._make_strategy(section, offer)
-        uses = tuple(
-            ModelUse(self._catalog().model(ref.name), ref.params, ref.isolation) for ref in section.models
-        )
+        uses = tuple(ModelUse.of(self._catalog().model(ref.name), ref) for ref in section.models)
         models = [(use.offer.name, self._make_model(section.name, use)) for use in uses]
         spec = InstanceSpec(
             name=section.name,
@@ -155,5 +155,5 @@ class InstanceMaker:
 
     def _make_model(self, instance: str, use: ModelUse) -> Any:
         if use.isolation != "inline" and self._model_stand_in is not None:
-            return self._model_stand_in(instance, use.offer, use.params)
+            return self._model_stand_in(instance, use.offer, use.params, use.worker)
         return make(use.offer, use.params, instance=f"{instance}, model {use.offer.name}")

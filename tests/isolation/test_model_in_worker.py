@@ -8,13 +8,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from desk_tools import Quoter
 from isolation_tools import children, is_alive, until, worker_desk
 
+from host.config.schema import ModelRef
 from host.isolation.remote_model import ModelInWorker
 from host.isolation.settings import WorkerSettings
-from host.loader import capture, decode_params, import_version
+from host.loader import Offer, capture, decode_params, import_version
 from host.loader.offers import collect_offers, new_manager
+from host.runtime.reload import ModelUse
 
 SHIFTER = '''
 import time
@@ -51,13 +54,18 @@ class Slow(AsyncQuoteModel[NoParams]):
 MS = 1_000_000
 
 
+def offer_of(folder: Path, source: str) -> Offer:
+    path = folder / "model.py"
+    path.write_text(source)
+    version = capture(path)
+    (offer,) = collect_offers(new_manager(), import_version(version), version)
+    return offer
+
+
 @asynccontextmanager
 async def desk_with_model(folder: Path, source: str, **settings: Any) -> AsyncIterator[Any]:
     async with worker_desk(folder) as desk:
-        path = folder / "model.py"
-        path.write_text(source)
-        version = capture(path)
-        (offer,) = collect_offers(new_manager(), import_version(version), version)
+        offer = offer_of(folder, source)
         params = decode_params(offer, {}, instance="q")
         model = ModelInWorker(
             desk.desk.engine, desk.workers, "q", offer, params,
@@ -134,6 +142,27 @@ def test_in_a_crash_loop_it_is_given_up_and_the_instance_goes_on(tmp_path: Path)
             assert "OSError: no file" in desk.alerts("worker_lost")[0]
             assert best_bid(desk) == 59_999.98
             await until(lambda: not children(), "no process is left")
+
+    asyncio.run(run())
+
+
+def test_it_is_held_to_what_the_configuration_says_of_it(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with worker_desk(tmp_path) as desk:
+            offer = offer_of(tmp_path, SHIFTER.replace("MISBEHAVE", "pass"))
+            ref = msgspec.toml.decode(
+                'name = "model"\nisolation = "process"\nworker = { memory_mb = 3, crashes = 1 }',
+                type=ModelRef,
+            )
+            use = ModelUse.of(offer, ref)
+            model = desk.workers.model_stand_in("q", use.offer, use.params, use.worker)
+            desk.desk.run("q", Quoter(), models=[("model", model)])
+            await until(lambda: desk.alerts("worker_lost"), "it is lost")
+            (text,) = desk.alerts("worker_lost")
+            assert text.startswith("instance q, model model: it holds ")
+            assert text.endswith(
+                " MiB, the limit is 3; lost 1 times, it is given up, and quotes go out without it"
+            )
 
     asyncio.run(run())
 

@@ -76,7 +76,9 @@ class ModelReloads:
         )
         offer = catalog.model(PLUGIN)
         params = {"scale": 1.0} if "ShifterParams" in source else {}
-        model = desk.workers.model_stand_in("q", offer, params, WorkerSettings(**PATIENT | settings))
+        model = ModelInWorker.of(
+            self.engine, desk.workers, "q", offer, params, WorkerSettings(**PATIENT | settings)
+        )
         self.instance = desk.desk.run("q", Quoter(), models=[(PLUGIN, model)])
         self.reloader.model_uses["q"] = (ModelUse(offer, params, "process"),)
         self.reloader.note_running(offer.version)

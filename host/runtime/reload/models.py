@@ -6,6 +6,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from host.api import QuoteModel
+from host.config.schema import ModelRef, WorkerLimits
 from host.loader import Offer
 from host.runtime.clock import Clock
 from host.runtime.instance import Instance
@@ -26,6 +27,13 @@ class ModelUse(Struct, frozen=True):
     params: Mapping[str, object]
     isolation: str = "inline"
     """`process` where it runs in a worker of its own."""
+    worker: WorkerLimits = WorkerLimits()
+    """What such a worker is held to."""
+
+    @classmethod
+    def of(cls, offer: Offer, ref: ModelRef) -> "ModelUse":
+        """Return the use of an offer where an instance's configuration names it."""
+        return cls(offer, ref.params, ref.isolation, ref.worker)
 
 
 class ModelRevision:

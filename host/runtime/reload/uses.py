@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from host.api import ExchangeAdapter, Params, QuoteModel, Strategy
 from host.loader import Catalog, Offer, ParamsInvalid, Version, decode_params, located, make
@@ -124,7 +124,7 @@ class Uses:
                 self.strategies[name] = StrategyUse(self.catalog.strategy(use.offer.name), use.params)
         for name, uses in self.models.items():
             self.models[name] = tuple(
-                ModelUse(self.catalog.model(use.offer.name), use.params, use.isolation)
+                structs.replace(use, offer=self.catalog.model(use.offer.name))
                 if use.offer.version.name == plugin
                 else use
                 for use in uses
