@@ -98,7 +98,7 @@ class WorkerLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """What it may use of one processor core over 5 s; None: all it wants."""
     crashes: Positive = 5
     """Lost so often within `crash_window_s`, its instance is quarantined, its model given up."""
-    crash_window_s: Annotated[float, Meta(gt=0)] = 300.0
+    crash_window_s: Annotated[float, Meta(gt=0, le=86_400)] = 300.0
     backoff_ms: Positive = 100
     """The pause before it is started again; it doubles with each further loss, up to 10 s."""
     start_ms: Positive = 20_000
