@@ -362,7 +362,10 @@ class AdapterContext(Protocol):
         """Hand over one market event; strategies have reacted when this returns."""
 
     def report(self, report: Report) -> None:
-        """Hand over one report; state and strategies are up to date when this returns."""
+        """Hand over one report; state and strategies are up to date when this returns.
+
+        Raises a `TandemError` that names the field where one has another type than its class declares.
+        """
 
     def listed(self, instruments: Sequence[Instrument]) -> None:
         """Hand over the venue's whole list as it is now, each time it was read again.

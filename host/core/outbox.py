@@ -18,7 +18,6 @@ from host.api import (
     PlaceOrder,
     RequestUnanswered,
     Side,
-    TandemError,
     TimeInForce,
 )
 from host.core import entries as e
@@ -245,8 +244,6 @@ class Outbox:
                     ports[account].send(command, deadline_ns)
                 except ExchangeError as error:
                     self._not_sent(command, "NOT_SENT", str(error), now_ns)
-                except TandemError:
-                    raise
                 except Exception as error:  # noqa: BLE001 - plugin boundary: the order's fate is asked for
                     self._send_failed(account, command, error, now_ns)
 

@@ -37,6 +37,7 @@ from host.journal import Journal, JournalError
 from host.runtime.blocking import Blocks
 from host.runtime.by_hand import ByHand
 from host.runtime.clock import Clock
+from host.runtime.declared import check_declared
 from host.runtime.feed import AccountFeed
 from host.runtime.fill_history import FillHistory
 from host.runtime.latency import Histogram
@@ -273,12 +274,18 @@ class Engine:
         del self.feeds[account], self.oms.outbox.ports[account]
 
     def set_instruments(self, account: str, instruments: Sequence[Instrument], used: set[str]) -> None:
-        """Journal what the venue allows for the symbols in use, where it is new or changed."""
+        """Journal what the venue allows for the symbols in use, where it is new or changed.
+
+        Raises `NotAsDeclared` for what could be journaled and not be read again; nothing has changed then.
+        """
+        in_use = [instrument for instrument in instruments if instrument.symbol in used]
+        for instrument in in_use:
+            check_declared(instrument, (Instrument,))
         self.begin_turn(self.clock.now_ns())
         self.feeds[account].listed = {instrument.symbol: instrument for instrument in instruments}
         known = self.state.instruments.get(account, {})
-        for instrument in instruments:
-            if instrument.symbol in used and known.get(instrument.symbol) != instrument:
+        for instrument in in_use:
+            if known.get(instrument.symbol) != instrument:
                 self.record(e.InstrumentSet(account, instrument), self.now_ns)
         self.end_turn(self.now_ns, 0)
 

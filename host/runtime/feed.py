@@ -8,7 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from host.api import (
     AccountSnapshot,
@@ -31,6 +31,7 @@ from host.core.books import Book, DepthResult
 from host.core.features import FeatureMaker
 from host.journal import JournalError
 from host.runtime.candles import CandleMaker
+from host.runtime.declared import check_declared
 from host.runtime.history import EventHistory, OwnEvent
 from host.runtime.link import AdapterLink
 from host.runtime.relisting import relist
@@ -43,6 +44,8 @@ __all__ = ["AccountFeed", "SymbolFeed"]
 
 QUOTES_KEPT: Final = 64
 """Quotes of more than 100 ms in a fast market: no depth message is further behind."""
+
+_REPORTS: Final[tuple[type, ...]] = get_args(Report)
 
 Handler = tuple["Instance", Callable[[Any], None]]
 
@@ -200,7 +203,11 @@ class AccountFeed:
     # -- market data -----------------------------------------------------------------------------
 
     def market(self, event: MarketEvent) -> None:
-        """Take in one market event; strategies have reacted and orders are out when this returns."""
+        """Take in one market event; strategies have reacted and orders are out when this returns.
+
+        What the event itself makes raise (a price that is no number), or the adapter's `resync`, goes on to the
+        adapter, once the turn has ended.
+        """
         started_ns = perf_counter_ns()
         engine = self._engine
         engine.events += 1
@@ -240,6 +247,9 @@ class AccountFeed:
                 self._take_in(feed, event, now_ns)
         except JournalError as error:
             engine.abort_turn(error)
+        except BaseException:
+            engine.end_turn(now_ns, 0)  # a turn left open would have nothing written or sent ever after
+            raise
         else:
             engine.end_turn(now_ns, started_ns)
 
@@ -309,7 +319,12 @@ class AccountFeed:
     # -- reports ---------------------------------------------------------------------------------
 
     def report(self, report: Report) -> None:
-        """Take in one report; state, strategies and the venue's next orders follow at once."""
+        """Take in one report; state, strategies and the venue's next orders follow at once.
+
+        Raises `NotAsDeclared` for one that could be journaled and not be read again. What a report makes raise
+        goes on to the adapter, once the turn has ended.
+        """
+        check_declared(report, _REPORTS)
         started_ns = perf_counter_ns()
         engine = self._engine
         if engine.halted:
@@ -326,6 +341,9 @@ class AccountFeed:
                 self.settle()
         except JournalError as error:
             engine.abort_turn(error)
+        except BaseException:
+            engine.end_turn(now_ns, 0)
+            raise
         else:
             engine.end_turn(now_ns, started_ns)
 

@@ -7,6 +7,7 @@ import msgspec
 
 from host.api import Instrument
 from host.core import entries as e
+from host.runtime.declared import check_declared
 from host.runtime.remote import RemoteStrategy
 
 if TYPE_CHECKING:
@@ -24,8 +25,12 @@ def relist(engine: "Engine", account: str, instruments: Sequence[Instrument]) ->
     What changed is journaled, and alerted. Resting quotes are rounded to the new grid. A symbol that is missing,
     or has become another contract under its old name, takes no orders until it is listed again, and its quotes
     are pulled. A standby remembers the list and leaves the rest to its primary.
+
+    Raises `NotAsDeclared` for terms that could be journaled and not be read again; nothing has changed then.
     """
     listed = {instrument.symbol: instrument for instrument in instruments}
+    for symbol in engine.state.instruments.get(account, {}).keys() & listed.keys():
+        check_declared(listed[symbol], (Instrument,))
     engine.feeds[account].listed = listed
     if engine.is_following or engine.halted:
         return
