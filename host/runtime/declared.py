@@ -42,7 +42,7 @@ def _check_fields(value: Struct) -> None:
             text = f"{type(value).__name__}.{name} should be {wanted}, was {_shown(found)}"
             raise NotAsDeclared(text)
         if parts:
-            for part in found:
+            for part in typing.cast("tuple[Any, ...]", found):
                 check_declared(part, parts)
         elif isinstance(found, Struct):
             _check_fields(found)
