@@ -82,9 +82,24 @@ def test_every_kind_of_alert_is_explained() -> None:
 
 
 def test_the_strategy_in_the_readme_is_one_the_host_takes(tmp_path: Path) -> None:
-    text = (REPO / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     plugin = tmp_path / "maker.py"
-    plugin.write_text(example)
+    plugin.write_text(_examples("python")[0])
     done = CliRunner().invoke(main, ["plugin", "check", str(plugin)])
     assert done.exit_code == 0, done.output
+
+
+def test_the_configuration_in_the_readme_is_one_the_node_takes(tmp_path: Path) -> None:
+    (example,) = _examples("toml")
+    (tmp_path / "maker.py").write_text(_examples("python")[0])
+    config = tmp_path / "tandem.toml"
+    config.write_text(
+        f'[node]\ndata_dir = "{tmp_path}/data"\nplugin_dirs = ["{tmp_path}"]\n'
+        f'[[account]]\nname = "paper"\nexchange = "paper"\n{example}'
+    )
+    done = CliRunner().invoke(main, ["config", "check", "-c", str(config)])
+    assert done.exit_code == 0, done.output
+
+
+def _examples(language: str) -> list[str]:
+    text = (REPO / "README.md").read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
