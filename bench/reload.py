@@ -32,7 +32,7 @@ from host.config import AccountSection, InstanceSection, NodeConfig, NodeSection
 from host.core.entries import StageReported
 from host.core.state import TradingState
 from host.journal import Journal, read
-from host.reloading import Reloading, load_catalog
+from host.reloading import Reloading
 from host.runtime.clock import LiveClock
 from host.runtime.driver import LiveDriver
 from host.runtime.engine import Engine, EngineSettings
@@ -161,7 +161,7 @@ async def measure(folder: Path, rounds: int) -> Measured:
     engine.start_epoch("bench", "main", 1, "bench")
     gc.collect()
     gc.freeze()  # as a node does before it loads its plugins
-    reloading = Reloading(config, engine, load_catalog(config, engine), None)
+    reloading = await Reloading.load(config, engine, None)
     assembly = Assembly(config, RunOptions(), engine, lambda: reloading.catalog)
     await assembly.connect()
     await assembly.take_up()

@@ -33,8 +33,8 @@ from host.held_gate import Term
 from host.journal import JournalError
 from host.leading import NodeLeadership
 from host.leading_term import LeadingTerm
+from host.loading import archive_of
 from host.membership import Membership
-from host.reloading import archive_of
 from host.runtime.clock import LiveClock
 from host.runtime.engine import Engine
 from host.runtime.fill_history import FillHistory

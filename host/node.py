@@ -25,7 +25,7 @@ from host.controlling import Control
 from host.errors import NodeMustRestart
 from host.journal import Journal, JournalError
 from host.member import Member
-from host.reloading import load_catalog
+from host.reloading import Reloading
 from host.runtime.blocking import Blocks
 from host.runtime.clock import LiveClock, VirtualClock
 from host.runtime.driver import LiveDriver, ReplayDriver
@@ -89,7 +89,7 @@ class _Node:
             gc.freeze()
             view = ViewMaker(engine, _mode(options), None)
             engine.on_alert = view.note_alert
-            trading = Trading(config, options, self._source, engine, load_catalog(config, engine))
+            trading = Trading(config, options, engine, await Reloading.load(config, engine, self._source))
             store = start_store(config)
             view.store = store
             try:

@@ -6,13 +6,12 @@ import logging
 import sys
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
-from host.api import TandemError
 from host.assembly import Assembly
 from host.config import ConfigSource, NodeConfig, NodeSection
-from host.core.entries import InstanceState
 from host.loader import (
+    PROBE_DEADLINE_S,
     Catalog,
     CompiledVersion,
     ForkServer,
@@ -20,65 +19,22 @@ from host.loader import (
     PluginRejected,
     PluginWatcher,
     Version,
-    VersionArchive,
     capture,
     discover,
     settle,
 )
+from host.loading import archive_of, known_of, load_catalog
 from host.runtime.engine import Engine
 from host.runtime.instance_control import NotNow
 from host.runtime.reconfigure import Reconfigurer
 from host.runtime.reload import ProbationLimits, Reloader, ReloadReport, ReloadSettings
-from host.runtime.reload.restart import choose_version
 
-__all__ = ["Reloading", "load_catalog"]
+__all__ = ["Reloading"]
 
 _log = logging.getLogger("tandem.reload")
-PROBE_DEADLINE_S: Final = 10.0
-"""For importing a plugin in a throwaway child: slow imports of large packages pass, endless loops do not."""
 THREAD_SWITCH_S: Final = 0.0002
 """How long a thread that works in Python may keep the event loop waiting: an import runs in one. Python's
 own 5 ms is twenty times what a tick takes."""
-
-
-def archive_of(config: NodeConfig) -> VersionArchive:
-    """Return where a node keeps the bytes of the versions that ran on it."""
-    return VersionArchive(config.node.data_dir / "versions")
-
-
-def load_catalog(config: NodeConfig, engine: Engine) -> Catalog:
-    """Load every plugin: the version that earned its place, where the file on disk is another.
-
-    The file on disk then goes through the reload transaction like any other change. May run in a thread
-    beside a standby's event loop, whose engine journals no alert.
-    """
-    catalog = Catalog.load(config.plugin_dirs)
-    archive = archive_of(config)
-    for name, record in list(engine.state.plugins.items()):
-        on_disk = catalog.versions.get(name)
-        found = on_disk.digest if on_disk is not None else ""
-        choice = choose_version(record, found)
-        if choice.digest == found or catalog.is_installed(name):
-            continue
-        if found and _is_quarantined(engine, choice.digest):
-            continue  # what did not hold is no version to come back to
-        try:
-            with_permanent = catalog.with_version(archive.get(name, choice.digest))
-        except TandemError as error:
-            engine.alert("permanent_version_lost", f"plugin {name}: {error}")
-            continue
-        catalog.close()
-        catalog = with_permanent
-        text = f"plugin {name} runs version {choice.digest[:12]}, which earned its place: {choice.reason}"
-        engine.alert("permanent_version", text)
-    return catalog
-
-
-def _is_quarantined(engine: Engine, digest: str) -> bool:
-    return any(
-        record.digest == digest and record.state is InstanceState.QUARANTINED
-        for record in list(engine.state.instances.values())
-    )
 
 
 def _settings(node: NodeSection) -> ReloadSettings:
@@ -115,14 +71,20 @@ class Reloading:
     """Watches plugin folders while a node trades; owns the child processes that prove new bytes."""
 
     def __init__(
-        self, config: NodeConfig, engine: Engine, catalog: Catalog, source: ConfigSource | None
+        self,
+        config: NodeConfig,
+        engine: Engine,
+        catalog: Catalog,
+        source: ConfigSource | None,
+        fork_server: ForkServer,
     ) -> None:
         self._config = config
         self._source = source
         self._reconfigurer: Reconfigurer | None = None
         self._engine = engine
-        self._fork_server = ForkServer()
+        self._fork_server = fork_server
         self._archive = archive_of(config)
+        self._known = known_of(config)
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_off = config.node.reload == "off"
         self._unseen: dict[str, Path] = {}
@@ -133,6 +95,22 @@ class Reloading:
         self._is_watching = False
         self._assembly: Assembly | None = None
         self._reloader = Reloader(engine, catalog, _settings(config.node), self._probe, self._archive.put)
+
+    @classmethod
+    async def load(cls, config: NodeConfig, engine: Engine, source: ConfigSource | None) -> Self:
+        """Load what the node starts with; keep the child process that proved it for what comes later.
+
+        Never raises for a bad plugin, which is told of in the catalog; raises `ForkServerFailed`.
+        """
+        fork_server = ForkServer()
+        try:
+            catalog = await load_catalog(config, engine, fork_server)
+        except BaseException:
+            await asyncio.shield(fork_server.close())
+            raise
+        if config.node.reload == "off":
+            await fork_server.close()  # it comes back when it is needed
+        return cls(config, engine, catalog, source, fork_server)
 
     @property
     def catalog(self) -> Catalog:
@@ -220,9 +198,9 @@ class Reloading:
         return report
 
     async def try_version(self, version: Version) -> None:
-        """Load a version beside what is loaded, and let go of it; raises `PluginRejected`."""
-        catalog = self._reloader.catalog
-        other = await asyncio.to_thread(catalog.with_version, version)
+        """Prove a version, load it beside what is loaded, and let go of it; raises `PluginRejected`."""
+        compiled = await self._probe(version)
+        other = await asyncio.to_thread(self._reloader.catalog.with_version, version, compiled)
         await asyncio.to_thread(other.close)
 
     # -- inside ----------------------------------------------------------------------------------
@@ -312,4 +290,5 @@ class Reloading:
         result = await self._fork_server.probe(version, PROBE_DEADLINE_S)
         if not result.is_ok:
             raise PluginRejected(result.problems)
+        await asyncio.to_thread(self._known.add, version.digest)
         return result.compiled

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from host.api import TandemError
 from host.errors import NodeMustRestart
 from host.held_gate import Term
-from host.loader import Catalog
-from host.reloading import archive_of, load_catalog
+from host.loading import archive_of
+from host.reloading import Reloading
 from host.runtime.shadowing import Shadowing
 from host.trading import Trading
 
@@ -127,8 +127,8 @@ class StandingBy:
     async def _try_to_build(self) -> None:
         member = self._member
         self._tried, self._kept = frozenset(self._permanent()), member.sharing.kept
-        catalog = await self._load()
-        trading = Trading(member.config, member.options, member.source, member.engine, catalog)
+        reloading = await Reloading.load(member.config, member.engine, member.source)
+        trading = Trading(member.config, member.options, member.engine, reloading)
         member.trading = trading
         trading.assembly.check_offers()
         await trading.assembly.connect()
@@ -136,17 +136,6 @@ class StandingBy:
         if not trading.assembly.skipped_accounts:
             self._again_s = BUILD_AGAIN_S
         self._build_again_at_s = time.monotonic() + self._again_s
-
-    async def _load(self) -> Catalog:
-        """Load the plugins in a thread: to import all takes a while, and there may be a lease to look after."""
-        member = self._member
-        loading = asyncio.get_running_loop().run_in_executor(None, load_catalog, member.config, member.engine)
-        try:
-            return await asyncio.shield(loading)
-        except asyncio.CancelledError:
-            # Not waited for, for an import may take its time; its modules are given back all the same.
-            loading.add_done_callback(_give_back)
-            raise
 
     def _why_build_again(self) -> str:
         """Return why what was built is not what this standby would lead with; empty while it is."""
@@ -212,8 +201,3 @@ class StandingBy:
     def _shadows(self) -> Shadowing | None:
         trading = self._member.trading
         return None if trading is None else trading.assembly.shadows
-
-
-def _give_back(loading: "asyncio.Future[Catalog]") -> None:
-    if not loading.cancelled() and loading.exception() is None:
-        loading.result().close()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from host.assembly import Assembly
-from host.config import ConfigSource, NodeConfig, RunOptions
+from host.config import NodeConfig, RunOptions
 from host.core.state import TradingState
 from host.journal import Journal, JournalError
 from host.loader import Catalog
@@ -61,19 +61,12 @@ def make_engine(
 
 
 class Trading:
-    """What an engine runs, from the plugins in `catalog`, which `load_catalog` makes."""
+    """What an engine runs, from the plugins that `reloading` has loaded."""
 
-    def __init__(
-        self,
-        config: NodeConfig,
-        options: RunOptions,
-        source: ConfigSource | None,
-        engine: Engine,
-        catalog: Catalog,
-    ) -> None:
+    def __init__(self, config: NodeConfig, options: RunOptions, engine: Engine, reloading: Reloading) -> None:
         self.engine: Final = engine
-        _tell_problems(catalog, engine)
-        self.reloading: Final = Reloading(config, engine, catalog, source)
+        _tell_problems(reloading.catalog, engine)
+        self.reloading: Final = reloading
         self.assembly: Final = Assembly(
             with_api_instances(config, engine), options, engine, lambda: self.reloading.catalog
         )

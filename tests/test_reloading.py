@@ -8,12 +8,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from host.assembly import Assembly
 from host.config import ConfigSource, RunOptions
 from host.core import entries as e
 from host.core.state import TradingState
 from host.journal import Journal, read
-from host.reloading import Reloading, load_catalog
+from host.loader import PluginRejected, capture
+from host.loading import known_of
+from host.reloading import Reloading
 from host.runtime.clock import LiveClock
 from host.runtime.driver import LiveDriver
 from host.runtime.engine import Engine, EngineSettings
@@ -87,8 +91,9 @@ class Files:
 class Node:
     """What of a node sees to its files, on the simulated venue in real time."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, reloading: Reloading) -> None:
         self.engine = engine
+        self.reloading = reloading
 
     @property
     def strategy(self) -> Any:
@@ -116,7 +121,7 @@ async def running(files: Files) -> AsyncIterator[Node]:
         settings=EngineSettings(snapshot_every=1_000_000),
     )
     engine.start_epoch("test", "main", 1, "test")
-    reloading = Reloading(config, engine, load_catalog(config, engine), source)
+    reloading = await Reloading.load(config, engine, source)
     assembly = Assembly(config, RunOptions(), engine, lambda: reloading.catalog)
     await assembly.connect()
     await assembly.take_up()
@@ -126,7 +131,7 @@ async def running(files: Files) -> AsyncIterator[Node]:
     reloading.start(assembly)
     driving = asyncio.ensure_future(driver.run(lambda: False))
     try:
-        yield Node(engine)
+        yield Node(engine, reloading)
     finally:
         driving.cancel()
         await asyncio.gather(driving, return_exceptions=True)
@@ -185,6 +190,32 @@ def test_saved_adapter_takes_the_place_of_the_one_that_trades(tmp_path: Path, mo
             assert node.engine.state.plugin("mine").permanent == permanent, "on probation"
             events = node.engine.events
             await node.until(lambda: len(feed.links) == 1 and node.engine.events > events)
+
+    run(tmp_path, monkeypatch, story)
+
+
+def test_version_that_would_end_the_node_is_refused_where_it_is_only_tried(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    async def story(files: Files) -> None:
+        files.configure("auto")
+        path = files.folder / "crash.py"
+        path.write_text("import os\nos.kill(os.getpid(), 11)\n")
+        async with running(files) as node:
+            with pytest.raises(PluginRejected, match=r"crash\.py:2: killed its process with SIGSEGV"):
+                await node.reloading.try_version(capture(path))
+
+    run(tmp_path, monkeypatch, story)
+
+
+def test_version_that_went_live_is_known_to_the_next_start(tmp_path: Path, monkeypatch: Any) -> None:
+    async def story(files: Files) -> None:
+        files.configure("auto")
+        async with running(files) as node:
+            files.save(2)
+            await node.until(lambda: node.strategy.edition == 2)
+            digest = node.reloading.catalog.versions["maker"].digest
+            assert digest in known_of(node.reloading.config).read()
 
     run(tmp_path, monkeypatch, story)
 

@@ -1,5 +1,6 @@
 """`tandem config`: is this configuration one that a node can run?"""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,9 +67,11 @@ def check(path: Path | None, env: str | None, as_json: bool, offline: bool) -> N
 
 def _plugin_problems(loaded: LoadedConfig) -> Iterator[Problem]:
     """Look up every plugin named, and construct it once with its parameters."""
-    from host.loader import Catalog
+    from host.loader import load_proved
+    from host.loading import known_of
 
-    catalog = Catalog.load(loaded.config.plugin_dirs)
+    known = known_of(loaded.config).read()
+    catalog = asyncio.run(load_proved(loaded.config.plugin_dirs, known))
     try:
         for problem in catalog.problems:
             yield Problem("", "", str(problem))

@@ -2,15 +2,17 @@
 
 from host.loader.archive import ArchivedVersionDamaged, ArchivedVersionMissing, VersionArchive
 from host.loader.capture import Version, capture
-from host.loader.catalog import Catalog
+from host.loader.catalog import ENTRY_POINT_GROUP, Catalog
 from host.loader.check import CheckReport, check_plugin
-from host.loader.discover import Discovery, discover
+from host.loader.discover import Discovery, Found, discover, find_versions
 from host.loader.fork_server import ForkServer, ForkServerFailed
 from host.loader.importer import import_version, unload
+from host.loader.known import KnownVersions
 from host.loader.offers import Kind, Offer
 from host.loader.params import InstanceFailed, ParamsInvalid, decode_params, make
-from host.loader.probe import ProbeResult, probe
+from host.loader.probe import PROBE_DEADLINE_S, ProbeResult, probe
 from host.loader.problem import PluginProblem, PluginRejected, UnknownPlugin
+from host.loader.proving import Proved, Prover, catalog_of, load_proved, together
 from host.loader.scaffold import ScaffoldRefused, scaffold
 from host.loader.schema import located
 from host.loader.settle import NotStable, settle, settle_files
@@ -19,6 +21,8 @@ from host.loader.stages import Outcome, Stage, StageReport
 from host.loader.watch import Notice, PluginWatcher, WatchFailed
 
 __all__ = [
+    "ENTRY_POINT_GROUP",
+    "PROBE_DEADLINE_S",
     "ArchivedVersionDamaged",
     "ArchivedVersionMissing",
     "Catalog",
@@ -27,8 +31,10 @@ __all__ = [
     "Discovery",
     "ForkServer",
     "ForkServerFailed",
+    "Found",
     "InstanceFailed",
     "Kind",
+    "KnownVersions",
     "NotStable",
     "Notice",
     "Offer",
@@ -38,6 +44,8 @@ __all__ = [
     "PluginRejected",
     "PluginWatcher",
     "ProbeResult",
+    "Proved",
+    "Prover",
     "ScaffoldRefused",
     "Stage",
     "StageReport",
@@ -46,15 +54,19 @@ __all__ = [
     "VersionArchive",
     "WatchFailed",
     "capture",
+    "catalog_of",
     "check_plugin",
     "decode_params",
     "discover",
+    "find_versions",
     "import_version",
+    "load_proved",
     "located",
     "make",
     "probe",
     "scaffold",
     "settle",
     "settle_files",
+    "together",
     "unload",
 ]

@@ -166,8 +166,6 @@ def _be_child(server: int, deadline_s: float, descriptors: list[int]) -> None:
             with contextlib.suppress(OSError):  # the one that listed the folder is closed already
                 os.close(descriptor)
     resource.setrlimit(resource.RLIMIT_FSIZE, (_MOST_OUTPUT_BYTES, _MOST_OUTPUT_BYTES))
-    # Where a plugin eats all memory, the kernel should choose this process and not the host.
-    Path("/proc/self/oom_score_adj").write_text("1000")
     before = set(sys.modules)
     _probe_child.probe_stdin(deadline_s)
     faulthandler.cancel_dump_traceback_later()  # ends its thread

@@ -16,6 +16,7 @@ import msgspec
 
 from host.loader.capture import Version
 from host.loader.importer import import_version, problem_of
+from host.loader.memory import lift_limit, limit_memory
 from host.loader.offers import Offer, collect_offers, new_manager
 from host.loader.problem import PluginProblem, PluginRejected
 from host.loader.source import CompiledVersion
@@ -35,6 +36,7 @@ def probe_stdin(deadline_s: float) -> None:
     with open(0, "rb", closefd=False) as stdin:
         request = stdin.read()
     version = msgspec.msgpack.decode(request, type=Version, dec_hook=lambda _type, value: Path(value))
+    limit_memory()
     faulthandler.enable()
     # From C, so that it also ends a plugin that never gives up the interpreter lock.
     faulthandler.dump_traceback_later(deadline_s, exit=True)
@@ -94,6 +96,12 @@ def run_stage(version: Version, stage: Stage, step: Callable[[], str]) -> StageR
         text = step()
     except PluginRejected as rejected:
         problems = rejected.problems
+    except MemoryError as error:
+        lift_limit()
+        first: BaseException = error  # what handled it ran out of memory, too
+        while first.__context__ is not None:
+            first = first.__context__
+        problems = (problem_of(version, first, f"in {stage}"),)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary
         problems = (problem_of(version, error, f"in {stage}"),)
     outcome = Outcome.FAILED if problems else Outcome.PASSED

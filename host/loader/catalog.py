@@ -11,7 +11,7 @@ import pluggy
 
 from host.loader.capture import Version, capture
 from host.loader.contract import check_signatures, class_line
-from host.loader.discover import discover
+from host.loader.discover import find_versions
 from host.loader.importer import import_version, problem_of, unload
 from host.loader.offers import Kind, Offer, collect_offers, new_manager
 from host.loader.problem import PluginProblem, PluginRejected, UnknownPlugin
@@ -40,19 +40,26 @@ class Catalog:
         """Import every plugin in these folders, and those that installed packages announce.
 
         Never raises for a bad plugin: it is left out and told of in `problems`. Plugins are
-        imported directly, here: a node starts with files that ran before. Unproven bytes go through
-        `probe` first.
+        imported directly, here: this is for files that are known to be good. `load_proved` is for others.
         """
         catalog = cls()
-        discovery = discover(map(Path, plugin_dirs))
-        catalog.problems.extend(discovery.problems)
-        catalog.notes.extend(discovery.notes)
-        for path in discovery.plugins.values():
-            catalog._try(functools.partial(catalog._add_file, path))
+        found = find_versions(plugin_dirs)
+        catalog.problems.extend(found.problems)
+        catalog.notes.extend(found.notes)
+        for version in found.versions.values():
+            catalog.admit(version)
         if entry_points:
-            for entry_point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
-                catalog._try(functools.partial(catalog._add_installed, entry_point))
+            catalog.admit_installed()
         return catalog
+
+    def admit(self, version: Version, compiled: CompiledVersion | None = None) -> None:
+        """Do what `add` does; what is wrong is told of in `problems`."""
+        self._try(functools.partial(self.add, version, compiled))
+
+    def admit_installed(self) -> None:
+        """Import the plugins that installed packages announce; what is wrong is told of in `problems`."""
+        for entry_point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+            self._try(functools.partial(self._add_installed, entry_point))
 
     def add(self, version: Version, compiled: CompiledVersion | None = None) -> list[Offer]:
         """Import one version and offer what it provides; raise `PluginRejected` and change nothing.
@@ -187,9 +194,6 @@ class Catalog:
             step()
         except PluginRejected as rejected:
             self.problems.extend(rejected.problems)
-
-    def _add_file(self, path: Path) -> None:
-        self.add(capture(path))
 
     def _admit(self, module: ModuleType, version: Version, *, is_proved: bool = False) -> list[Offer]:
         offers = collect_offers(self.manager, module, version)

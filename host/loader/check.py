@@ -6,7 +6,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from host.loader.capture import Version, capture
-from host.loader.probe import probe
+from host.loader.probe import PROBE_DEADLINE_S, probe
 from host.loader.problem import PluginProblem, PluginRejected
 from host.loader.source import compile_files
 from host.loader.stages import Outcome, Stage, StageReport
@@ -33,7 +33,7 @@ class CheckReport(Struct, frozen=True):
         return tuple(problem for report in self.stages for problem in report.problems)
 
 
-def check_plugin(path: Path, deadline_s: float = 10.0) -> CheckReport:
+def check_plugin(path: Path, deadline_s: float = PROBE_DEADLINE_S) -> CheckReport:
     """Check a plugin file or folder; never raises for what is wrong with it.
 
     Its code runs in a child process that gets `deadline_s` seconds.

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from host.loader.problem import PluginProblem
+from host.loader.capture import Version, capture
+from host.loader.problem import PluginProblem, PluginRejected
 from host.loader.tree import full_path, is_ignored
 
-__all__ = ["Discovery", "discover"]
+__all__ = ["Discovery", "Found", "discover", "find_versions"]
 
 
 class Discovery(Struct, frozen=True):
@@ -18,6 +19,27 @@ class Discovery(Struct, frozen=True):
     problems: tuple[PluginProblem, ...]
     notes: tuple[str, ...] = ()
     """Which plugins stand in for others of their name, in words."""
+
+
+class Found(Struct, frozen=True):
+    """The plugins of some folders as their files are now, by name, and what is wrong with the others."""
+
+    versions: dict[str, Version]
+    problems: tuple[PluginProblem, ...]
+    notes: tuple[str, ...]
+
+
+def find_versions(plugin_dirs: Iterable[str | Path]) -> Found:
+    """Discover the plugins in these folders and capture each; never raises for a bad one."""
+    discovery = discover(map(Path, plugin_dirs))
+    versions: dict[str, Version] = {}
+    problems = [*discovery.problems]
+    for name, path in discovery.plugins.items():
+        try:
+            versions[name] = capture(path)
+        except PluginRejected as rejected:
+            problems.extend(rejected.problems)
+    return Found(versions, tuple(problems), discovery.notes)
 
 
 def discover(plugin_dirs: Iterable[Path]) -> Discovery:

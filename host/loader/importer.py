@@ -20,6 +20,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 
 from host.loader.capture import NAMESPACE, Version
+from host.loader.memory import MOST_MEMORY_BYTES
 from host.loader.problem import PluginProblem, PluginRejected
 from host.loader.resources import CapturedResources
 from host.loader.source import CompiledVersion, compile_files
@@ -183,6 +184,11 @@ def problem_of(version: Version, error: BaseException, when: str) -> PluginProbl
         else:
             cause = f'no module named "{error.name}" {when}'
             next_step = "install the package that holds it into the host's environment"
+    elif isinstance(error, MemoryError):
+        cause = f"ran out of memory {when}"
+        next_step = (
+            f"to be looked at, a plugin gets {MOST_MEMORY_BYTES >> 20} MB; load what is big in on_start"
+        )
     else:
         cause = f"{type(error).__name__} {when}: {error}".removesuffix(": ")
     return version.problem(cause, file=file, line=line, next_step=next_step)

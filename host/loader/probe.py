@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -23,9 +23,12 @@ from host.loader.problem import PluginProblem
 from host.loader.source import CompiledVersion
 from host.loader.stages import Outcome, Stage, StageReport
 
-__all__ = ["PROBE_STAGES", "ProbeResult", "conclude", "probe"]
+__all__ = ["PROBE_DEADLINE_S", "PROBE_STAGES", "ProbeResult", "conclude", "probe"]
 
 PROBE_STAGES = (Stage.IMPORT, Stage.CLASSES, Stage.SIGNATURES, Stage.PARAMS, Stage.STATE, Stage.CONSTRUCT)
+
+PROBE_DEADLINE_S: Final = 10.0
+"""For importing a plugin in a throwaway child: slow imports of large packages pass, endless loops do not."""
 
 _START_S = 20.0  # for the interpreter to start on a loaded machine; the plugin's own clock starts later
 _FRAME = re.compile(r'^\s*File "(?P<file>.*)", line (?P<line>\d+) in ', re.MULTILINE)
@@ -121,7 +124,10 @@ def _death(version: Version, exit_code: int, deadline_s: float, last_words: str)
         if (file := version.locate(frame["file"])) is not None:
             place = {"file": file, "line": int(frame["line"])}
             break
-    if "Timeout (" in last_words or exit_code == -signal.SIGKILL:
+    if exit_code == -signal.SIGKILL and "Timeout (" not in last_words:
+        cause = f"was killed: it did not finish within {deadline_s:g} s, or the machine ran out of memory"
+        next_step = "a plugin's modules and constructors must not wait, loop or load what is big"
+    elif "Timeout (" in last_words:
         cause = f"did not finish within {deadline_s:g} s"
         next_step = "a plugin's modules and constructors must not wait or loop"
     elif exit_code < 0:

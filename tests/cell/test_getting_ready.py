@@ -55,6 +55,21 @@ def test_a_standby_connects_an_account_again_that_it_could_not_connect(tmp_path:
     asyncio.run(story())
 
 
+def test_a_standby_leaves_out_a_file_that_would_end_it(tmp_path: Path) -> None:
+    async def story() -> None:
+        (tmp_path / "plugins-a").mkdir()
+        (tmp_path / "plugins-b").mkdir()
+        (tmp_path / "plugins-b" / "crash.py").write_text("import os\nos.kill(os.getpid(), 11)\n")
+        async with Cell.open(tmp_path, node=f'plugin_dirs = ["{tmp_path}/plugins-@"]') as cell:
+            await cell.start()
+            trading = cell["b"].member.trading
+            assert trading is not None
+            problems = map(str, trading.reloading.catalog.problems)
+            assert any("crash.py:2: killed its process with SIGSEGV" in problem for problem in problems)
+
+    asyncio.run(story())
+
+
 def test_a_standby_replaces_a_connection_whose_code_has_failed(tmp_path: Path) -> None:
     async def story() -> None:
         async with Cell.open(tmp_path) as cell:

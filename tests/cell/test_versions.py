@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from host.core.entries import InstanceState
-from host.reloading import archive_of
+from host.loading import archive_of
 from host.runtime.reload import ReloadReport
 from tests.cell.cell_tools import Cell, Node
 

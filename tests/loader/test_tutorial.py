@@ -57,8 +57,18 @@ def test_quoted_import_problem_is_what_the_host_says(write: WritePlugin) -> None
     assert f"\n{caught.value}\n" in DOCUMENT
 
 
-def test_quoted_deadline_problem_is_what_the_host_says(write: WritePlugin) -> None:
-    (problem,) = probe(capture(write("alpha.py", "while True: pass\n")), 1.0).problems
+@pytest.mark.parametrize(
+    ("source", "deadline_s"),
+    [
+        ("while True: pass\n", 1.0),
+        ("held = []\nwhile True:\n    held.append(bytearray(64 << 20))\n", 60.0),
+        ("import os\nos.kill(os.getpid(), 11)\n", 60.0),
+    ],
+)
+def test_quoted_end_of_a_child_is_what_the_host_says(
+    write: WritePlugin, source: str, deadline_s: float
+) -> None:
+    (problem,) = probe(capture(write("alpha.py", source)), deadline_s).problems
 
     assert f"\n{problem}\n" in DOCUMENT
 
