@@ -5,12 +5,14 @@ orders are signed, after risk, journal and gate. The reference is a bare ZeroMQ 
 same two processes, measured in turn with it.
 
 With `--faulty`, the tick to order of an inline instance while its neighbour misbehaves in one way after another, as a
-ratio to that while it does not, measured in turn.
+ratio to that while it does not, measured in turn. Ticks come from another process, one every ms; `wire` is from when
+that wrote it, so the wait for the loop, and for a free core, is in it. Floods are written past ZeroMQ, far more than a
+million messages a second: what was offered, what a door took of it before it was shut, and the host's memory are told
+as well.
 """
 
 import argparse
 import asyncio
-import functools
 import gc
 import json
 import os
@@ -19,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +31,7 @@ from rich.table import Table
 
 from bench.isolation_flood import KINDS
 from bench.isolation_rig import IsolationRig, Member
+from bench.isolation_ticks import GAP_S, STAMP
 from bench.plugins.answering import FAULTS
 from bench.tick_to_order import SYMBOL, quantile
 
@@ -39,8 +41,9 @@ CHUNK: Final = 50
 """Quotes handed over in one turn of the loop, as a socket does with what it has read."""
 MOST_BEHIND: Final = 128
 """Quotes that a worker may have before it: all that flow control lets be on their way, and none waits in the host."""
-GAP_S: Final = 0.001
 Sample = dict[str, list[int]]
+Tick = tuple[int, int]
+"""From a tick in the host, and from where it was written, until its orders are signed, in ns."""
 
 
 async def latencies(rig: IsolationRig, members: dict[str, Member], seconds: float) -> Sample:
@@ -110,19 +113,52 @@ class Neighbours:
         self.rig: Final = rig
         self.faulty: Final = faulty
         self.flooded: Final = flooded
+        self.most_bytes = 0
+        """What the host has held at most since this was set to 0."""
+        code = "from bench.isolation_ticks import main; main()"
+        self._ticks = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
 
-    async def measure(self, reactions: int) -> list[int]:
-        """Return the tick to order of the inline one, a tick every ms, in ns."""
-        taken = []
-        for _ in range(reactions):
-            started_ns, ready_ns = await self.rig.react(SYMBOL)
-            taken.append(ready_ns - started_ns)
-            await asyncio.sleep(GAP_S)
+    def close(self) -> None:
+        """End the ticks."""
+        self._ticks.kill()
+        self._ticks.wait()
+
+    async def measure(self, reactions: int) -> list[Tick]:
+        """Return how long after each tick the orders of the inline one were ready."""
+        rig = self.rig
+        taken: list[Tick] = []
+        assert self._ticks.stdin is not None
+        assert self._ticks.stdout is not None
+        pipe, loop = self._ticks.stdout.fileno(), asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def on_stamps() -> None:
+            stamps = os.read(pipe, STAMP * 1024)
+            for at in range(0, len(stamps), STAMP):
+                written_ns = int.from_bytes(stamps[at : at + STAMP], "little")
+                frame = rig.next_frame(SYMBOL)
+                begun_ns = time.perf_counter_ns()
+                rig.adapter.on_frame(frame, SYMBOL)
+                ready_ns = rig.adapter.sent_at_ns
+                taken.append((ready_ns - begun_ns, ready_ns - written_ns))
+                rig.acknowledge()
+            if len(taken) % 8 == 0:
+                self.most_bytes = max(self.most_bytes, held_bytes())
+            if len(taken) >= reactions:
+                loop.remove_reader(pipe)
+                done.set_result(None)
+
+        loop.add_reader(pipe, on_stamps)
+        self._ticks.stdin.write(b"%d\n" % reactions)
+        self._ticks.stdin.flush()
+        await done
         return taken
 
-    async def fail(self, kind: str, reactions: int) -> tuple[list[int], list[float]]:
+    async def fail(self, kind: str, reactions: int) -> tuple[list[Tick], list[float]]:
         """Measure while a worker fails in one way, again and again; return also how soon each was found out, in ms."""
-        taken: list[int] = []
+        taken: list[Tick] = []
         found_ms: list[float] = []
         while len(taken) < reactions:
             await self.rig.until(self.faulty.is_up)
@@ -137,21 +173,33 @@ class Neighbours:
                 taken += await self.measure(10)
         return taken, found_ms
 
-    async def flood(self, kind: str, reactions: int) -> tuple[list[int], list[float]]:
-        """Measure while a program floods the door of a client."""
-        folder = self.rig.folder / "clients"
+    async def flood(self, kind: str, reactions: int) -> tuple[list[Tick], dict[str, float]]:
+        """Measure while a program floods the door of a client; return also what it offered and what was taken."""
+        door = self.rig.folder / "clients" / "flooded"
         code = "from bench.isolation_flood import main; main()"
-        command = [sys.executable, "-c", code, f"ipc://{folder}/flooded.turns.sock", kind]
-        flooder = subprocess.Popen(command, stdin=subprocess.PIPE)
+        command = [sys.executable, "-c", code, str(door), kind]
+        flooder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert flooder.stdin is not None
-        flooder.stdin.write((folder / "flooded.token").read_bytes())
+        assert flooder.stdout is not None
+        flooder.stdin.write(door.with_name("flooded.token").read_bytes())
         flooder.stdin.close()
+        await asyncio.to_thread(flooder.stdout.readline)  # it is ready
+        before, self.most_bytes = held_bytes(), 0
         try:
-            return await self.measure(reactions), []
+            taken = await self.measure(reactions)
+            flooder.terminate()
+            said = json.loads(await asyncio.to_thread(flooder.stdout.readline))
         finally:
             flooder.kill()
             flooder.wait()
             self._let_in_again()
+        return taken, {
+            "offered_per_s": said["offered_per_s"],
+            "taken_per_s": round(said["taken"] / said["open_s"]) if said["open_s"] else 0,
+            "open_s": said["open_s"],
+            "cut_off": said["doors"],
+            "memory_mb": round(max(self.most_bytes - before, 0) / (1 << 20), 1),
+        }
 
     def _let_in_again(self) -> None:
         """Begin with a clean record: enough cut-offs would have it in quarantine."""
@@ -162,38 +210,58 @@ class Neighbours:
         roster.start(instance)
 
 
+def held_bytes() -> int:
+    """Return what this process holds, resident."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
 async def neighbours(rig: IsolationRig, seconds: float, kinds: list[str]) -> dict[str, dict[str, float]]:
     """Measure these ways to misbehave, or all; each in turn with none."""
+    floods = {f"flood of {kind}": kind for kind in KINDS}
+    known = [*FAULTS, *floods]
+    if unknown := set(kinds) - set(known):
+        raise SystemExit(f"--faulty: there is no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     faulty = await rig.add("faulty", "X1-USDT-PERP", "process", {"quotes": False})
     flooded = await rig.add("flooded", "X2-USDT-PERP", "client", {"quotes": False})
+    rig.end_clients()  # who floods has the place to itself
     beside = Neighbours(rig, faulty, flooded)
-    works: dict[str, Callable[[int], Any]] = {
-        **{kind: functools.partial(beside.fail, kind) for kind in FAULTS},
-        **{f"flood of {kind}": functools.partial(beside.flood, kind) for kind in KINDS},
-    }
-    if unknown := set(kinds) - set(works):
-        raise SystemExit(f"--faulty: there is no {', '.join(sorted(unknown))}; there are {', '.join(works)}")
-    works = {name: work for name, work in works.items() if not kinds or name in kinds}
     rows = {}
-    reactions = max(int(seconds / len(works) / 4 / GAP_S), 100)
-    for name, work in works.items():
-        quiet: list[int] = []
-        disturbed: list[int] = []
-        found_ms: list[float] = []
-        for _ in range(2):
-            quiet += await beside.measure(reactions)
-            taken, found = await work(reactions)
-            disturbed += taken
-            found_ms += found
-        rows[name] = {
-            "p50_us": round(quantile(disturbed, 0.5), 1),
-            "p99_us": round(quantile(disturbed, 0.99), 1),
-            "quiet_p99_us": round(quantile(quiet, 0.99), 1),
-            "ratio_p99": round(quantile(disturbed, 0.99) / quantile(quiet, 0.99), 2),
-            "found_ms": round(statistics.median(found_ms), 1) if found_ms else 0.0,
-        }
-        print(f"{name}: {rows[name]}", file=sys.stderr)
+    names = [name for name in known if not kinds or name in kinds]
+    reactions = max(int(seconds / len(names) / 4 / GAP_S), 100)
+    try:
+        for name in names:
+            rows[name] = await _row(beside, name, floods.get(name, ""), reactions)
+            print(f"{name}: {rows[name]}", file=sys.stderr)
+    finally:
+        beside.close()
     return rows
+
+
+async def _row(beside: Neighbours, name: str, flood: str, reactions: int) -> dict[str, float]:
+    quiet: list[Tick] = []
+    disturbed: list[Tick] = []
+    more: list[dict[str, float]] = []
+    for _ in range(2):
+        quiet += await beside.measure(reactions)
+        if flood:
+            taken, found = await beside.flood(flood, reactions)
+        else:
+            taken, found_ms = await beside.fail(name, reactions)
+            found = {"found_ms": statistics.median(found_ms)}
+        disturbed += taken
+        more.append(found)
+    (own, own_quiet), (wire, wire_quiet) = (
+        [[tick[which] for tick in ticks] for ticks in (disturbed, quiet)] for which in (0, 1)
+    )
+    return {
+        "p50_us": round(quantile(own, 0.5), 1),
+        "p99_us": round(quantile(own, 0.99), 1),
+        "quiet_p99_us": round(quantile(own_quiet, 0.99), 1),
+        "ratio_p99": round(quantile(own, 0.99) / quantile(own_quiet, 0.99), 2),
+        "wire_p99_us": round(quantile(wire, 0.99), 1),
+        "wire_ratio_p99": round(quantile(wire, 0.99) / quantile(wire_quiet, 0.99), 2),
+        **{key: round(statistics.mean(found[key] for found in more), 1) for key in more[0]},
+    }
 
 
 def report(taken: Sample) -> dict[str, Any]:
@@ -240,23 +308,46 @@ async def run(folder: Path, seconds: float, *, is_pinned: bool, faults: list[str
         rig.close()
 
 
+COMMON: Final = {
+    "p99 µs": ("p99_us", 1.0),
+    "ratio": ("ratio_p99", 1.0),
+    "wire µs": ("wire_p99_us", 1.0),
+    "wire ratio": ("wire_ratio_p99", 1.0),
+}
+"""Headings, and what is below them in which unit."""
+FAILED: Final = {**COMMON, "found out after ms": ("found_ms", 1.0)}
+FLOODED: Final = {
+    **COMMON,
+    "offered M/s": ("offered_per_s", 1e6),
+    "taken k/s": ("taken_per_s", 1e3),
+    "MiB": ("memory_mb", 1.0),
+}
+
+
+def _table_of(
+    rows: dict[str, dict[str, float]], columns: dict[str, tuple[str, float]], *, is_flood: bool
+) -> Table:
+    what = "a door that is flooded" if is_flood else "a worker that fails"
+    table = Table(title=f"tick to order of an inline instance beside {what}")
+    table.add_column("")
+    for heading in columns:
+        table.add_column(heading, justify="right")
+    for name, row in rows.items():
+        if name.startswith("flood") is is_flood:
+            table.add_row(
+                name.removeprefix("flood of "), *(f"{row[key] / unit:.4g}" for key, unit in columns.values())
+            )
+    return table
+
+
 def show(found: dict[str, Any]) -> None:
     """Print tables for people."""
     console = Console()
     if "faulty" in found:
-        table = Table(title="tick to order of an inline instance beside one that misbehaves")
-        for column in (
-            "neighbour",
-            "p50 µs",
-            "p99 µs",
-            "undisturbed p99 µs",
-            "ratio p99",
-            "found out after ms",
-        ):
-            table.add_column(column, justify="left" if column == "neighbour" else "right")
-        for name, row in found["faulty"].items():
-            table.add_row(name, *(f"{value:g}" for value in row.values()))
-        console.print(table)
+        for columns, is_flood in ((FAILED, False), (FLOODED, True)):
+            table = _table_of(found["faulty"], columns, is_flood=is_flood)
+            if table.row_count:
+                console.print(table)
         return
     table = Table(title="from a quote to its orders")
     for column in ("", "p50 µs", "p99 µs"):

@@ -213,10 +213,15 @@ class IsolationRig(Rig):
         workers = [seat.pid for seat in self.workers.seats if seat.process is not None]
         return [*workers, *(client.pid for client in self._clients)]
 
-    def close(self) -> None:
-        """End every process that was started."""
-        self.workers.close()
+    def end_clients(self) -> None:
+        """End the programs that were started."""
         for client in self._clients:
             client.kill()
             client.wait()
+        self._clients.clear()
+
+    def close(self) -> None:
+        """End every process that was started."""
+        self.workers.close()
+        self.end_clients()
         self.journal.close()

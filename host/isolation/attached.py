@@ -10,7 +10,7 @@ import zmq
 from host.core.entries import InstanceState
 from host.isolation.channel import Channel
 from host.isolation.client_session import ClientSession
-from host.isolation.conduct import FLOOD_NS
+from host.isolation.conduct import Tally
 from host.isolation.door import Door
 from host.isolation.fate import Fate
 from host.isolation.proxy import Proxy
@@ -65,7 +65,7 @@ class Attached:
         self._beat_ns = 0
         self._hung_up_ns = 0
         """When its connection ended; its last words, on another socket, may come after that. 0: it is there."""
-        self._strangers: tuple[int, int] = (0, 0)
+        self._tally: Final = Tally()
         self._beginnings: deque[int] = deque(maxlen=BEGINNINGS)
         self._sessions = 0
         proxy.on_moved, proxy.get_status = self.moved, self.status
@@ -129,7 +129,14 @@ class Attached:
         door, now_ns = self._door, time.monotonic_ns()
         self._opens_ns = 0
         try:
-            channel = Channel(self._node.context, door.events, door.turns, door.token, curve=door.curve)
+            channel = Channel(
+                self._node.context,
+                door.events,
+                door.turns,
+                door.token,
+                curve=door.curve,
+                most_strangers=self._settings.messages_at_once // STRANGER_WEIGHS,
+            )
         except zmq.ZMQError as error:
             again_ns = self._settings.most_backoff_ns
             self._opens_ns = now_ns + again_ns
@@ -139,7 +146,6 @@ class Attached:
             )  # fmt: skip
             return
         self._channel = channel
-        self._strangers = (now_ns, 0)
         self._begin()
         channel.open(self._on_message)
 
@@ -155,6 +161,7 @@ class Attached:
             engine.roster.ids_of(instance.instance, engine.state.instances[instance.instance].number),
             self._settings,
             self._channel,
+            tally=self._tally,
             takes_over=proxy.takes_over,
             on_welcomed=self._welcomed,
             on_failed=self._failed,
@@ -253,7 +260,8 @@ class Attached:
             _log.warning("instance %s: its client did not handle stop in time", self.name)
             self.end()
             return
-        if self._is_flooded(channel, now_ns):
+        if why := channel.fault(now_ns):
+            self._shut_out(why)
             return
         outlet = session.outlet
         if channel.has_hung_up() and outlet is not None:
@@ -279,19 +287,11 @@ class Attached:
             with turn(self._engine) as turn_ns:
                 self._engine.roster.pull_orders(self._proxy.instance, "no client", turn_ns)
 
-    def _is_flooded(self, channel: Channel, now_ns: int) -> bool:
-        """Shut the door for a while where somebody without the token sends more than the host may read."""
-        since_ns, before = self._strangers
-        most = self._settings.messages_at_once // STRANGER_WEIGHS
-        if channel.strangers - before > most:
-            why = f"more than {most} messages without its token came within 0.1 s"
-            self._end_session()
-            with turn(self._engine) as turn_ns:
-                self._engine.record_alert("client_cut_off", f"instance {self.name}: {why}", self.name)
-                if self._settings.on_loss == "pull":
-                    self._engine.roster.pull_orders(self._proxy.instance, "client cut off", turn_ns)
-            self._shut(self._settings.most_backoff_ns)
-            return True
-        if now_ns - since_ns >= FLOOD_NS:
-            self._strangers = (now_ns, channel.strangers)
-        return False
+    def _shut_out(self, why: str) -> None:
+        """Shut the door for a while: nobody is known by what comes in without the token."""
+        self._end_session()
+        with turn(self._engine) as turn_ns:
+            self._engine.record_alert("client_cut_off", f"instance {self.name}: {why}", self.name)
+            if self._settings.on_loss == "pull":
+                self._engine.roster.pull_orders(self._proxy.instance, "client cut off", turn_ns)
+        self._shut(self._settings.most_backoff_ns)

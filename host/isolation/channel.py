@@ -1,7 +1,11 @@
-"""The two sockets of one worker: events to it, turns from it.
+"""The two sockets of one worker or client: events to it, turns from it.
 
 Read by the loop through the socket's file descriptor, which is edge-triggered: it says once that
 something came, so everything is read then, a slice at a time. Sending never blocks and never waits.
+
+Whoever connects can send what it likes, the token or not. What is bounded here, each by a number below: the time of
+the loop, by slices and pauses; the memory, by the messages that may wait times what each may have; the
+connections. What goes beyond is a `fault`, for which the owner shuts the channel.
 """
 
 import asyncio
@@ -11,25 +15,43 @@ from pathlib import Path
 from typing import Final
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
-__all__ = ["Channel"]
+from host.isolation.conduct import FLOOD_NS
+
+__all__ = ["MOST_STRANGERS", "Channel"]
 
 READ_FOR_NS: Final = 50_000
 """How long messages are read before the loop gets its turn: a flood must not hold up anybody else."""
 MOST_MESSAGE_BYTES: Final = 4 << 20
 """A longer message has its sender disconnected."""
+MOST_WISH_BYTES: Final = 512
+"""The same for a subscription: the longest token has half of that."""
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _MORE_NOBLOCK: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 """As numbers: combining the enumeration's members takes longer than sending."""
 QUEUE: Final = 16_384
-"""Messages that either side may have on their way; flow control keeps far below it."""
+"""Events that may be on their way; flow control keeps far below it."""
+TURNS_WAITING: Final = 64
+"""Messages that may wait here to be read; the next ones wait with their sender."""
+WISHES_WAITING: Final = 16
+"""Subscriptions that may wait inside ZeroMQ. It goes through all of them whenever the socket is touched, and, where
+more could come meanwhile, through those as well: without a small limit a flood of them would stop the loop."""
+WISHES_AT_ONCE: Final = 600
+MOST_STRANGERS: Final = 500
+"""Messages and subscriptions without the key within 0.1 s, ..."""
+MOST_CONNECTIONS: Final = 64
+"""... and connections to a socket, of which a peer needs one: made and subscribed within 0.1 s, or open."""
+HANDSHAKE_MS: Final = 2_000
+"""How long a connection may take to say what it is."""
 
 
 class Channel:
     """Belongs to the running loop; nothing is read before `open`.
 
     The key is the topic of the events, too, and no other subscription is granted: who does not know it
-    can neither send nor listen. `strangers` counts what came without it.
+    can neither send nor listen. `strangers` counts what came without it, and what has other frames than a key
+    and a body.
     """
 
     def __init__(
@@ -40,25 +62,37 @@ class Channel:
         key: bytes,
         *,
         curve: tuple[bytes, bytes] | None = None,
+        most_strangers: int = MOST_STRANGERS,
     ) -> None:
         self.events_address: Final = events
         self.turns_address: Final = turns
         self.strangers = 0
+        self.connections = 0
+        """Those that are open."""
         self._key: Final = key
+        self._most_strangers: Final = most_strangers
         self._on_message: Callable[[bytes], None] = lambda _body: None
         self._listeners = 0
         self._has_hung_up = False
-        self._is_closed = self._is_deaf = False
+        self._is_closed = self._is_deaf = self._is_skipping = False
+        self._pause: asyncio.TimerHandle | None = None
+        self._window = (0, 0)
+        """Since when strangers and connections are counted, and how many strangers there had been by then."""
+        self._opened = 0
+        """Connections and subscriptions that were made since."""
         self._events = context.socket(zmq.XPUB)
         self._turns = context.socket(zmq.PULL)
         for socket in (self._events, self._turns):
             socket.linger = 0
-            socket.maxmsgsize = MOST_MESSAGE_BYTES
+            socket.handshake_ivl = HANDSHAKE_MS
             if curve is not None:
                 socket.curve_server = True
                 socket.curve_publickey, socket.curve_secretkey = curve
         self._events.setsockopt(zmq.XPUB_MANUAL, 1)
-        self._events.sndhwm = self._turns.rcvhwm = QUEUE
+        self._events.maxmsgsize, self._turns.maxmsgsize = MOST_WISH_BYTES, MOST_MESSAGE_BYTES
+        self._events.sndhwm, self._events.rcvhwm = QUEUE, WISHES_WAITING
+        self._turns.rcvhwm = TURNS_WAITING
+        self._monitors: Final = [_monitored(context, socket) for socket in (self._events, self._turns)]
         try:
             self._events.bind(events)
             self._turns.bind(turns)
@@ -84,21 +118,28 @@ class Channel:
         """Do `work` in the loop's next round."""
         self._loop.call_soon(work)
 
+    def pause(self, for_ns: int) -> None:
+        """Read nothing for so long; what comes meanwhile waits, most of it with its sender."""
+        if self._pause is None and not self._is_deaf:
+            self._pause = self._loop.call_later(for_ns / 1e9, self._resume)
+
     def is_subscribed(self) -> bool:
         """Return whether the peer listens by now."""
-        while True:
+        for _ in range(WISHES_AT_ONCE):
             try:
                 wish = self._events.recv(zmq.NOBLOCK)
             except zmq.Again:
-                return self._listeners > 0
-            if wish[1:] != self._key:
-                self.strangers += wish[:1] == b"\x01"
+                break
+            if wish[1:] != self._key or wish[:1] not in (b"\x00", b"\x01"):
+                self.strangers += wish[:1] != b"\x00"
             elif wish[:1] == b"\x01":
                 self._events.setsockopt(zmq.SUBSCRIBE, self._key)
                 self._listeners += 1
-            else:
+                self._opened += 1
+            elif self._listeners:
                 self._listeners -= 1
                 self._has_hung_up |= self._listeners == 0
+        return self._listeners > 0
 
     def has_hung_up(self) -> bool:
         """Return whether the last who listened has gone since this was asked before."""
@@ -106,11 +147,31 @@ class Channel:
         found, self._has_hung_up = self._has_hung_up, False
         return found
 
+    def fault(self, now_ns: int) -> str:
+        """Return why it must be shut, for what comes without the key; empty for no reason. Ask a few times a second."""
+        if self._is_closed:
+            return ""
+        self.is_subscribed()
+        for monitor in self._monitors:
+            self._count_connections(monitor)
+        since_ns, before = self._window
+        if self.strangers - before > self._most_strangers:
+            return f"more than {self._most_strangers} messages without its token came within 0.1 s"
+        if self._opened > MOST_CONNECTIONS:
+            return f"more than {MOST_CONNECTIONS} connections or subscriptions were made within 0.1 s"
+        if self.connections > 2 * MOST_CONNECTIONS:
+            return f"more than {2 * MOST_CONNECTIONS} connections are open"
+        if now_ns - since_ns >= FLOOD_NS:
+            self._window, self._opened = (now_ns, self.strangers), 0
+        return ""
+
     def stop_reading(self) -> None:
         """Hear nothing any more; what was said still leaves."""
         if not self._is_deaf:
             self._is_deaf = True
             self._loop.remove_reader(self._descriptor)
+            if self._pause is not None:
+                self._pause.cancel()
 
     def close(self) -> None:
         """Hear and say nothing any more; what was sent and not read is dropped."""
@@ -120,23 +181,60 @@ class Channel:
             self._close_sockets()
 
     def _close_sockets(self) -> None:
-        for socket, address in ((self._events, self.events_address), (self._turns, self.turns_address)):
+        ends = ((self._events, self.events_address), (self._turns, self.turns_address))
+        for (socket, address), monitor in zip(ends, self._monitors, strict=True):
+            socket.disable_monitor()  # first: nobody waits then for the monitor to be read
+            monitor.close(linger=0)
             socket.close()
             if address.startswith("ipc://"):
                 Path(address.removeprefix("ipc://")).unlink(missing_ok=True)
 
+    def _count_connections(self, monitor: "zmq.Socket[bytes]") -> None:
+        while self._opened <= MOST_CONNECTIONS and monitor.poll(0):
+            if recv_monitor_message(monitor)["event"] == zmq.EVENT_ACCEPTED:
+                self.connections += 1
+                self._opened += 1
+            else:
+                self.connections -= 1
+
+    def _resume(self) -> None:
+        self._pause = None
+        self._read()
+
     def _read(self) -> None:
         turns, key = self._turns, self._key
+        most = self._window[1] + self._most_strangers
         ends_ns = time.perf_counter_ns() + READ_FOR_NS
-        while not self._is_deaf:
+        # Of strangers no more is read than it takes for a fault.
+        while self._pause is None and self.strangers <= most and not self._is_deaf:
             try:
-                frames = turns.recv_multipart(zmq.NOBLOCK)
+                frame = turns.recv(_NOBLOCK)
+                has_more = turns.getsockopt(zmq.RCVMORE)
+                if self._is_skipping:
+                    self._is_skipping = bool(has_more)
+                elif frame == key and has_more:
+                    body = turns.recv(_NOBLOCK)
+                    self._is_skipping = bool(turns.getsockopt(zmq.RCVMORE))
+                    if self._is_skipping:
+                        self.strangers += 1
+                    else:
+                        self._on_message(body)
+                else:
+                    # A frame at a time: a message may have a million.
+                    self._is_skipping = bool(has_more)
+                    self.strangers += 1
             except zmq.Again:
                 return
-            if len(frames) == 2 and frames[0] == key:
-                self._on_message(frames[1])
-            else:
-                self.strangers += 1
             if time.perf_counter_ns() > ends_ns:
                 self._loop.call_soon(self._read)
                 return
+
+
+def _monitored(context: "zmq.Context[zmq.Socket[bytes]]", socket: "zmq.Socket[bytes]") -> "zmq.Socket[bytes]":
+    """Return a socket that says what connects to another one, and what goes."""
+    address = f"inproc://connections-{socket.FD}"
+    socket.monitor(address, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+    monitor = context.socket(zmq.PAIR)
+    monitor.rcvhwm = 0  # with a limit, ZeroMQ's thread would wait for this to be read
+    monitor.connect(address)
+    return monitor

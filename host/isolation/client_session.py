@@ -58,7 +58,7 @@ class ClientSession(Session):
 
     def _on_turn(self, turn: Turn, now_ns: int) -> None:
         if self.outlet is None:
-            self.conduct.repeated += 1  # of the one before, who was given up while it was under way
+            self.conduct.tally.repeated += 1  # of the one before, who was given up while it was under way
             self.conduct.count(now_ns, IDLE_WEIGHS)
         else:
             super()._on_turn(turn, now_ns)
@@ -66,5 +66,5 @@ class ClientSession(Session):
     def _turn_away(self, refused: Refused, codec: Codec, now_ns: int) -> None:
         if now_ns - self._answered_ns >= ANSWER_EVERY_NS and self._way.is_subscribed():
             self._answered_ns = now_ns
-            self.conduct.refused += 1
+            self.conduct.tally.refused += 1
             self._way.send(codec.encode(refused))

@@ -6,7 +6,7 @@ from host.api import OrderRefused
 from host.core.client_id import ClientIdMaker
 from host.wire.messages import IdRange
 
-__all__ = ["OrderIds"]
+__all__ = ["IDS_AT_ONCE", "OrderIds"]
 
 IDS_AT_ONCE: Final = 4096
 """Ids handed out ahead; half of them used, more follow."""

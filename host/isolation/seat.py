@@ -65,7 +65,9 @@ class Seat:
         return 0 if self.process is None else self.process.pid
 
     def fault(self, now_ns: int) -> str:
-        """Return which limit its process breaks; empty where it breaks none."""
+        """Return which limit its process breaks, or what else it sends; empty where it breaks none."""
+        if why := self.channel.fault(now_ns):
+            return f"it was cut off: {why}"
         return "" if self.process is None else self._meter.fault(self.process, now_ns)
 
     def kill(self) -> None:

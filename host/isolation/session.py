@@ -13,9 +13,9 @@ import msgspec
 
 from host.api import BookTop, Candle, Depth, Fill, Order, OrderRefused, Ticker, Trade
 from host.core.client_id import ClientIdMaker
-from host.isolation.conduct import Conduct
+from host.isolation.conduct import Conduct, Tally
 from host.isolation.numbers_in import check_order, check_quotes
-from host.isolation.order_ids import OrderIds
+from host.isolation.order_ids import IDS_AT_ONCE, OrderIds
 from host.isolation.outlet import Item, Outlet
 from host.isolation.settings import SECOND_NS, WorkerSettings
 from host.journal import JournalError
@@ -65,6 +65,10 @@ IDLE_WEIGHS: Final = 10
 """As how many messages a turn counts that says nothing new: there is next to no reason for one."""
 REPORTS_AT_ONCE: Final = 256
 """Of what a peer has not heard, in one event."""
+MOST_REQUESTS: Final = IDS_AT_ONCE
+"""Of one turn: as many orders as ids are handed out ahead."""
+ANSWER_REQUESTS: Final = 256
+"""What a turn may ask for as an answer to what happened; with more, its time counts as unasked for."""
 LOG_LINES_PER_S: Final = 100
 MAX_STATE_BYTES: Final = 1 << 20
 _LEVELS: Final = {
@@ -89,6 +93,9 @@ class Way(Protocol):
     def soon(self, work: Callable[[], None]) -> None:
         """Do `work` once everything that is there to be read by now has been."""
 
+    def pause(self, for_ns: int) -> None:
+        """Let nothing more come for so long."""
+
 
 class Session:
     """From a peer's `hello` until it is gone. `on_gone(why)` is told once, with an empty text for a `bye`.
@@ -107,6 +114,7 @@ class Session:
         takes_over: bool,
         is_held: bool = False,
         is_of_record: bool = True,
+        tally: Tally | None = None,
         on_welcomed: Callable[[], None],
         on_failed: Callable[[str], None],
         on_bye: Callable[[str], None],
@@ -114,7 +122,7 @@ class Session:
     ) -> None:
         self.outlet: Outlet | None = None
         """None until the peer is welcome."""
-        self.conduct: Final = Conduct(settings)
+        self.conduct: Final = Conduct(settings, tally)
         self.slowest_us = 0
         """The longest that the peer took for one event so far, as it says."""
         self.is_held = is_held
@@ -312,27 +320,44 @@ class Session:
         if self._is_over or self._engine.halted:
             return
         now_ns = time.monotonic_ns()
-        conduct = self.conduct
+        conduct, outlet = self.conduct, self.outlet
+        handled = 0 if outlet is None else outlet.handled
+        is_answer = False
         conduct.count(now_ns)
         try:
             codec = self._codec or codec_of(body)
             message = codec.decode_from_strategy(body)
         except CodecError as error:
-            conduct.strike(str(error), now_ns)
+            conduct.strike(str(error), now_ns, len(body))
         else:
             if isinstance(message, Turn):
                 self._on_turn(message, now_ns)
+                is_answer = (
+                    outlet is not None
+                    and outlet.handled > handled
+                    and len(message.requests) <= ANSWER_REQUESTS
+                )
             elif isinstance(message, Hello):
                 self._on_hello(message, codec)
+                is_answer = outlet is None and self.outlet is not None
             elif isinstance(message, Failed):
                 self._is_over = True
                 self._on_failed(f"{message.where} raised {message.error}")
             elif isinstance(message, Bye):
                 self._is_over = True
                 self._on_bye(message.reason)
+        if not is_answer:
+            self._charge(now_ns)
         if conduct.fault and not self._is_over:
             self.refuse("CUT_OFF", conduct.fault)
             self._on_cut_off(conduct.fault)
+
+    def _charge(self, began_ns: int) -> None:
+        """Let no more come for a while where a message that nothing asked for took more than the peer's share."""
+        now_ns = time.monotonic_ns()
+        pause_ns = self.conduct.spend(now_ns - began_ns, now_ns)
+        if pause_ns:
+            self._way.pause(pause_ns)
 
     def _on_hello(self, hello: Hello, codec: Codec) -> None:
         if self.outlet is not None:
@@ -436,6 +461,11 @@ class Session:
             if now_ns - self._asked_again_ns > SECOND_NS // 10:
                 self._asked_again_ns = now_ns
                 self._ack(resend=is_gap)
+            return
+        if len(turn.requests) > MOST_REQUESTS:
+            conduct.strike(
+                f"turn {turn.seq} has {len(turn.requests)} requests, at most {MOST_REQUESTS}", now_ns
+            )
             return
         before = outlet.handled
         if not outlet.handle(turn.handled, now_ns):

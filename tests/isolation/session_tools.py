@@ -41,6 +41,7 @@ class Peer:
         self.is_listening = True
         self.is_reading = False
         self.later: list[Callable[[], None]] = []
+        self.pauses: list[int] = []
         engine = self.desk.engine
         last: list[Item] = []
 
@@ -83,6 +84,9 @@ class Peer:
             self.later.append(work)
         else:
             work()
+
+    def pause(self, for_ns: int) -> None:
+        self.pauses.append(for_ns)
 
     # -- what the test says ----------------------------------------------------------------------
 

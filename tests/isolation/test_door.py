@@ -182,7 +182,7 @@ def test_turns_of_an_earlier_session_are_nobody_s(tmp_path: Path) -> None:
             second = await peer.attach("second")
             peer.say(late)  # it was stopped before it could send this, say
             session = desk.session()
-            await until(lambda: session.conduct.repeated == 1, "it is counted")
+            await until(lambda: session.conduct.tally.repeated == 1, "it is counted")
             assert desk.open() == []
             assert second["next_turn"] > first["next_turn"]
             assert session.conduct.refused == 0

@@ -100,7 +100,7 @@ def test_a_turn_that_came_before_is_dropped(peer: Peer) -> None:
     peer.turn(peer.place(peer.id(0)))
     peer.turn(peer.place(peer.id(1)), seq=1)
     assert len(peer.desk.venue.open()) == 1
-    assert peer.session.conduct.repeated == 1
+    assert peer.session.conduct.tally.repeated == 1
     assert peer.refused == 0
 
 
