@@ -272,11 +272,13 @@ class Quoter:
             self.work(channel, slot, self._top_of(order.account, order.symbol), now_ns)
 
     def adopt(self, channel: Channel, order: Order) -> None:
-        """Let a live quote of an earlier process be the channel's own."""
+        """Let a live quote of an earlier process be the channel's own; one that was pulled only takes its place."""
         slot = channel.quoting.slot(order.side, order.slot)
         slot.order = order
         if order.price is not None:
             slot.sent_ticks = channel.quoting.ticks(order.price)
+            if order.client_id in self._outbox.cancelling:
+                return  # by whoever was here before, in this process: not to be placed once more as it goes
             # What the last process wanted here is wanted until the strategy says something else.
             slot.wanted_ticks = channel.quoting.ticks(order.pending_price or order.price)
             slot.wanted_qty = (order.pending_qty or order.qty) - order.filled

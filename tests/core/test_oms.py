@@ -771,6 +771,24 @@ def test_a_new_channel_goes_on_with_the_quotes_that_are_live(core: Core) -> None
     assert ask.status is S.OPEN
 
 
+def test_a_new_channel_does_not_want_again_what_was_pulled_before(core: Core) -> None:
+    bid, ask = core.quoted()
+    core.oms.pull_quotes(INSTANCE, "moved", core.now_ns)
+    core.turn()
+    core.oms.close_channels(INSTANCE)
+    ids = core.channels[INSTANCE, BTC].ids
+    channel = core.oms.open_channel(INSTANCE, ACCOUNT, BTC, ids, 0.0)
+    core.sent()
+    core.say(OrderCancelled(ask.client_id, core.now_ns))
+    core.wait(SECOND)  # the other cancel is lost, and asked for again
+    assert {type(command) for command in core.sent()} <= {CancelOrder}
+    core.oms.quoter.set_quotes(channel, [both(98.0, 102.0)], core.tops[BTC], core.now_ns)
+    core.turn()
+    assert [(c.side, c.price) for c in core.sent() if isinstance(c, PlaceOrder)] == [(SELL, D(102))]
+    core.say(OrderCancelled(bid.client_id, core.now_ns))
+    assert [(c.side, c.price) for c in core.sent() if isinstance(c, PlaceOrder)] == [(BUY, D(98))]
+
+
 def test_a_quote_is_a_struct_that_may_be_reused(core: Core) -> None:
     quote = Quote(99.0, D(1), None, D(0))
     core.quote(quote)
