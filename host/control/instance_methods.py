@@ -113,7 +113,13 @@ class InstanceMethods:
             call.after = self._summary(instance)
             call.keep(response)
 
-        await control.start(instance.instance, call.principal.name, paused=request.paused, then=started)
+        await control.start(
+            instance.instance,
+            call.principal.name,
+            paused=request.paused,
+            as_configured=request.inline,
+            then=started,
+        )
         return response
 
     def pause_instance(self, request: pb.PauseInstanceRequest, call: Call) -> pb.PauseInstanceResponse:

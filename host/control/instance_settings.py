@@ -80,7 +80,7 @@ def isolation_of(word: str) -> "pb.Isolation.ValueType":
 def show_settings(section: InstanceSection, shown: pb.Instance, *, is_moved: bool) -> None:
     """Put into a message where and when an instance runs; `is_moved`: in a worker, though configured inline."""
     isolation = "process" if is_moved else section.isolation
-    shown.isolation = isolation_of(isolation)
+    shown.isolation, shown.moved_to_worker = isolation_of(isolation), is_moved
     if isolation == "process" or section.worker != WorkerSection():
         _show(section.worker, shown.worker_settings)
     if isolation == "client":

@@ -19,7 +19,6 @@ from host.control.subject import Subject
 from host.core.entries import InstanceState
 from host.loader import Offer, ParamsInvalid, UnknownPlugin, decode_params
 from host.runtime.instance import Instance
-from host.runtime.instance_maker import is_isolated
 from host.runtime.remote import RemoteStatus, RemoteStrategy
 from host.runtime.scope import NotKnown
 from tandem.v1 import plugin_pb2 as pb
@@ -148,8 +147,9 @@ class InstanceView:
         if section is not None:
             shown.quote_tolerance_bps = section.quote_tolerance_bps
             shown.start_paused = section.start == "paused"
-            is_moved = is_isolated(name, record.digest, state)
-            show_settings(section, shown, is_moved=is_moved and section.isolation == "inline")
+            # Not by the journal: a version that went live since runs in a worker too, until the next start.
+            is_moved = section.isolation == "inline" and isinstance(instance.strategy, RemoteStrategy)
+            show_settings(section, shown, is_moved=is_moved)
         self._show_schedule(name, shown)
         blocks = subject.engine.blocks.by_instance.get(name)
         if blocks is not None:

@@ -261,7 +261,10 @@ class InstanceHeld(_Entry, frozen=True, tag="instance_held"):
 
 
 class InstanceIsolated(_Entry, frozen=True, tag="instance_isolated"):
-    """An instance runs in a worker process from here on, whatever is configured, while its plugin has this digest."""
+    """An instance runs in a worker process from here on, whatever is configured, while its plugin has this digest.
+
+    An empty digest: it runs as it is configured again.
+    """
 
     instance: str
     digest: str

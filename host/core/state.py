@@ -367,7 +367,10 @@ class TradingState(Struct):
             self.held.pop(entry.instance, None)
 
     def _instance_isolated(self, entry: e.InstanceIsolated) -> None:
-        self.isolated[entry.instance] = entry.digest
+        if entry.digest:
+            self.isolated[entry.instance] = entry.digest
+        else:
+            self.isolated.pop(entry.instance, None)
 
     def _maintenance_set(self, entry: e.MaintenanceSet) -> None:
         self.maintenance = entry.by if entry.is_on else ""

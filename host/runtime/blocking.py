@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 from msgspec import Struct
 
+from host.api import QuoteModel
 from host.config import WatchdogSection
 from host.core import entries as e
 from host.core.entries import InstanceState
 from host.core.state import InstanceRecord
 from host.runtime.culprit import Culprit
+from host.runtime.remote import RemoteStrategy
 from host.runtime.watchdog import Block, LoopWatchdog, take_last_words
 
 if TYPE_CHECKING:
@@ -113,7 +115,12 @@ class Blocks:
             return
         where = f"{culprit.file}, line {culprit.line}"
         why = f"{culprit.callback} held the event loop for more than {self._section.limit_ms} ms ({where})"
-        is_to_move = self._policy == "worker" and instance.probation is None
+        is_to_move = (
+            self._policy == "worker"
+            and instance.probation is None
+            and not isinstance(instance.strategy, RemoteStrategy)
+            and not _is_of_a_model(culprit, engine.state.instances[instance.instance])
+        )
         if not (is_to_move and engine.move_to_worker(instance.instance, why)):
             engine.roster.quarantine_for(instance, why)
 
@@ -148,11 +155,17 @@ class Blocks:
         why = f"{culprit.callback} blocked the event loop until the process ended ({culprit.file}, line {culprit.line})"
         now_ns = engine.clock.now_ns()
         engine.begin_turn(now_ns)
-        if self._policy == "worker":
+        if self._policy == "worker" and not _is_of_a_model(culprit, record):
             engine.record(e.InstanceIsolated(record.instance, record.digest, why), now_ns)
         else:
             engine.record(e.InstanceChanged(record.instance, InstanceState.QUARANTINED, why), now_ns)
         engine.end_turn(now_ns, 0)
+
+
+def _is_of_a_model(culprit: Culprit, record: InstanceRecord) -> bool:
+    """Return whether it is a quote model that blocks: those of a strategy in a worker run on the loop all the same."""
+    is_other_code = bool(culprit.calls) and not record.digest.startswith(culprit.calls[0].digest)
+    return is_other_code or culprit.callback == QuoteModel.adjust.__name__
 
 
 def _only_user(culprit: Culprit, records: list[InstanceRecord]) -> InstanceRecord | None:

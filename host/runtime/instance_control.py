@@ -191,8 +191,19 @@ class InstanceControl:
 
     # -- starting and stopping ---------------------------------------------------------------------
 
-    async def start(self, name: str, who: str, *, paused: bool, then: Callable[[Instance], None]) -> Instance:
-        """Make a stopped or quarantined instance anew, with its state, and start it; as `create`."""
+    async def start(
+        self,
+        name: str,
+        who: str,
+        *,
+        paused: bool,
+        as_configured: bool,
+        then: Callable[[Instance], None],
+    ) -> Instance:
+        """Make a stopped or quarantined instance anew, with its state, and start it; as `create`.
+
+        `as_configured` has one that the watchdog moved into a worker process run inline again.
+        """
         section = self._startable(name)
 
         def still_startable() -> InstanceSection:
@@ -204,7 +215,9 @@ class InstanceControl:
                 raise NotNow("WRONG_STATE", text)
             return now  # with the parameters of now
 
-        return await self._install(section, who, then, still_startable, is_new=False, paused=paused)
+        return await self._install(
+            section, who, then, still_startable, is_new=False, paused=paused, as_configured=as_configured
+        )
 
     def _startable(self, name: str) -> InstanceSection:
         """Return how an instance would start now; raise `NotNow` for one that cannot."""
@@ -349,6 +362,7 @@ class InstanceControl:
         *,
         is_new: bool,
         paused: bool | None = None,
+        as_configured: bool = False,
     ) -> Instance:
         """Take an instance on; `check` says, after all the waiting, with which section, or raises."""
         engine, reloader = self._engine, self._reloader
@@ -370,7 +384,12 @@ class InstanceControl:
             # From here to the end there is no await. What was checked may not be so any more.
             if engine.stopping:
                 raise NotNow("STOPPING", f"this node stops: {engine.stopping}")
-            return self._take_on(self._maker.prepare(check()), who, then, is_new=is_new, paused=paused)
+            now = check()
+            prepared = self._maker.prepare(now, as_configured=as_configured)
+            if as_configured and now.name in engine.state.isolated:
+                with turn(engine) as now_ns:
+                    engine.record(e.InstanceIsolated(now.name, "", f"{who} had it run inline again"), now_ns)
+            return self._take_on(prepared, who, then, is_new=is_new, paused=paused)
 
     def _take_on(
         self,

@@ -61,9 +61,10 @@ class InstanceMaker:
         """Return whether strategies can run in worker processes."""
         return self._stand_in is not None
 
-    def prepare(self, section: InstanceSection) -> PreparedInstance:
+    def prepare(self, section: InstanceSection, *, as_configured: bool = False) -> PreparedInstance:
         """Construct an instance with its models and restore its state; nothing else has changed then.
 
+        `as_configured` has one that was moved into a worker process run where its section says.
         Raises `TandemError`: an offer that is not there, parameters that do not fit, a symbol that is
         not listed, a state that is not carried, code that raises.
         """
@@ -72,7 +73,7 @@ class InstanceMaker:
         if feed is None:
             raise TandemError(f"account {section.account} is not connected")
         offer = self._catalog().strategy(section.plugin)
-        if is_isolated(section.name, offer.version.digest, engine.state):
+        if not as_configured and is_isolated(section.name, offer.version.digest, engine.state):
             section = msgspec.structs.replace(section, isolation="process")
         strategy = self._make_strategy(section, offer)
         uses = tuple(ModelUse.of(self._catalog().model(ref.name), ref) for ref in section.models)

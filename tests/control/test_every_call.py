@@ -88,6 +88,10 @@ INVALID: list[tuple[str, dict[str, Any], str]] = [
     ("CreateInstance", instance(quote_tolerance_bps=-1), "instance.quote_tolerance_bps"),
     ("CreateInstance", instance(models=[plugin_pb2.ModelUse(model="none")]), "instance.models[0].model"),
     ("CreateInstance", instance(params={"away": -1}), "instance.params.away"),
+    ("CreateInstance", instance(schedule={"windows": ["9-5"]}), "instance.schedule.windows[0]"),
+    ("CreateInstance", instance(isolation=9), "instance.isolation"),
+    ("CreateInstance", instance(worker_settings={"crashes": -1}), "instance.worker_settings.crashes"),
+    ("CreateInstance", instance(client_settings={"deadline_ms": -1}), "instance.client_settings.deadline_ms"),
     ("SetParams", {"params": {"away": 0}}, "params.away"),
     ("SetParams", {"params": {"size": "much"}}, "params.size"),
     ("SetParams", {"params": {"colour": "red"}}, "params.colour"),
@@ -117,8 +121,9 @@ def test_every_invalid_field_is_named_and_the_call_changes_nothing(desk: Control
 
 
 def test_every_field_that_can_be_wrong_is_in_the_table() -> None:
-    fine = {"validate_only", "etag", "enabled", "paused"}
-    made = {"plugin", "account", "symbols", "models", "params", "quote_tolerance_bps"}
+    fine = {"validate_only", "etag", "enabled", "paused", "inline"}
+    made = {"plugin", "account", "symbols", "models", "params", "quote_tolerance_bps", "schedule", "isolation"}
+    made |= {"worker_settings", "client_settings"}
     for name, method in METHODS.items():
         tried = {field.partition(".")[0] for called, _, field in INVALID if called == name}
         assert {field.name for field in method.input_type.fields} - fine <= tried, name

@@ -3,18 +3,20 @@
 import asyncio
 import os
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from control_tools import ETH, MM, ControlDesk, Status, refused
+from control_tools import BTC, ETH, MM, ControlDesk, Status, refused
 from google.protobuf.message import Message
 from isolation_tools import until
 
 from host.config import ClientSection, InstanceSection, ScheduleSection
 from host.config.schema import WorkerSection
 from host.control.instance_settings import LONGEST, MOST_TIMES
+from host.control.plain import to_struct
 from host.core import entries as e
 from host.core.entries import InstanceState
 from host.isolation.workers import Workers
@@ -35,6 +37,12 @@ def at(text: str) -> int:
 def create(name: str, **fields: Any) -> pb.CreateInstanceRequest:
     settings = {"plugin": "maker", "account": "accounts/acc", "symbols": [ETH], **fields}
     return pb.CreateInstanceRequest(instance_id=name, instance=pb.Instance(**settings))
+
+
+def params(**values: Any) -> Any:
+    request = pb.SetParamsRequest()
+    to_struct(values, request.params)
+    return request.params
 
 
 async def get(client: Any, name: str) -> pb.Instance:
@@ -406,6 +414,54 @@ def test_a_created_instance_runs_in_a_worker_with_its_own_limits(tmp_path: Path)
                 await until(lambda: not workers.running, "its worker ends")
         finally:
             workers.close()
+
+    asyncio.run(play())
+
+
+def test_what_was_moved_to_a_worker_says_so_until_an_operator_starts_it_inline(tmp_path: Path) -> None:
+    async def play() -> None:
+        desk = ControlDesk(tmp_path, workers=Workers)
+        workers = desk.workers
+        assert workers is not None
+        start = pb.StartInstanceRequest(name="instances/mm")
+        stop = pb.StopInstanceRequest(name="instances/mm")
+        inline = pb.StartInstanceRequest(name="instances/mm", inline=True)
+        try:
+            async with desk.serving() as client:
+                await client.plugin.SetParams(pb.SetParamsRequest(name="instances/mm", params=params(away=3)))
+                desk.tick()
+                books, before = desk.instance("mm").strategy.state.books, await get(client, "mm")
+                assert (before.isolation, before.moved_to_worker) == (pb.ISOLATION_INLINE, False)
+                assert desk.engine.move_to_worker("mm", "it held the event loop")
+                desk.settle()
+                assert not desk.venue.open(BTC), "its orders are pulled"
+
+                def quotes() -> bool:
+                    desk.tick()
+                    desk.settle()
+                    return [one.price for one in desk.venue.open(BTC) if one.side == "buy"] == [Decimal(97)]
+
+                await until(quotes, "it quotes by the parameters that it had")
+                shown = await get(client, "mm")
+                assert (shown.isolation, shown.moved_to_worker) == (pb.ISOLATION_PROCESS, True)
+                assert shown.etag != before.etag
+
+                await client.plugin.StopInstance(stop)
+                await client.plugin.StartInstance(start)
+                assert (await get(client, "mm")).moved_to_worker, "the same bytes would hold the loop again"
+                await client.plugin.StopInstance(stop)
+                await until(lambda: not workers.running, "its workers end")
+                answer = await client.plugin.StartInstance(inline)
+                assert (answer.instance.isolation, answer.instance.moved_to_worker) == (
+                    pb.ISOLATION_INLINE,
+                    False,
+                )
+                assert answer.instance.params == before.params
+                assert desk.instance("mm").strategy.state.books > books
+        finally:
+            workers.close()
+        assert desk.engine.state.isolated == {}
+        assert desk.restarted().engine.state.isolated == {}
 
     asyncio.run(play())
 

@@ -128,6 +128,23 @@ def test_model_that_blocks_is_named_with_the_instance_whose_quote_it_adjusts(tmp
     assert desk.has_told(f"instance slow, adjust (blocker.py, line {SLEEP_LINE})")
 
 
+def test_instance_whose_model_blocks_is_quarantined_as_no_worker_takes_that_off_the_loop(
+    tmp_path: Path,
+) -> None:
+    desk = WatchedDesk(tmp_path, "worker")
+    moved: list[str] = []
+    desk.engine.move_to_worker = lambda name, _why: not moved.append(name)  # type: ignore[func-returns-value]
+    slow = desk.blocker("slow", models=("blocker",), seconds=long_enough())
+
+    async def story() -> None:
+        await desk.beat()
+        desk.top()
+        assert slow.state is QUARANTINED
+
+    desk.play(story)
+    assert moved == []
+
+
 def test_code_that_keeps_the_interpreters_lock_is_named_all_the_same(tmp_path: Path) -> None:
     desk = WatchedDesk(tmp_path, "quarantine")
     slow = desk.blocker("slow", seconds=0.3, holds_lock=True)
@@ -234,6 +251,25 @@ def test_what_blocked_the_process_before_until_it_ended_is_not_called_again(
     [text] = again.alerts("gave_up")
     assert text.endswith("by instance slow, on_book (blocker.py, line 7)")
     assert slow.instance == "slow"
+
+
+@pytest.mark.parametrize(
+    ("callback", "own", "state"),
+    [("on_book", True, RUNNING), ("adjust", True, QUARANTINED), ("adjust", False, QUARANTINED)],
+)
+def test_process_that_a_model_ended_is_not_ended_by_it_again(
+    tmp_path: Path, callback: str, own: bool, state: InstanceState
+) -> None:
+    """A strategy goes on in a worker then; its models would be called by the host there too."""
+    desk = WatchedDesk(tmp_path, "worker")
+    desk.blocker("slow")
+    digest = desk.engine.state.instances["slow"].digest[:12]
+    calls = (Call("on_book", digest),) if own else (Call(callback, "0" * 12), Call("on_book", digest))
+    desk.blocks._before = Culprit("slow", "", callback, "blocker.py", 7, calls)
+    desk.engine.was_led_here = True
+    desk.blocks.take_up(desk.engine)
+    assert desk.state_of("slow") is state
+    assert ("slow" in desk.engine.state.isolated) == (state is RUNNING)
 
 
 def test_block_of_a_node_that_another_has_led_after_is_old_news(tmp_path: Path) -> None:

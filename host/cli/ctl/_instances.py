@@ -87,13 +87,18 @@ async def get(session: Session, instance: str) -> None:
     ctl,
     "start",
     changes=("etag",),
-    example="start mm-btc\nstart mm-btc --paused      # look at it first; then: tandem ctl resume mm-btc",
+    example="start mm-btc\n"
+    "start mm-btc --paused      # look at it first; then: tandem ctl resume mm-btc\n"
+    "start mm-btc --inline      # not in the worker any more that it was moved to for holding the event loop",
 )
 @_instance
 @click.option("--paused", is_flag=True, help="Receive data, and have no quotes.")
-async def start(session: Session, instance: str, paused: bool) -> None:
+@click.option(
+    "--inline", is_flag=True, help="Run it inline again, where it was moved to a worker for holding the loop."
+)
+async def start(session: Session, instance: str, paused: bool, inline: bool) -> None:
     """Start an instance that is stopped or quarantined."""
-    request = p.StartInstanceRequest(name=full_name(instance, "instances"), paused=paused)
+    request = p.StartInstanceRequest(name=full_name(instance, "instances"), paused=paused, inline=inline)
     answer = await session.change(
         session.control.plugins.start_instance, request, timeout_s=LOADING_TIMEOUT_S
     )
@@ -176,6 +181,7 @@ def _state_line(instance: p.Instance) -> str:
 def described(instance: p.Instance) -> str:
     """Return an instance on a few lines, for people."""
     isolation = word(p.Isolation, instance.isolation).lower()
+    moved = ", where it was moved to for holding the event loop" if instance.moved_to_worker else ""
     models = [f"{one.model} (used {one.used}, skipped {one.skipped})" for one in instance.models]
     lines = [
         _state_line(instance),
@@ -185,7 +191,7 @@ def described(instance: p.Instance) -> str:
         f"  models     {', '.join(models) or 'none'}",
         f"  tolerance  {instance.quote_tolerance_bps:g} bps",
         f"  from       {word(p.InstanceOrigin, instance.origin)}",
-        f"  runs       {'inline' if isolation == '-' else isolation}",
+        f"  runs       {'inline' if isolation == '-' else isolation}{moved}",
         f"  etag       {instance.etag}",
         f"  params     {plain_struct(instance.params)}",
     ]

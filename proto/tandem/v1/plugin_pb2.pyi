@@ -472,6 +472,7 @@ class Instance(_message.Message):
     ISOLATION_FIELD_NUMBER: _builtins.int
     WORKER_SETTINGS_FIELD_NUMBER: _builtins.int
     CLIENT_SETTINGS_FIELD_NUMBER: _builtins.int
+    MOVED_TO_WORKER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: instances/NAME. NAME is 1 to 64 of A-Z a-z 0-9 _ . -"""
     plugin: _builtins.str
@@ -495,7 +496,11 @@ class Instance(_message.Message):
     blocks: _builtins.int
     """How often its code held the event loop for longer than allowed, since this node's process began. Output only."""
     isolation: Global___Isolation.ValueType
-    """Where its code runs. PROCESS too for one that is configured to run inline and blocked the event loop."""
+    """Where its code runs; while `moved_to_worker` is true, PROCESS instead of what is configured."""
+    moved_to_worker: _builtins.bool
+    """Whether it is in a worker process because its code held the event loop, though it is configured to run inline.
+    Output only.
+    """
     @_builtins.property
     def symbols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What it trades: BASE-QUOTE for spot, BASE-QUOTE-PERP for perpetuals."""
@@ -556,10 +561,11 @@ class Instance(_message.Message):
         isolation: Global___Isolation.ValueType = ...,
         worker_settings: Global___WorkerSettings | None = ...,
         client_settings: Global___ClientSettings | None = ...,
+        moved_to_worker: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_quote_tolerance_bps", b"_quote_tolerance_bps", "client_settings", b"client_settings", "longest_block", b"longest_block", "params", b"params", "params_schema", b"params_schema", "quote_tolerance_bps", b"quote_tolerance_bps", "schedule", b"schedule", "worker", b"worker", "worker_settings", b"worker_settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quote_tolerance_bps", b"_quote_tolerance_bps", "account", b"account", "blocks", b"blocks", "client_settings", b"client_settings", "digest", b"digest", "etag", b"etag", "isolation", b"isolation", "longest_block", b"longest_block", "models", b"models", "name", b"name", "origin", b"origin", "params", b"params", "params_schema", b"params_schema", "plugin", b"plugin", "quote_tolerance_bps", b"quote_tolerance_bps", "schedule", b"schedule", "start_paused", b"start_paused", "state", b"state", "state_reason", b"state_reason", "symbols", b"symbols", "worker", b"worker", "worker_settings", b"worker_settings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quote_tolerance_bps", b"_quote_tolerance_bps", "account", b"account", "blocks", b"blocks", "client_settings", b"client_settings", "digest", b"digest", "etag", b"etag", "isolation", b"isolation", "longest_block", b"longest_block", "models", b"models", "moved_to_worker", b"moved_to_worker", "name", b"name", "origin", b"origin", "params", b"params", "params_schema", b"params_schema", "plugin", b"plugin", "quote_tolerance_bps", b"quote_tolerance_bps", "schedule", b"schedule", "start_paused", b"start_paused", "state", b"state", "state_reason", b"state_reason", "symbols", b"symbols", "worker", b"worker", "worker_settings", b"worker_settings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__quote_tolerance_bps: _TypeAlias = _typing.Literal["quote_tolerance_bps"]  # noqa: Y015
     _WhichOneofArgType__quote_tolerance_bps: _TypeAlias = _typing.Literal["_quote_tolerance_bps", b"_quote_tolerance_bps"]  # noqa: Y015
@@ -1688,6 +1694,7 @@ class StartInstanceRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    INLINE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """instances/NAME"""
     paused: _builtins.bool
@@ -1698,6 +1705,10 @@ class StartInstanceRequest(_message.Message):
     """Makes a retry safe: the same id has the same effect once."""
     validate_only: _builtins.bool
     """Check everything and change nothing."""
+    inline: _builtins.bool
+    """Whether one that was moved into a worker process, because its code held the event loop, runs inline again. Of no
+    effect on others.
+    """
     def __init__(
         self,
         *,
@@ -1706,10 +1717,11 @@ class StartInstanceRequest(_message.Message):
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        inline: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "paused", b"paused", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "inline", b"inline", "name", b"name", "paused", b"paused", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
