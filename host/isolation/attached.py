@@ -109,7 +109,7 @@ class Attached:
         """Return how things are with the client, if one is there."""
         session, state = self._proxy.session, "waiting" if self.is_wanted else "ended"
         if session is None or session.outlet is None:
-            return RemoteStatus(state=state, restarts=self._sessions)
+            return RemoteStatus(state=state, restarts=self._sessions, **self._tally.counts())
         state = "stopping" if self._stopping_ns else "running"
         return session.status(state, restarts=max(self._sessions - 1, 0))
 
@@ -136,6 +136,7 @@ class Attached:
                 door.token,
                 curve=door.curve,
                 most_strangers=self._settings.messages_at_once // STRANGER_WEIGHS,
+                tally=self._tally,
             )
         except zmq.ZMQError as error:
             again_ns = self._settings.most_backoff_ns

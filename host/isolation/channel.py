@@ -17,7 +17,7 @@ from typing import Final
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from host.isolation.conduct import FLOOD_NS
+from host.isolation.conduct import FLOOD_NS, Tally
 
 __all__ = ["MOST_STRANGERS", "Channel"]
 
@@ -50,8 +50,8 @@ class Channel:
     """Belongs to the running loop; nothing is read before `open`.
 
     The key is the topic of the events, too, and no other subscription is granted: who does not know it
-    can neither send nor listen. `strangers` counts what came without it, and what has other frames than a key
-    and a body.
+    can neither send nor listen. What came without it, or with other frames than a key and a body, is
+    counted in the tally's `strangers`.
     """
 
     def __init__(
@@ -63,10 +63,11 @@ class Channel:
         *,
         curve: tuple[bytes, bytes] | None = None,
         most_strangers: int = MOST_STRANGERS,
+        tally: Tally | None = None,
     ) -> None:
         self.events_address: Final = events
         self.turns_address: Final = turns
-        self.strangers = 0
+        self.tally: Final = tally or Tally()
         self.connections = 0
         """Those that are open."""
         self._key: Final = key
@@ -76,7 +77,7 @@ class Channel:
         self._has_hung_up = False
         self._is_closed = self._is_deaf = self._is_skipping = False
         self._pause: asyncio.TimerHandle | None = None
-        self._window = (0, 0)
+        self._window = (0, self.tally.strangers)
         """Since when strangers and connections are counted, and how many strangers there had been by then."""
         self._opened = 0
         """Connections and subscriptions that were made since."""
@@ -131,7 +132,7 @@ class Channel:
             except zmq.Again:
                 break
             if wish[1:] != self._key or wish[:1] not in (b"\x00", b"\x01"):
-                self.strangers += wish[:1] != b"\x00"
+                self.tally.strangers += wish[:1] != b"\x00"
             elif wish[:1] == b"\x01":
                 self._events.setsockopt(zmq.SUBSCRIBE, self._key)
                 self._listeners += 1
@@ -155,14 +156,14 @@ class Channel:
         for monitor in self._monitors:
             self._count_connections(monitor)
         since_ns, before = self._window
-        if self.strangers - before > self._most_strangers:
+        if self.tally.strangers - before > self._most_strangers:
             return f"more than {self._most_strangers} messages without its token came within 0.1 s"
         if self._opened > MOST_CONNECTIONS:
             return f"more than {MOST_CONNECTIONS} connections or subscriptions were made within 0.1 s"
         if self.connections > 2 * MOST_CONNECTIONS:
             return f"more than {2 * MOST_CONNECTIONS} connections are open"
         if now_ns - since_ns >= FLOOD_NS:
-            self._window, self._opened = (now_ns, self.strangers), 0
+            self._window, self._opened = (now_ns, self.tally.strangers), 0
         return ""
 
     def stop_reading(self) -> None:
@@ -206,7 +207,7 @@ class Channel:
         most = self._window[1] + self._most_strangers
         ends_ns = time.perf_counter_ns() + READ_FOR_NS
         # Of strangers no more is read than it takes for a fault.
-        while self._pause is None and self.strangers <= most and not self._is_deaf:
+        while self._pause is None and self.tally.strangers <= most and not self._is_deaf:
             try:
                 frame = turns.recv(_NOBLOCK)
                 has_more = turns.getsockopt(zmq.RCVMORE)
@@ -216,13 +217,13 @@ class Channel:
                     body = turns.recv(_NOBLOCK)
                     self._is_skipping = bool(turns.getsockopt(zmq.RCVMORE))
                     if self._is_skipping:
-                        self.strangers += 1
+                        self.tally.strangers += 1
                     else:
                         self._on_message(body)
                 else:
                     # A frame at a time: a message may have a million.
                     self._is_skipping = bool(has_more)
-                    self.strangers += 1
+                    self.tally.strangers += 1
             except zmq.Again:
                 return
             if time.perf_counter_ns() > ends_ns:

@@ -30,7 +30,11 @@ class Tally:
         self.repeated = 0
         """Turns that had come before."""
         self.strangers = 0
-        """Messages and subscriptions without the token."""
+        """Messages and subscriptions without the token, and messages of more frames than two."""
+
+    def counts(self) -> dict[str, int]:
+        """Return the counts by the names that `RemoteStatus` has for them."""
+        return {"refused": self.refused, "repeated": self.repeated, "strangers": self.strangers}
 
 
 class Conduct:

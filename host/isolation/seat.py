@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from host.isolation.assignment import SeatPlan
 from host.isolation.boarding import Berth
 from host.isolation.channel import Channel
+from host.isolation.conduct import Tally
 from host.isolation.meter import Meter
 from host.isolation.settings import WorkerSettings
 from host.loader import Offer
@@ -29,14 +30,20 @@ class Seat:
     nothing is told any more after `end`.
     """
 
-    def __init__(self, node: "Workers", settings: WorkerSettings, on_exit: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        node: "Workers",
+        settings: WorkerSettings,
+        on_exit: Callable[[str], None],
+        tally: Tally | None = None,
+    ) -> None:
         self.process: Berth | None = None
         """None until it runs."""
         self._node: Final = node
         self._settings: Final = settings
         self._on_exit: Final = on_exit
         self._key: Final = secrets.token_hex(16).encode()
-        self.channel: Final = Channel(node.context, *node.new_addresses(), self._key)
+        self.channel: Final = Channel(node.context, *node.new_addresses(), self._key, tally=tally)
         self._meter: Final = Meter(settings)
         self._boarding: asyncio.Task[None] | None = None
         self._is_over = False

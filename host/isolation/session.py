@@ -165,6 +165,8 @@ class Session:
         if outlet is not None and type(item.event) in self._wanted:
             now_ns = time.monotonic_ns()
             outlet.put(item, now_ns)
+            if self._lost_books and type(item.event) is BookTop:
+                self._lost_books.discard(item.event.symbol)  # if it is lost again, that is news
             if not self._is_in_burst:
                 # What else is read at this moment goes together: a message for each costs thrice as much.
                 self._is_in_burst = True
@@ -281,7 +283,13 @@ class Session:
         """Return how things are with the peer, of which its owner knows the rest."""
         outlet = self.outlet
         if outlet is None:
-            return RemoteStatus(state=state, pid=pid, restarts=restarts, memory_bytes=memory_bytes)
+            return RemoteStatus(
+                state=state,
+                pid=pid,
+                restarts=restarts,
+                memory_bytes=memory_bytes,
+                **self.conduct.tally.counts(),
+            )
         return RemoteStatus(
             state=state,
             pid=pid,
@@ -293,6 +301,7 @@ class Session:
             handled_p50_us=outlet.handling.quantile_us(0.5),
             handled_p99_us=outlet.handling.quantile_us(0.99),
             memory_bytes=memory_bytes,
+            **self.conduct.tally.counts(),
         )
 
     # -- a peer on trial -------------------------------------------------------------------------
@@ -376,10 +385,16 @@ class Session:
             self.refuse("PROTOCOL", detail)
             self._on_cut_off(detail)
             return
+        try:
+            welcome = codec.encode(self._welcome(codec))
+        except CodecError as error:
+            self.refuse("STATE", str(error))
+            self._on_cut_off(str(error))
+            return
         self._state_version = hello.state_version
         self._wanted = frozenset(kind for name, kind in _KINDS.items() if name in hello.subscribe)
         outlet = self.outlet = Outlet(codec, self._settings, self._whole_book)
-        self._way.send(codec.encode(self._welcome(codec)))
+        self._way.send(welcome)
         now_ns = time.monotonic_ns()
         outlet.put_own(Start(self._takes_over), now_ns)
         self._on_welcomed()
@@ -487,35 +502,50 @@ class Session:
     def _take_in(self, turn: Turn, outlet: Outlet, now_ns: int) -> None:
         """Do in one turn of the engine, and so in one write, all that the strategy did with some events."""
         engine = self._engine
+        try:
+            state = self._state_of(turn)
+        except CodecError as error:
+            # As an inline one: what it has since could not be told from what it had.
+            self.conduct.strike(str(error), now_ns)
+            self.refuse("STATE", str(error))
+            self._on_failed(f"its state cannot be kept: {error}")
+            return
         started_ns = time.perf_counter_ns()
         engine.begin_turn(engine.clock.now_ns())
         try:
             for request in turn.requests:
                 self._do(request, now_ns)
-            self._save(turn, outlet.heard, now_ns)
+            self._save(state, outlet.heard)
         except JournalError as error:
             engine.abort_turn(error)
+        except BaseException:
+            engine.end_turn(engine.now_ns, 0)
+            raise
         else:
             engine.end_turn(engine.now_ns, started_ns)
 
-    def _save(self, turn: Turn, heard: int, now_ns: int) -> None:
+    def _state_of(self, turn: Turn) -> bytes | None:
+        """Return a turn's state as it is kept, None where it has none; raise `CodecError` for what cannot be kept."""
+        if turn.state is NO_STATE:
+            return None
+        assert self._codec is not None
+        data = self._codec.to_saved(turn.state)
+        if len(data) > MAX_STATE_BYTES:
+            raise CodecError(f"it has {len(data)} bytes, at most {MAX_STATE_BYTES} are kept")
+        return data
+
+    def _save(self, state: bytes | None, heard: int) -> None:
         """Journal that the strategy has heard, with the state that it has since."""
-        instance = self._instance
-        data = instance.saved_state
-        if turn.state is not NO_STATE:
-            assert self._codec is not None
-            data = self._codec.to_saved(turn.state)
-            if len(data) > MAX_STATE_BYTES:
-                what = f"its state has {len(data)} bytes, at most {MAX_STATE_BYTES} are kept"
-                self.conduct.strike(what, now_ns)
-                return
+        instance, engine = self._instance, self._engine
         if not self._is_of_record:
-            if turn.state is not NO_STATE:
-                self._unsaved = (self._state_version, data)
+            if state is not None:
+                self._unsaved = (self._state_version, state)
             return
+        version, data = self._state_version, state
+        if data is None:  # what was saved is still its state, in the version that it was saved in
+            version, data = engine.state.instances[instance.instance].state_version, instance.saved_state
         if heard > self._heard or data != instance.saved_state:
-            now = self._engine.now_ns
-            self._engine.roster.heard(instance, self._state_version, data, heard - self._heard, now)
+            engine.roster.heard(instance, version, data, heard - self._heard, engine.now_ns)
             self._heard = heard
 
     def _do(self, request: Request, now_ns: int) -> None:

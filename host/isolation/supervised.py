@@ -10,6 +10,7 @@ from msgspec import structs
 from host.api import Params
 from host.core.entries import InstanceState
 from host.isolation.boarding import Berth
+from host.isolation.conduct import Tally
 from host.isolation.fate import Fate
 from host.isolation.proxy import Proxy
 from host.isolation.rehearsal import Rehearsal
@@ -56,6 +57,7 @@ class Worker:
         self.settings: Final = settings
         self._node: Final = node
         self._fate: Final = Fate(settings)
+        self._tally: Final = Tally()
         self._seat: Seat | None = None
         """Of what runs now, or is about to."""
         self._starts_ns = 0
@@ -136,7 +138,9 @@ class Worker:
             state = "starting" if session.outlet is None else "running"
         pid, memory = (0, 0) if process is None else (process.pid, process.memory_bytes())
         if session is None or session.outlet is None:
-            return structs.replace(self._before, state=state, pid=pid, restarts=self.restarts)
+            return structs.replace(
+                self._before, state=state, pid=pid, restarts=self.restarts, **self._tally.counts()
+            )
         return session.status(state, pid=pid, restarts=self.restarts, memory_bytes=memory)
 
     # -- as the worker of a version that is not live yet ------------------------------------------
@@ -199,7 +203,7 @@ class Worker:
         engine, proxy, settings = self._engine, self._proxy, self.settings
         self._starts_ns = 0
         self._started_ns = time.monotonic_ns()
-        seat = self._seat = Seat(self._node, settings, self._exited)
+        seat = self._seat = Seat(self._node, settings, self._exited, self._tally)
         instance = proxy.instance
         session = proxy.session = Session(
             engine,
@@ -210,6 +214,7 @@ class Worker:
             takes_over=proxy.takes_over,
             is_held=is_held,
             is_of_record=not self.is_on_trial,
+            tally=self._tally,
             on_welcomed=self._welcomed,
             on_failed=self._failed,
             on_bye=self._said_bye,

@@ -38,6 +38,12 @@ class RemoteStatus(Struct, frozen=True, kw_only=True):
     handled_p99_us: float = 0.0
     """From an event sent until the host hears that it is handled."""
     memory_bytes: int = 0
+    refused: int = 0
+    """Messages, and requests in them, that broke the rules, and programs that were turned away."""
+    repeated: int = 0
+    """Turns that had come before."""
+    strangers: int = 0
+    """Messages and subscriptions without the token."""
 
 
 class RemoteStrategy(Strategy[Any]):

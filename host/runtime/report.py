@@ -77,6 +77,10 @@ class WorkerReport(Struct, frozen=True):
     """Market events left out because it was too slow."""
     handled_p50_us: float
     handled_p99_us: float
+    refused: int = 0
+    """Messages, and requests in them, that broke the rules, and programs that were turned away."""
+    strangers: int = 0
+    """Messages and subscriptions without the token."""
 
 
 class RunReport(Struct, frozen=True, kw_only=True):
@@ -196,7 +200,14 @@ def _workers(engine: Engine) -> dict[str, WorkerReport]:
     for name, instance in engine.roster.instances.items():
         if isinstance(instance.strategy, RemoteStrategy):
             now = instance.strategy.status()
-            reports[name] = WorkerReport(now.restarts, now.conflated, now.handled_p50_us, now.handled_p99_us)
+            reports[name] = WorkerReport(
+                now.restarts,
+                now.conflated,
+                now.handled_p50_us,
+                now.handled_p99_us,
+                now.refused,
+                now.strangers,
+            )
     return reports
 
 

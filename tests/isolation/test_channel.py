@@ -79,7 +79,7 @@ def test_only_the_key_opens_it_either_way(tmp_path: Path) -> None:
             stranger, eavesdropper, friend = ends.listener(b""), ends.listener(b"the"), ends.listener(KEY)
             await until(ends.channel.is_subscribed, "the friend listens")
             await until(
-                lambda: ends.channel.is_subscribed() and ends.channel.strangers == 2, "the others ask"
+                lambda: ends.channel.is_subscribed() and ends.channel.tally.strangers == 2, "the others ask"
             )
             ends.channel.send(b"a secret")
             assert await asyncio.to_thread(friend.recv_multipart) == [KEY, b"a secret"]
@@ -90,7 +90,7 @@ def test_only_the_key_opens_it_either_way(tmp_path: Path) -> None:
                 speaker.send_multipart(frames)
             await until(lambda: ends.heard, "the one that has the key")
             assert ends.heard == [b"yes"]
-            assert ends.channel.strangers == 2 + 5
+            assert ends.channel.tally.strangers == 2 + 5
 
     asyncio.run(run())
 
@@ -166,8 +166,8 @@ def test_of_subscriptions_without_end_only_some_are_taken_in(tmp_path: Path, wis
     async def run() -> None:
         with Ends(tmp_path) as ends:
             writing = written(ends.link(ends.events, b"SUB"), frame(wish) * 200_000)
-            assert "were made within" in await ends.fault() or ends.channel.strangers > MOST_STRANGERS
-            assert ends.channel.strangers <= MOST_STRANGERS + WISHES_AT_ONCE
+            assert "were made within" in await ends.fault() or ends.channel.tally.strangers > MOST_STRANGERS
+            assert ends.channel.tally.strangers <= MOST_STRANGERS + WISHES_AT_ONCE
             for _ in range(100):
                 ends.channel.send(b"a quote")  # by which ZeroMQ looks at what has come, too
                 await asyncio.sleep(0.001)
@@ -188,7 +188,7 @@ def test_a_message_of_a_hundred_thousand_parts_leaves_the_loop_its_turns(tmp_pat
                 await asyncio.sleep(0)
                 turns_between += 1
             assert ends.heard == [b"yes"]
-            assert ends.channel.strangers == 1
+            assert ends.channel.tally.strangers == 1
             # No machine reads all of them in less than 20 times 50 µs.
             assert turns_between > 20
 
@@ -199,10 +199,10 @@ def test_of_messages_without_the_key_no_more_are_read_than_it_takes_to_shut(tmp_
     async def run() -> None:
         with Ends(tmp_path) as ends:
             writing = written(ends.link(ends.turns), message(b"x" * 32, b"no") * 100_000)
-            await until(lambda: ends.channel.strangers > MOST_STRANGERS, "they are read")
+            await until(lambda: ends.channel.tally.strangers > MOST_STRANGERS, "they are read")
             for _ in range(100):
                 await asyncio.sleep(0)
-            assert ends.channel.strangers == MOST_STRANGERS + 1
+            assert ends.channel.tally.strangers == MOST_STRANGERS + 1
             assert f"more than {MOST_STRANGERS} messages without its token" in await ends.fault()
             assert writing.is_alive(), "the rest waits with the sender"
             ends.channel.close()
