@@ -69,20 +69,26 @@ class Codec:
         return message
 
     def to_saved(self, state: Raw) -> bytes:
-        """Return a state that came in this encoding as the host keeps it: MessagePack; empty for none."""
-        if self.name == "msgpack" or not memoryview(state):
-            data = bytes(state)
-            return b"" if data == _NIL else data
-        plain = _decoded(self._plain, bytes(state))
-        return b"" if plain is None else _SAVED.encode(plain)
+        """Return a state that came in this encoding as the host keeps it: MessagePack; empty for none.
+
+        Raises `CodecError` for what could not be read again: a map's key that is none, a number beyond 64 bits.
+        """
+        data = bytes(state)
+        plain = _decoded(self._plain, data) if data else None
+        if plain is None:
+            return b""
+        return data if self.name == "msgpack" else _written(_SAVED, plain)
 
     def from_saved(self, data: bytes) -> Raw:
-        """Return a kept state as it goes into a message of this encoding."""
+        """Return a kept state as it goes into a message of this encoding; a float that is no number is null in JSON.
+
+        Raises `CodecError` where it has what this encoding has not, such as a map's key that is null.
+        """
         if not data:
             return NO_STATE
         if self.name == "msgpack":
             return Raw(data)
-        return Raw(self.encode(msgspec.msgpack.decode(data)))
+        return Raw(_written(self, _decoded(msgspec.msgpack.decode, data)))
 
 
 _NO_MESSAGE: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
@@ -95,11 +101,19 @@ def _decoded(decode: Callable[[bytes], Any], body: bytes) -> Any:
         raise _no_message(error) from None
 
 
+def _written(encoder: Any, plain: Any) -> bytes:
+    """Return plain data in another encoding than the one that it came in."""
+    try:
+        written: bytes = encoder.encode(plain)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise CodecError(f"a state that cannot be told in both JSON and MessagePack: {error}") from None
+    return written
+
+
 def _no_message(error: Exception) -> CodecError:
     return CodecError(f"no message of the strategy protocol: {error}")
 
 
-_NIL: Final = b"\xc0"
 _SAVED: Final = msgspec.msgpack.Encoder(decimal_format="string")
 JSON: Final = Codec("json", msgspec.json)
 MSGPACK: Final = Codec("msgpack", msgspec.msgpack)

@@ -57,11 +57,20 @@ class Peer:
         )  # fmt: skip
         self.instance = engine.roster.add(spec, proxy, (), self.desk.feed.spawn)
         engine.roster.start(self.instance)
+        self.settings = WorkerSettings(**settings)
+        self.again()
+
+    def again(self) -> "Peer":
+        """Let another one begin, to whom nothing was said yet."""
+        engine, proxy = self.desk.engine, self.instance.strategy
+        assert isinstance(proxy, Proxy)
+        self.said.clear()
+        self.turns = 0
         self.session = proxy.session = Session(
             engine,
             self.instance,
             engine.roster.ids_of("q", engine.state.instances["q"].number),
-            WorkerSettings(**settings),
+            self.settings,
             self,
             takes_over=False,
             on_welcomed=lambda: None,
@@ -69,7 +78,7 @@ class Peer:
             on_bye=lambda why: self.ends.append(f"bye: {why}"),
             on_cut_off=lambda why: self.ends.append(f"cut off: {why}"),
         )
-        self.turns = 0
+        return self
 
     # -- the way ---------------------------------------------------------------------------------
 

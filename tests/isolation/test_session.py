@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -247,12 +248,62 @@ def test_a_flood_is_cut_off(tmp_path: Path) -> None:
     peer.desk.journal.close()
 
 
-def test_a_state_that_is_too_large_is_refused_and_the_old_one_kept(peer: Peer) -> None:
+@pytest.mark.parametrize("state", [{"n": "x" * (1 << 21)}, {"n": 10**30}])
+def test_a_state_that_cannot_be_kept_ends_the_session_as_it_would_an_inline_strategy(
+    peer: Peer, state: dict[str, Any]
+) -> None:
     peer.hello()
-    peer.turn(state={"n": 1})
-    peer.turn(state={"n": "x" * (1 << 21)})
+    peer.turn(peer.place(peer.id(0)), state={"n": 1})
+    peer.turn()
+    (order,) = peer.desk.venue.open()
+    peer.desk.venue.trade(order, "0.4")
+    peer.desk.settle()
+    peer.turn(peer.place(peer.id(1)), state=state)
+    (end,) = peer.ends
+    assert "failed: its state cannot be kept: " in end
+    assert peer.said[-1]["reason"] == "STATE"
     assert peer.refused == 1
-    assert msgspec.msgpack.decode(peer.desk.engine.state.instances["q"].strategy_state) == {"n": 1}
+    peer.turn()
+    engine = peer.desk.engine
+    assert msgspec.msgpack.decode(engine.state.instances["q"].strategy_state) == {"n": 1}
+    assert len(engine.state.unheard["q"]) > 0, "who goes on from that state hears of the fill"
+    assert [order.client_id for order in peer.desk.venue.open()] == [peer.id(0)], (
+        "nothing of such a turn is done"
+    )
+    assert engine.depth == 0
+
+
+def test_what_it_heard_without_another_state_leaves_the_version_of_the_one_that_is_saved(peer: Peer) -> None:
+    peer.hello(state_version=1)
+    peer.turn(state={"n": 1})
+    again = peer.again().hello(run="later", state_version=2)
+    again.turn(again.place(again.id(0)))
+    again.turn()
+    record = peer.desk.engine.state.instances["q"]
+    assert (record.state_version, msgspec.msgpack.decode(record.strategy_state)) == (1, {"n": 1})
+    again.turn(state={"m": 2})
+    assert peer.desk.engine.state.instances["q"].state_version == 2
+
+
+def test_a_saved_state_that_its_encoding_cannot_tell_is_refused_plainly(peer: Peer) -> None:
+    record = peer.desk.engine.state.instances["q"]
+    record.strategy_state = msgspec.msgpack.encode({None: 1})
+    peer.hello()
+    (refused,) = peer.said
+    assert (refused["type"], refused["reason"]) == ("refused", "STATE")
+    assert len(peer.ends) == 1
+
+
+def test_a_book_that_is_lost_once_more_is_taken_back_once_more(peer: Peer) -> None:
+    peer.hello()
+    for _ in range(2):
+        peer.desk.top()
+        peer.desk.connection("market", is_up=False)
+        peer.turn()
+        peer.session.beat(0)
+        peer.desk.connection("market", is_up=True)
+        peer.desk.settle()
+    assert len(peer.events("book_lost")) == 2
 
 
 def test_what_it_raised_ends_the_session(peer: Peer) -> None:
