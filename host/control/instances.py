@@ -280,6 +280,7 @@ def _show_worker(status: RemoteStatus, shown: pb.WorkerStatus) -> None:
     shown.state = status.state
     shown.pid, shown.restarts, shown.behind = status.pid, status.restarts, status.behind
     shown.conflated, shown.memory_bytes = status.conflated, status.memory_bytes
+    shown.refused, shown.strangers = status.refused, status.strangers
     shown.lag.CopyFrom(duration(status.lag_ns))
     shown.slowest_event.CopyFrom(duration(status.slowest_us * 1000))
     shown.handled_p50.CopyFrom(duration(int(status.handled_p50_us * 1000)))

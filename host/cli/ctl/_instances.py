@@ -226,6 +226,8 @@ def _worker_line(worker: p.WorkerStatus) -> str:
     return (
         f"  worker     {worker.state}{process}, {worker.restarts} restarts, {worker.behind} events behind, "
         f"{worker.conflated} left out, handles one within {span(worker.handled_p99)}"
+        + (f", {worker.refused} messages refused" if worker.refused else "")
+        + (f", {worker.strangers} without its token" if worker.strangers else "")
     )
 
 

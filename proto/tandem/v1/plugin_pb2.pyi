@@ -706,6 +706,8 @@ class WorkerStatus(_message.Message):
     HANDLED_P50_FIELD_NUMBER: _builtins.int
     HANDLED_P99_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    STRANGERS_FIELD_NUMBER: _builtins.int
     state: _builtins.str
     """"starting", "running", "waiting" (lost, and soon started again), "stopping" or "ended"."""
     pid: _builtins.int
@@ -718,6 +720,10 @@ class WorkerStatus(_message.Message):
     """Market events left out because it was too slow."""
     memory_bytes: _builtins.int
     """What it holds in memory."""
+    refused: _builtins.int
+    """What it sent that broke the rules of the protocol and was refused, and programs that were turned away."""
+    strangers: _builtins.int
+    """What came over its sockets without its token."""
     @_builtins.property
     def lag(self) -> _duration_pb2.Duration:
         """How long the oldest of them has been with it."""
@@ -747,10 +753,12 @@ class WorkerStatus(_message.Message):
         handled_p50: _duration_pb2.Duration | None = ...,
         handled_p99: _duration_pb2.Duration | None = ...,
         memory_bytes: _builtins.int = ...,
+        refused: _builtins.int = ...,
+        strangers: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["handled_p50", b"handled_p50", "handled_p99", b"handled_p99", "lag", b"lag", "slowest_event", b"slowest_event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["behind", b"behind", "conflated", b"conflated", "handled_p50", b"handled_p50", "handled_p99", b"handled_p99", "lag", b"lag", "memory_bytes", b"memory_bytes", "pid", b"pid", "restarts", b"restarts", "slowest_event", b"slowest_event", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["behind", b"behind", "conflated", b"conflated", "handled_p50", b"handled_p50", "handled_p99", b"handled_p99", "lag", b"lag", "memory_bytes", b"memory_bytes", "pid", b"pid", "refused", b"refused", "restarts", b"restarts", "slowest_event", b"slowest_event", "state", b"state", "strangers", b"strangers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
