@@ -34,6 +34,10 @@ __all__ = ["Workers"]
 
 _log = logging.getLogger("tandem.workers")
 LOOK_EVERY_S: Final = 0.02
+HELD_NS: Final = 100_000_000
+"""A look that comes so late was held up: what workers have said meanwhile is read before they are judged, ..."""
+MOST_HELD: Final = 10
+"""... unless so many looks in a row came late: that loop is always so."""
 MOST_PATH: Final = 100
 """Characters that the path of a socket may have."""
 
@@ -66,6 +70,7 @@ class Workers:
         self.boarding: Final = Boarding(self.spares, self.spawn)
         self._tasks: set[asyncio.Task[None]] = set()
         self._looking: asyncio.TimerHandle | None = None
+        self._looked_ns = self._held = 0
         self._item: Item | None = None
         self._sockets = 0
 
@@ -181,7 +186,12 @@ class Workers:
         self._looking = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
 
     def _look(self) -> None:
+        self._looking = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
         now_ns = time.monotonic_ns()
+        late_ns, self._looked_ns = now_ns - self._looked_ns, now_ns
+        self._held = self._held + 1 if late_ns > HELD_NS else 0
+        if 0 < self._held <= MOST_HELD:
+            return
         for worker in list(self.running):
             if self._engine.halted:
                 worker.is_wanted = False
@@ -189,4 +199,3 @@ class Workers:
             worker.look(now_ns)
             if worker.is_over:
                 self.running.discard(worker)
-        self._looking = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
