@@ -10,7 +10,6 @@ without one (`_shared/`) is only a place, and each file in it is a unit of its o
 """
 
 import ast
-import importlib.util
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from host.loader.parsing import parse
 from host.loader.tree import walk
 
 __all__ = ["Shared", "find_shared", "shared_code_of"]
@@ -122,7 +122,7 @@ def _relative_imports(
     if not _RELATIVE_IMPORT.search(content):
         return
     try:
-        tree = ast.parse(importlib.util.decode_source(content))
+        tree = parse(content)
     except (SyntaxError, ValueError, RecursionError):
         return  # the version is refused for this when it is compiled, with file and line
     for node in ast.walk(tree):

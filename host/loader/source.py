@@ -10,6 +10,7 @@ from types import CodeType
 from msgspec import Struct
 
 from host.loader.capture import Version
+from host.loader.parsing import parse
 from host.loader.problem import PluginProblem, PluginRejected
 
 __all__ = ["CompiledVersion", "compile_files"]
@@ -57,7 +58,7 @@ def compile_files(version: Version) -> dict[str, CodeType]:
             continue
         filename = version.code_filename(file)
         try:
-            tree = ast.parse(importlib.util.decode_source(content), filename)
+            tree = parse(content, filename)
             # Compiled from bytes each time: bytecode caches are keyed by whole seconds and size,
             # and so serve old code after a quick edit of the same length.
             codes[file] = compile(tree, filename, "exec", dont_inherit=True)
