@@ -333,7 +333,7 @@ def _table_of(
     for heading in columns:
         table.add_column(heading, justify="right")
     for name, row in rows.items():
-        if name.startswith("flood") is is_flood:
+        if name.startswith("flood of ") is is_flood:
             table.add_row(
                 name.removeprefix("flood of "), *(f"{row[key] / unit:.4g}" for key, unit in columns.values())
             )

@@ -1,10 +1,12 @@
 """Answers every quote with two orders that move; on request, every message with the same bytes, and nothing else."""
 
+import gc
 import os
 import signal
 import time
 from collections.abc import Callable
 from decimal import Decimal
+from typing import Any
 
 import zmq
 
@@ -89,11 +91,24 @@ def _sleep() -> None:
     time.sleep(3600)
 
 
+def _flood() -> None:
+    """Write to the host past ZeroMQ, from its worker's own place, as fast as the socket takes it."""
+    from bench.zmtp import connect, message
+
+    seat: Any = next(one for one in gc.get_objects() if type(one).__name__ == "_Seat")
+    block = message(seat.plan.key, b"no message") * 20_000
+    link = connect(seat.plan.turns.removeprefix("ipc://"), b"PUSH")
+    link.settimeout(None)
+    while True:
+        link.sendall(block)
+
+
 FAULTS: dict[str, Callable[[], None]] = {
     "spin": _spin,
     "allocate": _allocate,
     "segfault": _segfault,
     "sleep": _sleep,
     "stopped": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "floods": _flood,
     "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
 }

@@ -367,7 +367,8 @@ def test_worker(tmp_path: Path) -> None:
                 if kind in ("replayed", "flood"):
                     assert now.repeated - before.repeated > 400, kind
                 elif kind == "strangers":
-                    assert now.strangers - before.strangers == 501
+                    # They are counted from tenth to tenth of a second, of which the flood may touch two.
+                    assert 500 < now.strangers - before.strangers <= 1001
                 elif kind != "version":
                     assert now.refused - before.refused == 20, kind
             pid = await desk.started()
