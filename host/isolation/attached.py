@@ -9,12 +9,14 @@ import zmq
 
 from host.core.entries import InstanceState
 from host.isolation.channel import Channel
+from host.isolation.client_revision import ClientRevision
 from host.isolation.client_session import ClientSession
 from host.isolation.conduct import Tally
 from host.isolation.door import Door
 from host.isolation.fate import Fate
 from host.isolation.proxy import Proxy
 from host.isolation.settings import SECOND_NS, WorkerSettings
+from host.runtime.reload.version_change import VersionChange
 from host.runtime.remote import RemoteStatus
 from host.runtime.turn import turn
 
@@ -51,7 +53,7 @@ class Attached:
         """Whether the instance is to run."""
         self._engine: Final = engine
         self._node: Final = node
-        self._proxy: Final = proxy
+        self._proxy = proxy
         self._door: Final = door
         self._settings: Final = settings
         self._fate: Final = Fate(settings)
@@ -68,7 +70,10 @@ class Attached:
         self._tally: Final = Tally()
         self._beginnings: deque[int] = deque(maxlen=BEGINNINGS)
         self._sessions = 0
-        proxy.on_moved, proxy.get_status = self.moved, self.status
+        self._look_after(proxy)
+
+    def _look_after(self, proxy: Proxy) -> None:
+        proxy.on_moved, proxy.get_status, proxy.get_revision = self.moved, self.status, self.revision
 
     # -- what the instance does ------------------------------------------------------------------
 
@@ -112,6 +117,20 @@ class Attached:
             return RemoteStatus(state=state, restarts=self._sessions, **self._tally.counts())
         state = "stopping" if self._stopping_ns else "running"
         return session.status(state, restarts=max(self._sessions - 1, 0))
+
+    def revision(self, change: VersionChange) -> ClientRevision:
+        """Return what takes the instance to another version of its plugin."""
+        return ClientRevision(self._engine, self._proxy, self, change)
+
+    def take(self, proxy: Proxy) -> None:
+        """Have another version's stand-in in the instance; whoever is attached stays."""
+        before, self._proxy = self._proxy, proxy
+        session = proxy.session = before.session
+        proxy.takes_over = before.takes_over
+        is_attached = session is not None and session.outlet is not None
+        proxy.readable_as = before.readable_as if is_attached else proxy.params_type
+        before.session = None
+        self._look_after(proxy)
 
     @property
     def is_busy(self) -> bool:
@@ -185,6 +204,7 @@ class Attached:
         self._alone_ns = 0
         self._sessions += 1
         self._proxy.takes_over = False
+        self._proxy.readable_as = self._proxy.params_type
         self._beginnings.append(time.monotonic_ns())
         assert isinstance(self._proxy.session, ClientSession)
         name = self._proxy.session.client

@@ -25,7 +25,8 @@ __all__ = ["Proxy", "proxy_class"]
 class Proxy(RemoteStrategy):
     """Passes an instance's callbacks on to its session, while there is one.
 
-    `on_moved` is told each state that the instance reaches: by it the worker is started and ended.
+    `on_moved` is told each state that the instance reaches: by it the worker is started and ended. Whoever looks
+    after the other side sets it, and what else is asked of that.
     """
 
     session: Session | None = None
@@ -37,7 +38,10 @@ class Proxy(RemoteStrategy):
         self.takes_over = False
         self.on_moved: Callable[[InstanceState], None] = lambda _state: None
         self.get_status: Callable[[], RemoteStatus] = lambda: RemoteStatus(state="ended")
-        self._item: Final = last_item
+        self.get_revision: Callable[[VersionChange], Revision] = _no_revision
+        self.last_item: Final = last_item
+        self.readable_as = self.params_type
+        """The parameters that whoever is attached can read: those of the class when it was let in."""
 
     @property
     def instance(self) -> Instance:
@@ -46,13 +50,8 @@ class Proxy(RemoteStrategy):
         return self.ctx
 
     def revision(self, change: VersionChange) -> Revision:
-        """Return what takes the instance to another version; raise `RevisionFailed` where that is not ours to do."""
-        if self.worker is None:
-            raise RevisionFailed(
-                f"instance {self.instance.instance}: it is run by a program of its own, whose code changes with that "
-                "program"
-            )
-        return self.worker.revision(change)
+        """Return what takes the instance to another version."""
+        return self.get_revision(change)
 
     # -- what the roster asks --------------------------------------------------------------------
 
@@ -94,14 +93,24 @@ class Proxy(RemoteStrategy):
         self.takes_over = True
 
     def on_params(self, old: Params) -> None:
-        """Pass the new parameters on."""
-        if self.session is not None:
-            self.session.tell_params(msgspec.json.decode(msgspec.json.encode(self.params)))
+        """Pass the new parameters on, but not to a program that was let in with a class that knows no such ones."""
+        if self.session is None:
+            return
+        data = msgspec.json.encode(self.params)
+        try:
+            msgspec.json.decode(data, type=self.readable_as)
+        except msgspec.ValidationError as error:
+            self.instance.log.warning(
+                "it is told its new parameters when it attaches again: %s, says the class that it attached with",
+                error,
+            )
+        else:
+            self.session.tell_params(msgspec.json.decode(data))
 
     def on_book(self, book: BookTop) -> None:
         """Pass it on."""
         if self.session is not None:
-            self.session.market(self._item(book))
+            self.session.market(self.last_item(book))
 
     def on_order(self, order: Order) -> None:
         """Pass it on at the end of the turn."""
@@ -114,14 +123,18 @@ class Proxy(RemoteStrategy):
             self.session.reported(fill)
 
 
+def _no_revision(_change: VersionChange) -> Revision:
+    raise RevisionFailed("nobody looks after the other side")
+
+
 def _on_market(self: Proxy, event: Depth | Trade | Ticker) -> None:
     if self.session is not None:
-        self.session.market(self._item(event))
+        self.session.market(self.last_item(event))
 
 
 def _on_candle(self: Proxy, candle: Candle) -> None:
     if self.session is not None:
-        self.session.candle(self._item(candle))
+        self.session.candle(self.last_item(candle))
 
 
 _FORWARDED: Final[dict[str, Callable[[Proxy, Any], None]]] = {

@@ -77,6 +77,7 @@ class Worker:
         proxy.worker = self
         proxy.on_moved = self.moved
         proxy.get_status = self.status
+        proxy.get_revision = self.revision
 
     # -- what the instance does ------------------------------------------------------------------
 
