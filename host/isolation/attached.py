@@ -201,7 +201,9 @@ class Attached:
             session.on_message(body)
 
     def _welcomed(self) -> None:
-        self._alone_ns = 0
+        if self._channel is not None:
+            self._channel.has_hung_up()  # that was who came before
+        self._alone_ns = self._hung_up_ns = 0
         self._sessions += 1
         self._proxy.takes_over = False
         self._proxy.readable_as = self._proxy.params_type

@@ -100,6 +100,36 @@ def test_one_that_is_killed_is_noticed_at_once_and_its_orders_are_kept_if_that_i
     asyncio.run(run())
 
 
+def test_one_that_comes_right_after_another_is_not_taken_for_it(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with client_desk(tmp_path) as desk:
+            desk.open_door(heartbeat_ns=50_000_000)
+            looking = desk.workers._looking
+            assert looking is not None
+            looking.cancel()  # so that both happen between two looks at who is there
+            first, second = desk.client(), desk.client()
+            await asyncio.to_thread(first.connect)
+            await asyncio.to_thread(first.close)
+            await until(lambda: desk.alerts("client_gone"), "it said bye")
+            channel = desk.attached["q"]._channel
+            assert channel is not None
+            await until(lambda: channel._events.poll(0), "its connection ended")
+            await asyncio.to_thread(second.connect)
+            session = desk.proxy().session
+            assert session is not None
+            desk.workers._look()
+            told = Running(second, lambda: list(second.events()))
+            # Four heartbeats take longer than the node waits for the last words of one whose connection ended.
+            outlet = session.outlet
+            await until(lambda: outlet is None or outlet.handled > 6, "it makes progress")
+            assert desk.proxy().session is session
+            assert len(desk.alerts("client_gone")) == 1
+            second.stop()
+            await told.task
+
+    asyncio.run(run())
+
+
 def test_one_that_handles_nothing_is_given_up_and_begins_anew_by_itself(tmp_path: Path) -> None:
     async def run() -> None:
         async with client_desk(tmp_path) as desk:
