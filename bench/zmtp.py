@@ -27,12 +27,15 @@ def message(*parts: bytes) -> bytes:
     return b"".join(frame(part, has_more=True) for part in first) + frame(last)
 
 
-def connect(path: str, kind: bytes) -> socket.socket:
-    """Return a connection to a socket at `path`, as a `kind` of socket such as `PUSH`; raise `OSError` without one."""
-    link = socket.socket(socket.AF_UNIX)
+def connect(address: str | tuple[str, int], kind: bytes) -> socket.socket:
+    """Return a connection as a `kind` of socket such as `PUSH`; raise `OSError` without one.
+
+    `address` is a path, or a host and a port.
+    """
+    link = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
     try:
         link.settimeout(PATIENCE_S)
-        link.connect(path)
+        link.connect(address)
         link.sendall(_GREETING)
         _read(link, len(_GREETING))
         properties = b"\x0bSocket-Type" + struct.pack(">I", len(kind)) + kind

@@ -9,6 +9,7 @@ connections. What goes beyond is a `fault`, for which the owner shuts the channe
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from host.isolation.conduct import FLOOD_NS, Tally
+from host.isolation.intake import OVERHEAD, Intake
 
 __all__ = ["MOST_STRANGERS", "Channel"]
 
@@ -42,6 +44,10 @@ MOST_STRANGERS: Final = 500
 """Messages and subscriptions without the key within 0.1 s, ..."""
 MOST_CONNECTIONS: Final = 64
 """... and connections to a socket, of which a peer needs one: made and subscribed within 0.1 s, or open."""
+MOST_UNREAD_BYTES: Final = 128 << 20
+"""Over TCP: what may have come and not be read, parts of messages that never end among it. Who may enter the folder of
+an IPC socket is the same user, who has other ways to the memory."""
+_TCP_PORT: Final = re.compile(r"tcp://.*:([0-9]+)")
 HANDSHAKE_MS: Final = 2_000
 """How long a connection may take to say what it is."""
 
@@ -94,6 +100,8 @@ class Channel:
         self._events.sndhwm, self._events.rcvhwm = QUEUE, WISHES_WAITING
         self._turns.rcvhwm = TURNS_WAITING
         self._monitors: Final = [_monitored(context, socket) for socket in (self._events, self._turns)]
+        self._intakes: Final = [_intake(address) for address in (events, turns)]
+        self._wishes_in, self._turns_in = self._intakes
         try:
             self._events.bind(events)
             self._turns.bind(turns)
@@ -131,6 +139,7 @@ class Channel:
                 wish = self._events.recv(zmq.NOBLOCK)
             except zmq.Again:
                 break
+            self._wishes_in.read += len(wish) + OVERHEAD
             if wish[1:] != self._key or wish[:1] not in (b"\x00", b"\x01"):
                 self.tally.strangers += wish[:1] != b"\x00"
             elif wish[:1] == b"\x01":
@@ -153,8 +162,10 @@ class Channel:
         if self._is_closed:
             return ""
         self.is_subscribed()
-        for monitor in self._monitors:
-            self._count_connections(monitor)
+        for monitor, intake in zip(self._monitors, self._intakes, strict=True):
+            self._count_connections(monitor, intake)
+            if intake.unread() > MOST_UNREAD_BYTES:
+                return f"more than {MOST_UNREAD_BYTES >> 20} MiB came that are no whole messages, or not read as fast"
         since_ns, before = self._window
         if self.tally.strangers - before > self._most_strangers:
             return f"more than {self._most_strangers} messages without its token came within 0.1 s"
@@ -190,20 +201,23 @@ class Channel:
             if address.startswith("ipc://"):
                 Path(address.removeprefix("ipc://")).unlink(missing_ok=True)
 
-    def _count_connections(self, monitor: "zmq.Socket[bytes]") -> None:
+    def _count_connections(self, monitor: "zmq.Socket[bytes]", intake: Intake) -> None:
         while self._opened <= MOST_CONNECTIONS and monitor.poll(0):
-            if recv_monitor_message(monitor)["event"] == zmq.EVENT_ACCEPTED:
+            told = recv_monitor_message(monitor)
+            if told["event"] == zmq.EVENT_ACCEPTED:
                 self.connections += 1
                 self._opened += 1
+                intake.opened(told["value"])
             else:
                 self.connections -= 1
+                intake.ended(told["value"])
 
     def _resume(self) -> None:
         self._pause = None
         self._read()
 
     def _read(self) -> None:
-        turns, key = self._turns, self._key
+        turns, key, intake = self._turns, self._key, self._turns_in
         most = self._window[1] + self._most_strangers
         ends_ns = time.perf_counter_ns() + READ_FOR_NS
         # Of strangers no more is read than it takes for a fault.
@@ -211,10 +225,12 @@ class Channel:
             try:
                 frame = turns.recv(_NOBLOCK)
                 has_more = turns.getsockopt(zmq.RCVMORE)
+                intake.read += len(frame) + OVERHEAD
                 if self._is_skipping:
                     self._is_skipping = bool(has_more)
                 elif frame == key and has_more:
                     body = turns.recv(_NOBLOCK)
+                    intake.read += len(body)
                     self._is_skipping = bool(turns.getsockopt(zmq.RCVMORE))
                     if self._is_skipping:
                         self.tally.strangers += 1
@@ -229,6 +245,11 @@ class Channel:
             if time.perf_counter_ns() > ends_ns:
                 self._loop.call_soon(self._read)
                 return
+
+
+def _intake(address: str) -> Intake:
+    found = _TCP_PORT.fullmatch(address)
+    return Intake(int(found[1]) if found else 0)
 
 
 def _monitored(context: "zmq.Context[zmq.Socket[bytes]]", socket: "zmq.Socket[bytes]") -> "zmq.Socket[bytes]":

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import zmq
 from isolation_tools import until
+from servers import free_ports
 
 from bench.zmtp import connect, frame, message
 from host.isolation import channel as channel_module
@@ -27,12 +28,16 @@ KEY = b"the key"
 class Ends:
     """A channel, and sockets at its other end."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, port: int = 0, curve: tuple[bytes, bytes] | None = None) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.heard: list[bytes] = []
         self.sockets: list[zmq.Socket[bytes]] = []
         self.events, self.turns = f"{folder}/e.sock", f"{folder}/t.sock"
-        self.channel = Channel(self.context, f"ipc://{self.events}", f"ipc://{self.turns}", KEY)
+        events, turns = f"ipc://{self.events}", f"ipc://{self.turns}"
+        if port:
+            events, turns = f"tcp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port + 1}"
+        self.curve = curve
+        self.channel = Channel(self.context, events, turns, KEY, curve=curve)
         self.channel.open(self.heard.append)
         self.links: list[socket.socket] = []
 
@@ -45,6 +50,9 @@ class Ends:
     def speaker(self) -> "zmq.Socket[bytes]":
         socket = self.context.socket(zmq.PUSH)
         socket.linger = 0
+        if self.curve is not None:
+            socket.curve_serverkey = self.curve[0]
+            socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()
         socket.connect(self.channel.turns_address)
         self.sockets.append(socket)
         return socket
@@ -249,6 +257,56 @@ def test_half_a_handshake_and_a_length_without_end_have_their_connection_ended(
             await until(lambda: is_ended(silent), "it had its time")
             ends.speaker().send_multipart([KEY, b"yes"])
             await until(lambda: ends.heard == [b"yes"], "others are heard")
+
+    asyncio.run(run())
+
+
+def two_ports() -> int:
+    """Return a free port whose next one is free as well."""
+    while True:
+        (port,) = free_ports(1)
+        with socket.socket() as other:
+            try:
+                other.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port
+
+
+@pytest.mark.parametrize("kind", [b"PUSH", b"SUB"])
+def test_a_message_without_end_over_tcp_is_a_fault_before_it_fills_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: bytes
+) -> None:
+    monkeypatch.setattr(channel_module, "MOST_UNREAD_BYTES", 4 << 20)
+
+    async def run() -> None:
+        port = two_ports()
+        with Ends(tmp_path, port) as ends:
+            link = connect(("127.0.0.1", port + (kind == b"PUSH")), kind)
+            ends.links.append(link)
+            part = frame(bytes(500), has_more=True)
+            writing = written(link, part * ((64 << 20) // len(part)))
+            assert "more than 4 MiB came that are no whole messages" in await ends.fault()
+            ends.channel.close()
+            writing.join()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("is_curve", [False, True])
+def test_what_is_read_is_no_fault_however_much_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_curve: bool
+) -> None:
+    monkeypatch.setattr(channel_module, "MOST_UNREAD_BYTES", 8 << 10)
+
+    async def run() -> None:
+        with Ends(tmp_path, two_ports(), zmq.curve_keypair() if is_curve else None) as ends:
+            speaker = ends.speaker()
+            for number in range(1, 101):
+                for _ in range(20):
+                    speaker.send_multipart([KEY, b"x"])
+                await until(lambda number=number: len(ends.heard) == 20 * number, "they are read")  # type: ignore[misc]
+                assert ends.channel.fault(time.monotonic_ns()) == ""
 
     asyncio.run(run())
 
