@@ -92,8 +92,15 @@ class WorkerProcess:
             self._exited()
 
     def _exited(self) -> None:
-        if self.has_ended or self._process.poll() is None:
+        if self.has_ended:
             return
+        if self._process.returncode is None:
+            if os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                return
+            # What it started and left behind. Before it is reaped: its group's number is nobody else's until then.
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self._process.wait()
         self.has_ended = True
         self.read_output()
         self._loop.remove_reader(self._pidfd)

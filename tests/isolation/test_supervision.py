@@ -208,3 +208,19 @@ def test_a_worker_is_given_nothing_of_the_nodes_secrets(
             assert desk.saved().get("trades", []) == []
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("end", ["os._exit(7)", "os.kill(os.getpid(), 9)"])
+def test_what_it_started_goes_with_it(tmp_path: Path, end: str) -> None:
+    left = tmp_path / "left"
+    start = f"open({str(left)!r}, 'w').write(str(subprocess.Popen(['sleep', '600']).pid))"
+
+    async def run() -> None:
+        async with worker_desk(tmp_path) as desk:
+            desk.add("q", misbehaving(f"import os, subprocess; {start}; {end}"), **AT_ONCE)
+            await desk.started()
+            desk.desk.top(70_001.0, 70_002.0)
+            await until(lambda: desk.alerts("worker_lost"), "it is lost")
+            await until(lambda: not is_alive(int(left.read_text())), "its child ends")
+
+    asyncio.run(run())
