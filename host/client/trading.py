@@ -44,6 +44,8 @@ _log = logging.getLogger("tandem.client")
 HELLO_EVERY_S: Final = 0.02
 SILENT_S: Final = 2.0
 """Without a word from the host for so long it is given up: it says something four times a second."""
+LOOK_EVERY_S: Final = 0.25
+"""How long is waited at a time: that the connection has ended is seen in between. An idle host speaks as often."""
 NEXT_ADDRESS_S: Final = 1.0
 """How long one of several addresses has to answer before the next one is asked."""
 KINDS: Final = ("book", "depth", "trade", "ticker", "candle")
@@ -285,6 +287,7 @@ class TradingClient:
         if not self._inbox:
             stage.idle()  # what was yielded meanwhile is handled by now
         due_ns = stage.next_timer_ns()
+        wait_s = min(wait_s, LOOK_EVERY_S)
         bodies = attachment.receive(wait_s if due_ns is None else min(wait_s, due_ns / 1e9))
         try:
             for body in bodies:
