@@ -12,7 +12,7 @@ from host.api import Candle, Fill, Order, OrderStatus, TandemError
 from host.isolation.outlet import Item, Outlet
 from host.isolation.seat import Seat
 from host.isolation.session import Session
-from host.isolation.settings import WorkerSettings
+from host.isolation.settings import SECOND_NS, WorkerSettings
 from host.loader import Offer
 from host.runtime.history import Due, OwnEvent
 from host.runtime.instance import Instance
@@ -52,18 +52,24 @@ class RehearsalFailed(TandemError):  # noqa: N818 - the fact, in the words opera
 class _MutedSession(Session):
     """Lets nothing out of what the peer wants, and tells it nothing but what it is fed."""
 
-    def __init__(self, *args: Any, params: dict[str, Any], state: tuple[int, bytes], **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, params: dict[str, Any], state: tuple[int, bytes], candle_ns: int, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.intents: list[Intent] = []
         self.quoted: set[str] = set()
         self._params: Final = params
         self._state: Final = state
+        self._candle_ns: Final = candle_ns
         self._put = 0
         self._fed: list[int] = []
         """The number of each event that was fed."""
 
-    def feed(self, event: Any) -> None:
-        """Add an event of the account's history, if it concerns the peer."""
+    def feed(self, event: Any) -> bool:
+        """Add an event of the account's history, if it concerns the peer; return whether it counts as one.
+
+        What its own orders lead to does not: see `Baseline`.
+        """
         outlet, codec = self.outlet, self._codec
         assert outlet is not None
         assert codec is not None
@@ -71,19 +77,26 @@ class _MutedSession(Session):
         if isinstance(event, OwnEvent):
             own = event.event
             if event.instance != self._instance.instance:
-                return
+                return False
             if isinstance(own, Candle):
+                if own.interval_ns != self._candle_ns:
+                    return False  # made for a version that asks for others
                 self._add(outlet, CandleEvent(own), now_ns)
             elif isinstance(own, Due):
                 self._add(outlet, TimerEvent(own.trigger), now_ns)
             else:
                 self._add(outlet, Reports((_report(own),)), now_ns)
-        elif event.symbol in self._instance.symbols and type(event) in self._wanted:
+        elif (
+            self._instance.hears_market
+            and event.symbol in self._instance.symbols
+            and type(event) in self._wanted
+        ):
             self._add(outlet, Item(event).raw(codec), now_ns)
         else:
-            return
+            return False
         self._fed.append(self._put)
         self._send(outlet, now_ns)
+        return not (isinstance(event, OwnEvent) and isinstance(event.event, Order | Fill))
 
     def _add(self, outlet: Outlet, event: Any, now_ns: int) -> None:
         self._put += 1
@@ -159,6 +172,7 @@ class Rehearsal:
             on_cut_off=self._fail,
             params=msgspec.json.decode(msgspec.json.encode(params)),
             state=(record.state_version, record.strategy_state),
+            candle_ns=offer.cls.candle_seconds * SECOND_NS,
         )
 
     @property
@@ -174,20 +188,19 @@ class Rehearsal:
             await self._wait()
             if time.monotonic() > ends_s:
                 raise RehearsalFailed(f"it did not start within {self._settings.start_ns / 1e9:g} s")
+        self._session.busy_ns = self._session.slowest_us = 0  # its start is no event
 
     async def run(self, events: Sequence[Any]) -> None:
         """Feed it events and wait until it has handled them; raise `RehearsalFailed`."""
         session, outlet = self._session, self._session.outlet
         assert outlet is not None
-        started_ns = time.perf_counter_ns()
         for event in events:
             while outlet.behind > MOST_AHEAD:
                 await self._wait()
-            session.feed(event)
+            self.counted.events += session.feed(event)
         while outlet.behind:
             await self._wait()
-        self.counted.events += len(events)
-        self.counted.handler_ns += time.perf_counter_ns() - started_ns
+        self.counted.handler_ns, self.counted.slowest_ns = session.busy_ns, session.slowest_us * 1000
 
     def take_intents(self) -> list[Intent]:
         """Return what it wanted since this was asked before, and forget it."""

@@ -19,7 +19,7 @@ from host.loader import Offer
 from host.runtime.instance import Instance
 from host.runtime.reload.comparison import Comparison
 from host.runtime.reload.fallback import RECEIVING
-from host.runtime.reload.probation import Baseline, Probation
+from host.runtime.reload.probation import Baseline, Probation, too_slow
 from host.runtime.reload.revision import RevisionFailed
 from host.runtime.reload.version_change import VersionChange
 from host.runtime.roster import check_candles
@@ -98,7 +98,9 @@ class WorkerRevision:
                 else:
                     comparison = None
                     new.take_intents()
-            self._abandoned = [] if comparison is None else sorted(old.quoted - new.quoted)
+            if comparison is not None:
+                self._check_pace(new.counted, old.counted)
+                self._abandoned = sorted(old.quoted - new.quoted)
         finally:
             new.close()
             old.close()
@@ -107,6 +109,13 @@ class WorkerRevision:
         if comparison is None:
             return f"instance {self.name}: {len(events)} events replayed; the version that runs fails on them"
         return f"instance {self.name}: {len(events)} events replayed, {comparison.words()}"
+
+    def _check_pace(self, new: Baseline, old: Baseline) -> None:
+        """Raise `RevisionFailed` where the new version is far slower; both were measured in workers."""
+        limits = self._change.limits
+        slow = too_slow(limits, new, old)
+        if slow and new.events >= limits.events:
+            raise RevisionFailed(f"instance {self.name}: {slow}")
 
     @contextmanager
     def _failing_as(self, what: str) -> Iterator[None]:

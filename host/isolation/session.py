@@ -125,6 +125,8 @@ class Session:
         self.conduct: Final = Conduct(settings, tally)
         self.slowest_us = 0
         """The longest that the peer took for one event so far, as it says."""
+        self.busy_ns = 0
+        """How long it took for all of them together."""
         self.is_held = is_held
         """Whether the peer is to wait: it said hello, and is let in by `admit`."""
         self.has_called = False
@@ -488,6 +490,7 @@ class Session:
             return
         conduct.last_turn = turn.seq
         self.slowest_us = max(self.slowest_us, turn.slowest_us)
+        self.busy_ns += turn.busy_ns
         if turn.requests or turn.state is not NO_STATE or outlet.heard > self._heard:
             self._take_in(turn, outlet, now_ns)
         elif turn.handled == before:

@@ -138,6 +138,8 @@ class Turn(_Message, frozen=True, tag="turn", kw_only=True):
     """The strategy's state after that, any plain data; absent where it is what it was."""
     slowest_us: int = 0
     """The longest that one event took since the last turn."""
+    busy_ns: int = 0
+    """How long the events took together since then."""
 
 
 class Failed(_Message, frozen=True, tag="failed"):

@@ -100,7 +100,7 @@ class Stage:
         self._has_news = False
         self._sent_state = b""
         self._next_save_ns = 0
-        self._slowest_ns = 0
+        self._slowest_ns = self._busy_ns = 0
         self._kept: dict[int, bytes] = {}
         self._where = ""
         self._reactions: Final[dict[type[Any], Callable[[Any], None]]] = {
@@ -241,6 +241,7 @@ class Stage:
                     self._failed(error)
                     return
                 taken_ns = time.perf_counter_ns() - started_ns
+                self._busy_ns += taken_ns
                 if taken_ns > self._slowest_ns:
                     self._slowest_ns = taken_ns
             self._handled = number
@@ -277,10 +278,12 @@ class Stage:
                 requests=tuple(ctx.requests),
                 state=state,
                 slowest_us=self._slowest_ns // 1000,
+                busy_ns=self._busy_ns,
             )
         )
         ctx.requests.clear()
-        self._said_handled, self._unsaid, self._slowest_ns = self._handled, 0, 0
+        self._said_handled = self._handled
+        self._unsaid = self._slowest_ns = self._busy_ns = 0
         self._kept[self._turn] = body
         if len(self._kept) > KEPT_TURNS:
             del self._kept[next(iter(self._kept))]

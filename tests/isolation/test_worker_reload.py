@@ -13,12 +13,14 @@ import pytest
 from desk_tools import ACCOUNT, BTC
 from isolation_tools import QUOTER, WorkerDesk, children, until, worker_desk
 
+from host.api import Candle
 from host.core import entries as e
 from host.core.entries import InstanceState, VersionState
 from host.isolation.proxy import proxy_class
 from host.isolation.settings import WorkerSettings
 from host.isolation.supervised import Worker
 from host.loader import Catalog, Version, capture, decode_params
+from host.runtime.history import OwnEvent
 from host.runtime.reload import Reloader, ReloadReport, ReloadSettings, StrategyUse
 from host.runtime.reload.probation import ProbationLimits
 from host.runtime.reload.stages import Stage
@@ -43,6 +45,7 @@ SECOND_STATE = WIDER.replace(
 """,
 )
 RAISES = QUOTER.replace("p = self.params", "raise ValueError('no')")
+FAR_SLOWER = QUOTER.replace("p = self.params", "p = self.params\n        __import__('time').sleep(0.03)")
 DOES_NOT_START = QUOTER.replace("self.state.starts += 1", "raise ValueError('no start')")
 HANGS_AT_START = QUOTER.replace("self.state.starts += 1", "while True: pass")
 OTHER_PARAMS = QUOTER.replace("away: float = 0.02", "width: float")
@@ -134,11 +137,12 @@ def test_a_new_version_goes_live_in_a_worker_of_its_own(tmp_path: Path) -> None:
     ("source", "stage", "why"),
     [
         (RAISES, Stage.WARM_UP, "on_book raised ValueError: no"),
+        (FAR_SLOWER, Stage.WARM_UP, "instance q: its callbacks take "),
         (DOES_NOT_START, Stage.WARM_UP, "on_start raised ValueError: no start"),
         (OTHER_PARAMS, Stage.VALIDATE, "width"),
         (RENAMED, Stage.RESTORE, "quoter"),
     ],
-    ids=["raises", "does not start", "other params", "renamed"],
+    ids=["raises", "far slower", "does not start", "other params", "renamed"],
 )
 def test_a_version_that_cannot_take_over_leaves_the_running_worker_alone(
     tmp_path: Path, source: str, stage: Stage, why: str
@@ -252,6 +256,21 @@ def test_a_version_can_be_proved_before_any_worker_ran(tmp_path: Path) -> None:
             await there.desk.started()
             there.desk.desk.top(60_100.0, 60_100.1)
             await until(lambda: there.desk.rests_at(60_099.95, 60_100.15), "the new version quotes")
+
+    asyncio.run(run())
+
+
+def test_a_rehearsal_hears_what_the_instance_would(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with reloads(tmp_path) as there:
+            await there.desk.top_and_quotes()
+            there.instance.hears_market = False
+            of_before = Candle(BTC, 0, 60_000_000_000, 1.0, 1.0, 1.0, 1.0, 1.0, 1)
+            there.engine.feeds[ACCOUNT].history.add(OwnEvent("q", of_before, 1))
+            report = await there.save(
+                RAISES + "\n    candle_seconds = 7\n\n    def on_candle(self, candle): 1 / 0\n"
+            )
+            assert report.state is VersionState.ACTIVE, report.reason
 
     asyncio.run(run())
 

@@ -41,6 +41,7 @@ TURNS = st.builds(
     handled=SEQ,
     requests=st.lists(st.builds(Cancel, st.text()) | st.builds(Log, st.text(), st.text())).map(tuple),
     slowest_us=SEQ,
+    busy_ns=SEQ,
 )
 HELLOS = st.builds(Hello, protocol=SEQ, run=st.text())
 MESSAGES = TURNS | HELLOS | st.builds(Failed, st.text(), st.text()) | st.builds(Bye, st.text())
