@@ -150,6 +150,12 @@ def test_instance_that_blocks_goes_on_in_a_worker_and_does_so_after_a_restart(tm
 
         wait_for(quotes_again, "quotes of the worker", LONG_S)
         report = ended(process)
+    later = [record.entry for record in read(tmp_path / "data" / "journal", lsn)]
+    started = next(
+        i for i, one in enumerate(later) if isinstance(one, e.Alert) and one.kind == "worker_started"
+    )
+    placed = next(i for i, one in enumerate(later) if isinstance(one, e.PlaceSent) and one.instance == "slow")
+    assert started < placed, "nothing is quoted for it while it is on its way"
     assert report["quarantined"] == []
     assert report["blocks"]["slow"]["count"] >= 1
 
