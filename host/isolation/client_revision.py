@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from host.core import entries as e
 from host.core.entries import InstanceState
 from host.isolation.proxy import Proxy, proxy_class
+from host.runtime.admission import check_candles
 from host.runtime.reload.version_change import VersionChange
-from host.runtime.roster import check_candles
 
 if TYPE_CHECKING:
     from host.isolation.attached import Attached

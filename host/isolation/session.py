@@ -321,7 +321,7 @@ class Session:
         heard = self._heard if self.outlet is None else self.outlet.heard
         record = engine.state.instances[instance.instance]
         version, data = self._unsaved or (record.state_version, record.strategy_state)
-        engine.roster.heard(instance, version, data, heard - self._heard, engine.now_ns)
+        engine.roster.states.heard(instance, version, data, heard - self._heard, engine.now_ns)
         self._heard = heard
 
     # -- what the peer says ----------------------------------------------------------------------
@@ -548,7 +548,7 @@ class Session:
         if data is None:  # what was saved is still its state, in the version that it was saved in
             version, data = engine.state.instances[instance.instance].state_version, instance.saved_state
         if heard > self._heard or data != instance.saved_state:
-            engine.roster.heard(instance, version, data, heard - self._heard, engine.now_ns)
+            engine.roster.states.heard(instance, version, data, heard - self._heard, engine.now_ns)
             self._heard = heard
 
     def _do(self, request: Request, now_ns: int) -> None:

@@ -197,9 +197,9 @@ class Engine:
             while True:  # write first, send second; once more for what sending itself led to
                 if self.after_turn:
                     self._run_after_turn(now_ns)
-                if self.roster.touched:
+                if self.roster.states.touched:
                     # In the same write as what the strategies heard: neither is ever there alone.
-                    self.roster.save_touched(now_ns)
+                    self.roster.states.save_touched(now_ns)
                 journal.flush()
                 waiting = outbox.waiting
                 if waiting:
@@ -228,7 +228,7 @@ class Engine:
         self.depth = 0
         self.oms.outbox.waiting.clear()
         self.after_turn.clear()
-        self.roster.touched.clear()
+        self.roster.states.touched.clear()
         self.halt(f"the journal cannot be written: {error}")
 
     def record(self, entry: e.Entry, now_ns: int) -> Outcome | None:
@@ -337,7 +337,7 @@ class Engine:
         now_ns = self.clock.now_ns()
         self.begin_turn(now_ns)
         for instance in self.roster.instances.values():
-            self.roster.save_state(instance, now_ns)
+            self.roster.states.save(instance, now_ns)
         self.end_turn(now_ns, 0)
 
     @property

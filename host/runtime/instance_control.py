@@ -298,7 +298,7 @@ class InstanceControl:
             return False
         was_paused = instance.state is InstanceState.PAUSED and not record.by
         with turn(engine) as now_ns:
-            engine.roster.save_state(instance, now_ns, force=True)
+            engine.roster.states.save(instance, now_ns, force=True)
             if instance.state not in RECEIVING:  # its state cannot be saved
                 return True
             engine.record(e.InstanceIsolated(name, record.digest, why), now_ns)

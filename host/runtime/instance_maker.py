@@ -12,10 +12,10 @@ from host.config.schema import WorkerLimits
 from host.core.entries import InstanceState
 from host.core.state import TradingState
 from host.loader import Catalog, Offer, Version, make
+from host.runtime.admission import InstanceSpec, admit, start_model
 from host.runtime.instance import Instance
 from host.runtime.models import ModelStage
 from host.runtime.reload import ModelUse, StrategyUse
-from host.runtime.roster import InstanceSpec, start_model
 
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
@@ -87,7 +87,7 @@ class InstanceMaker:
             params_json=msgspec.json.encode(strategy.params),
             tolerance_bps=section.quote_tolerance_bps,
         )
-        instance = engine.roster.prepare(spec, strategy, models, feed.spawn)
+        instance = admit(engine, spec, strategy, models, feed.spawn)
         instance.hears_market = section.schedule.market_events
         return PreparedInstance(section, instance, spec, StrategyUse(offer, section.params), uses)
 

@@ -35,6 +35,7 @@ from host.core.risk_limits import RiskConfig
 from host.core.state import TradingState
 from host.journal import Journal
 from host.loader import Kind, Offer, make
+from host.runtime.admission import InstanceSpec
 from host.runtime.candles import CandleMaker
 from host.runtime.clock import VirtualClock
 from host.runtime.engine import Engine, EngineSettings
@@ -45,7 +46,6 @@ from host.runtime.plugin_errors import describe_error
 from host.runtime.reload.model_probation import SLOW_SHARE
 from host.runtime.reload.probation import ProbationLimits
 from host.runtime.reload.shadow import Shadow
-from host.runtime.roster import InstanceSpec
 
 __all__ = ["Rehearsal", "rehearse"]
 

@@ -7,46 +7,29 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from msgspec import Struct
 
 from host.api import Fill, Order, Quote, QuoteModel, Strategy, TandemError
 from host.core import entries as e
 from host.core.client_id import ClientIdMaker
 from host.core.entries import InstanceState
-from host.core.features import FeatureMaker
 from host.core.hand import is_hand
 from host.journal import JournalError
-from host.runtime.candles import CandleMaker
-from host.runtime.feed import AccountFeed
+from host.runtime.admission import InstanceSpec, admit, check_candles
 from host.runtime.history import OwnEvent
-from host.runtime.instance import SECOND_NS, Instance
+from host.runtime.instance import Instance
 from host.runtime.models import ModelStage
 from host.runtime.plugin_errors import describe_error
 from host.runtime.remote import RemoteStrategy
+from host.runtime.routing import attach, feed_models, fit, route
+from host.runtime.strategy_states import RECEIVING, StrategyStates
 
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
     from host.runtime.scheduler import Hold
 
-__all__ = ["InstanceSpec", "Roster", "check_candles", "start_model"]
+__all__ = ["InstanceSpec", "Roster", "check_candles"]
 
 _log = logging.getLogger("tandem.roster")
-_RECEIVING = (InstanceState.RUNNING, InstanceState.PAUSED)
-MAX_STATE_BYTES: Final = 1 << 20
-"""A strategy's state is written with each of its fills; one that grows for ever ends here."""
-
-
-class InstanceSpec(Struct, frozen=True, kw_only=True):
-    """An instance as configured, with its plugin's version."""
-
-    name: str
-    account: str
-    symbols: tuple[str, ...]
-    plugin: str
-    digest: str
-    params_json: bytes
-    tolerance_bps: float = 0.5
-    start_paused: bool = False
 
 
 class Roster:
@@ -59,8 +42,7 @@ class Roster:
 
     def __init__(self, engine: "Engine") -> None:
         self.instances: dict[str, Instance] = {}
-        self.touched: set[str] = set()
-        """The instances that heard of their orders in this turn: their states are saved with it."""
+        self.states: Final = StrategyStates(engine, self)
         self._engine = engine
         self._ids: dict[str, ClientIdMaker] = {}
         self._new_versions: set[str] = set()
@@ -87,27 +69,8 @@ class Roster:
         symbol that is not there, a model that does not start, or another account than the one where
         it holds something; nothing has changed then.
         """
-        instance = self.prepare(spec, strategy, models, spawn)
+        instance = admit(self._engine, spec, strategy, models, spawn)
         self.install(instance, spec)
-        return instance
-
-    def prepare(
-        self,
-        spec: InstanceSpec,
-        strategy: Strategy[Any],
-        models: Sequence[tuple[str, QuoteModel[Any]]],
-        spawn: Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"],
-    ) -> Instance:
-        """Do all of `add` that may fail, and raises what it raises; nobody knows the instance yet."""
-        engine = self._engine
-        known = engine.state.instances.get(spec.name)
-        self._check_account(spec)
-        self._check_symbols(spec)
-        check_candles(spec.name, strategy)
-        stages = [start_model(spec.name, ModelStage(name, m, engine.clock, spawn)) for name, m in models]
-        instance = Instance(engine, spec.name, spec.account, spec.symbols, strategy, stages)
-        if known is not None:
-            instance.restore_state(known.state_version, known.strategy_state)
         return instance
 
     def install(self, instance: Instance, spec: InstanceSpec) -> None:
@@ -148,7 +111,7 @@ class Roster:
         for stage in instance.models:
             stage.close()
         self._engine.oms.close_channels(name)
-        self.touched.discard(name)
+        self.states.touched.discard(name)
         del self.instances[name]
         self._engine.scheduler.forget(name)
         self.rewire()
@@ -159,7 +122,7 @@ class Roster:
             if stage not in stages:
                 stage.close()
         instance.models = tuple(stages)
-        self._feed_models(instance)
+        feed_models(instance)
 
     def start(
         self,
@@ -250,7 +213,7 @@ class Roster:
     def resume(self, instance: Instance, reason: str) -> None:
         """Let it trade again, as far as its schedule lets it: where that holds it, nothing else does from now on."""
         hold = self._engine.scheduler.hold_of(instance.instance)
-        if hold is None or instance.state not in _RECEIVING:
+        if hold is None or instance.state not in RECEIVING:
             self._move(instance, InstanceState.RUNNING, reason)
         else:
             self.hold(instance, hold)
@@ -272,7 +235,7 @@ class Roster:
         self._engine.begin_turn(now_ns)
         if instance.state in (InstanceState.RUNNING, InstanceState.PAUSED):
             self.call(instance, lambda _: instance.strategy.on_stop(), None, "on_stop")
-        self.save_state(instance, now_ns)
+        self.states.save(instance, now_ns)
         if node_stops and instance.state is InstanceState.PAUSED:
             self._set_state(instance, InstanceState.PAUSED, reason, self._held_by(instance))
             instance.state = InstanceState.STOPPED
@@ -331,16 +294,16 @@ class Roster:
             self._engine.fills += 1
         name = order.instance if order is not None else fill.instance if fill is not None else ""
         instance = self.instances.get(name)
-        if instance is not None and instance.state in _RECEIVING:
+        if instance is not None and instance.state in RECEIVING:
             self._tell(instance, order, fill)
 
     def _tell(self, instance: Instance, order: Order | None, fill: Fill | None) -> None:
-        self.touched.add(instance.instance)
+        self.states.touched.add(instance.instance)
         history = instance.account_history
-        if fill is not None and instance.state in _RECEIVING:
+        if fill is not None and instance.state in RECEIVING:
             history.add(OwnEvent(instance.instance, fill, self._engine.now_ns))
             self.call(instance, instance.strategy.on_fill, fill)
-        if order is not None and instance.state in _RECEIVING:
+        if order is not None and instance.state in RECEIVING:
             if instance.overrides("on_order") or instance.fallback is not None:
                 copy = msgspec.structs.replace(order)
                 history.add(OwnEvent(instance.instance, copy, self._engine.now_ns))
@@ -352,34 +315,6 @@ class Roster:
         instance = self.instances.get(order.instance)
         return instance is not None and order.account == instance.account and order.symbol in instance.symbols
 
-    def _check_account(self, spec: InstanceSpec) -> None:
-        """Raise `TandemError` where an instance would leave a position or orders behind on its old account.
-
-        They would count as the new account's, though the venue has them on the old one.
-        """
-        state = self._engine.state
-        known = state.instances.get(spec.name)
-        if known is None or known.account == spec.account:
-            return
-        held = [f"{h.qty} {symbol}" for symbol, h in state.holdings.get(spec.name, {}).items() if h.qty]
-        orders = sum(o.instance == spec.name and o.account == known.account for o in state.orders.values())
-        if orders:
-            held.append(f"{orders} open order{'s' if orders > 1 else ''}")
-        if held:
-            raise TandemError(
-                f"instance {spec.name} cannot move from account {known.account} to {spec.account} while it has "
-                f"{', '.join(held)} there; close that first, or give the new instance another name"
-            )
-
-    def _check_symbols(self, spec: InstanceSpec) -> None:
-        feed = self._engine.feeds[spec.account]
-        for symbol in spec.symbols:
-            if symbol not in feed.symbols:
-                raise TandemError(
-                    f"instance {spec.name}: account {spec.account} has no symbol {symbol}; "
-                    f"it has {', '.join(feed.listed) or 'none'}"
-                )
-
     def _connect(self, instance: Instance, ids: ClientIdMaker, spec: InstanceSpec) -> None:
         for symbol in instance.symbols:
             instance.channels[symbol] = self._engine.oms.open_channel(
@@ -389,29 +324,11 @@ class Roster:
 
     def attach(self, instance: Instance) -> None:
         """Give an instance its account's books, and have the features and candles made that it asks for."""
-        feed = self._engine.feeds[instance.account]
-        for symbol in instance.symbols:
-            instance.feeds[symbol] = feed.symbols[symbol]
-        self._feed_models(instance)
-        self.fit(instance)
-
-    def _feed_models(self, instance: Instance) -> None:
-        for symbol_feed in instance.feeds.values():
-            if instance.models and symbol_feed.features is None:
-                symbol_feed.features = FeatureMaker()
+        attach(self._engine.feeds[instance.account], instance)
 
     def fit(self, instance: Instance) -> None:
         """Have the candles made that the instance's strategy asks for; one that goes on is kept."""
-        sink = _candle_sink(self._engine.feeds[instance.account], instance)
-        before, instance.candle_makers = instance.candle_makers, {}
-        if not instance.overrides("on_candle"):
-            return
-        seconds = instance.strategy.candle_seconds
-        for symbol in instance.symbols:
-            maker = before.get(symbol)
-            if maker is None or maker.interval_ns != seconds * SECOND_NS:
-                maker = CandleMaker(symbol, seconds, sink)
-            instance.candle_makers[symbol] = maker
+        fit(self._engine.feeds[instance.account], instance)
 
     def release(self, instance: Instance, reason: str) -> None:
         """Let a quarantined instance go on as before, within a turn: it runs other code now.
@@ -430,21 +347,9 @@ class Roster:
 
     def rewire(self) -> None:
         """Rebuild who hears of what, from the instances that receive."""
-        receiving = [
-            i
-            for i in self.in_order()
-            if i.state in (InstanceState.STARTING, InstanceState.RUNNING, InstanceState.PAUSED)
-            and i.hears_market
-        ]
-        for feed in self._engine.feeds.values():
-            for symbol, symbol_feed in feed.symbols.items():
-                here = [i for i in receiving if i.account == feed.account and symbol in i.symbols]
-                symbol_feed.on_book = _handlers(here, "on_book")
-                symbol_feed.on_depth = _handlers(here, "on_depth")
-                symbol_feed.on_trade = _handlers(here, "on_trade")
-                symbol_feed.on_ticker = _handlers(here, "on_ticker")
-                # Kept, not made anew: a neighbour that goes must not cost anybody half a candle.
-                symbol_feed.candle_makers = tuple(maker for i in here for maker in _candle_makers(i, symbol))
+        hearing = (InstanceState.STARTING, *RECEIVING)
+        receiving = [i for i in self.in_order() if i.state in hearing and i.hears_market]
+        route(self._engine.feeds.values(), receiving)
 
     def in_order(self) -> list[Instance]:
         """Return all instances, each behind those that it comes after: so they hear of one event."""
@@ -473,7 +378,7 @@ class Roster:
         self.set_trading(instance)
         if isinstance(instance.strategy, RemoteStrategy):
             instance.strategy.moved(state)
-        if state not in _RECEIVING and state is not InstanceState.STARTING:
+        if state not in RECEIVING and state is not InstanceState.STARTING:
             instance.timers.clear()
         self._engine.record(e.InstanceChanged(instance.instance, state, reason, by), self._engine.now_ns)
         self._engine.scheduler.on_changed(is_lost=state in (InstanceState.STOPPED, InstanceState.QUARANTINED))
@@ -494,98 +399,6 @@ class Roster:
         own = [order for order in self._engine.state.orders.values() if order.instance == instance.instance]
         self._engine.oms.cancel_all(own, reason, now_ns)
 
-    def take_checkpoints(self) -> None:
-        """Remember the state of every strategy that receives."""
-        for instance in list(self.instances.values()):
-            if instance.state in _RECEIVING:
-                try:
-                    checkpoint = instance.checkpoint()
-                except Exception as error:  # noqa: BLE001 - plugin boundary: quarantined
-                    self.quarantine(instance, error, "encoding its state")
-                    continue
-                instance.checkpoints.append(checkpoint)
-
-    def save_touched(self, now_ns: int) -> None:
-        """Save the states of the strategies that heard of their orders in this turn.
-
-        One in another process is told now, and saved by `heard` once it says that it has heard.
-        """
-        for name in sorted(self.touched):
-            instance = self.instances[name]
-            if isinstance(instance.strategy, RemoteStrategy):
-                instance.strategy.tell()
-            else:
-                self.save_state(instance, now_ns, force=True)
-        self.touched.clear()
-
-    def heard(self, instance: Instance, version: int, data: bytes, news: int, now_ns: int) -> None:
-        """Journal the state of a strategy in another process, which has taken in so many more of its news."""
-        instance.saved_state = data
-        self._engine.record(e.StrategyStateSaved(instance.instance, version, data, news), now_ns)
-
-    def save_state(self, instance: Instance, now_ns: int, *, force: bool = False) -> None:
-        """Journal a strategy's state if it changed.
-
-        `force` writes it even if not, because the entry also says up to where the strategy has heard of
-        its orders and fills. One that is out of service keeps what was saved before the event that
-        broke it: its next version hears that event, and all that came after, again. While a version
-        is on probation, what is written is the state of the one before it, which a restart comes
-        back to.
-        """
-        if instance.state not in _RECEIVING or isinstance(instance.strategy, RemoteStrategy):
-            return
-        if instance.fallback is not None:
-            instance.fallback.save_state(now_ns, force=force)
-            return
-        try:
-            data = instance.encode_state()
-            if len(data) > MAX_STATE_BYTES:
-                raise ValueError(f"at most {MAX_STATE_BYTES} bytes are kept, was {len(data)}")
-        except Exception as error:  # noqa: BLE001 - plugin boundary: quarantined
-            self.quarantine(instance, error, "encoding its state")
-            return
-        if force or data != instance.saved_state:
-            self.write_state(instance, instance.strategy.state_type.state_version, data, now_ns)
-
-    def write_state(self, instance: Instance, version: int, data: bytes, now_ns: int) -> None:
-        """Journal a state as what a restart gives back to the instance."""
-        instance.saved_state = data
-        self._engine.record(e.StrategyStateSaved(instance.instance, version, data), now_ns)
-
-
-def _handlers(
-    instances: Sequence[Instance], callback: str
-) -> tuple[tuple[Instance, Callable[[Any], None]], ...]:
-    """Return the bound callbacks of the instances that define one, watched where on probation."""
-    handlers: list[tuple[Instance, Callable[[Any], None]]] = []
-    for instance in instances:
-        if instance.overrides(callback):
-            handle = getattr(instance.strategy, callback)
-            if instance.probation is not None:
-                handle = instance.probation.watch(handle)
-            handlers.append((instance, handle))
-        elif instance.fallback is not None and instance.fallback.overrides(callback):
-            handlers.append((instance, _ignore))  # so that the event is in the history for it
-    return tuple(handlers)
-
-
-def _ignore(_event: Any) -> None:
-    pass
-
-
-def _candle_makers(instance: Instance, symbol: str) -> list[CandleMaker]:
-    """Return what makes an instance's candles, and those of the version it may be rolled back to."""
-    makers = [instance.candle_makers[symbol]] if symbol in instance.candle_makers else []
-    if instance.fallback is not None:
-        kept = instance.fallback.candle_makers.get(symbol)
-        if kept is not None and kept not in makers:
-            makers.append(kept)
-    return makers
-
-
-def _candle_sink(feed: AccountFeed, instance: Instance) -> Callable[[Any], None]:
-    return lambda candle: feed.emit_candle(instance, candle)
-
 
 def _quote(instance: Instance, symbol: str, quotes: Sequence[Quote]) -> None:
     instance.quote(symbol, quotes)
@@ -593,23 +406,3 @@ def _quote(instance: Instance, symbol: str, quotes: Sequence[Quote]) -> None:
 
 def _name_of(handle: Callable[[Any], None]) -> str:
     return getattr(handle, "__name__", "callback")
-
-
-def check_candles(instance: str, strategy: Strategy[Any]) -> None:
-    """Raise `TandemError` where a strategy asks for candles of a length that there is not."""
-    seconds = strategy.candle_seconds
-    if type(strategy).on_candle is not Strategy.on_candle and not (isinstance(seconds, int) and seconds > 0):
-        raise TandemError(
-            f"instance {instance}: candle_seconds must be a whole number above 0, was {seconds!r}"
-        )
-
-
-def start_model(instance: str, stage: ModelStage) -> ModelStage:
-    """Run a model's `on_start`; raise `TandemError` where that fails."""
-    try:
-        stage.model.on_start()
-    except (Exception, SystemExit) as error:
-        raise TandemError(
-            f"instance {instance}: model {stage.name}: on_start raised {describe_error(error)}"
-        ) from error
-    return stage

@@ -121,10 +121,10 @@ class Upkeep:
         if now_ns >= self._next_state_save_ns:
             self._next_state_save_ns = now_ns + self._engine.settings.state_save_ns
             for instance in self._engine.roster.instances.values():
-                self._engine.roster.save_state(instance, now_ns)
+                self._engine.roster.states.save(instance, now_ns)
         if now_ns >= self._next_checkpoint_ns:
             self._next_checkpoint_ns = now_ns + CHECKPOINT_NS
-            self._engine.roster.take_checkpoints()
+            self._engine.roster.states.take_checkpoints()
         for duty in self.duties:
             duty(now_ns)
         if now_ns >= self._next_equity_ns:
@@ -142,7 +142,7 @@ class Upkeep:
     def snapshot(self, now_ns: int) -> None:
         """Write the state down, so that a restart reads only what came after, and prune the journal."""
         # This flush is in the middle of a turn, whose reports must not be there without what heard them.
-        self._engine.roster.save_touched(now_ns)
+        self._engine.roster.states.save_touched(now_ns)
         self._engine.journal.flush()
         self.snapshot_of(self._engine.state.lsn, self._engine.state.encode())
 

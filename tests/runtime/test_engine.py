@@ -26,7 +26,7 @@ from host.api import (
 )
 from host.core.entries import InstanceState, KillSwitchSet
 from host.core.risk_limits import Action, Limits, RiskConfig, RiskReason
-from host.runtime.roster import MAX_STATE_BYTES
+from host.runtime.strategy_states import MAX_STATE_BYTES
 
 
 @pytest.fixture

@@ -115,7 +115,7 @@ def test_hang_is_rolled_back_as_soon_as_it_returns(rig: ReloadDesk) -> None:
 def test_slow_callbacks_are_rolled_back(rig: ReloadDesk) -> None:
     rig.run("mm")
     rig.tops(10)
-    rig.desk.engine.roster.take_checkpoints()
+    rig.desk.engine.roster.states.take_checkpoints()
     rig.tops(10)
     rig.save(maker(0.05, at_book=after(12, taking(2.0))))
     rig.tops(30, seconds=0)
@@ -142,7 +142,7 @@ def test_storm_of_orders_is_rolled_back(tmp_path: Path) -> None:
     rig = make_rig(tmp_path, settings=ReloadSettings(limits=limits))
     rig.run("mm")
     rig.tops(30)
-    rig.desk.engine.roster.take_checkpoints()
+    rig.desk.engine.roster.states.take_checkpoints()
     rig.tops(30)
     storm = "for n in range(20):\n        self.buy_limit(book.symbol, Decimal(1), Decimal(50_000 + n))"
     rig.save(maker(0.02, at_book="if self.state.books > 60:\n    " + storm))

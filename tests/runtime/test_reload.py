@@ -419,7 +419,7 @@ def test_symbol_that_the_new_version_does_not_quote_is_pulled(rig: ReloadDesk) -
     rig.tops(3)
     rig.desk.top(3_000.0, 3_000.1, ETH)
     assert rig.desk.venue.open(ETH)
-    rig.desk.engine.roster.take_checkpoints()
+    rig.desk.engine.roster.states.take_checkpoints()
     rig.desk.top(3_001.0, 3_001.1, ETH)
 
     rig.save(maker(at_book="if book.symbol != 'BTC-USDT':\n    return\n"))
@@ -485,7 +485,7 @@ def test_muted_orders_are_reported_gone_before_the_version_goes_live(rig: Reload
 def test_slow_version_is_refused_before_the_swap(rig: ReloadDesk) -> None:
     rig.run("mm")
     rig.tops(5)
-    rig.desk.engine.roster.take_checkpoints()
+    rig.desk.engine.roster.states.take_checkpoints()
     rig.tops(5)
 
     report = rig.save(maker(0.05, at_book=taking(150.0)))
@@ -497,7 +497,7 @@ def test_slow_version_is_refused_before_the_swap(rig: ReloadDesk) -> None:
 def test_version_that_raises_on_recent_events_is_refused(rig: ReloadDesk) -> None:
     rig.run("mm")
     rig.tops(5)
-    rig.desk.engine.roster.take_checkpoints()
+    rig.desk.engine.roster.states.take_checkpoints()
     rig.tops(5)
 
     report = rig.save(maker(at_book="1 / 0"))

@@ -89,7 +89,7 @@ class Fallback:
             return
         if force or data != self._instance.saved_state:
             version = self.strategy.state_type.state_version
-            self._engine.roster.write_state(self._instance, version, data, now_ns)
+            self._engine.roster.states.write(self._instance, version, data, now_ns)
 
     def restore(self, reason: str, policy: str, now_ns: int) -> None:
         """Bring it back as if it had never been away, but for what was traded.
@@ -115,7 +115,7 @@ class Fallback:
             return
         instance.timers.update(self._shadow.timers)
         engine.roster.set_trading(instance)
-        engine.roster.save_state(instance, now_ns, force=True)
+        engine.roster.states.save(instance, now_ns, force=True)
         if policy != "keep":
             self._cancel_placed(now_ns)
         self._assert_quotes(now_ns)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 from host.api import Params, Strategy, TandemError
 from host.core import entries as e
 from host.core.entries import InstanceState
+from host.runtime.admission import check_candles
 from host.runtime.instance import Checkpoint, Instance, StateNotCarried, carry_state, encode_state
 from host.runtime.plugin_errors import describe_error
 from host.runtime.reload.comparison import Comparison
 from host.runtime.reload.fallback import RECEIVING, Fallback
 from host.runtime.reload.probation import Baseline, Probation, ProbationLimits, too_slow
 from host.runtime.reload.shadow import Shadow, time_of
-from host.runtime.roster import check_candles
 
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
@@ -248,7 +248,7 @@ class StrategyRevision:
         if instance.fallback is None:
             fallback = Fallback(engine, instance, now_ns)
             if instance.state in RECEIVING:
-                engine.roster.save_state(instance, now_ns, force=True)
+                engine.roster.states.save(instance, now_ns, force=True)
             instance.fallback = fallback
         # Else the version on probation is replaced: what earned its place is still the one before it.
         instance.timers = self._timers(shadow)
@@ -292,7 +292,7 @@ class StrategyRevision:
         if self.probation is not None and instance.probation is self.probation:
             instance.baseline = self.probation.counted
             instance.probation = instance.fallback = None
-            self._engine.roster.save_state(instance, now_ns, force=True)
+            self._engine.roster.states.save(instance, now_ns, force=True)
         self.probation = None
 
     def abandon(self) -> None:
