@@ -1,6 +1,6 @@
 """Makes what the configuration names: accounts with their adapters, instances with their models."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -109,11 +109,21 @@ class Assembly:
         if problems and len(problems) == len(self._config.instance):
             raise NodeNotStarted(f"no instance could be started: {'; '.join(problems)}")
 
-    def shadow(self) -> Shadowing:
-        """Run what the primary runs, muted, on the accounts that are connected."""
+    def shadow(self, sections: Callable[[], Iterable[InstanceSection]]) -> Shadowing:
+        """Run what the primary runs, muted, on the accounts that are connected; `sections()` is that by now."""
         self.workers.spares.keep(self._workers_wanted())
-        self.shadows = Shadowing(self._engine, self.maker, lambda: self._config.instance)
+        built = {section.name: section.symbols for section in self._config.instance}
+
+        def wanted() -> list[InstanceSection]:
+            # Whose symbols came in since is not followed here before this node leads: `take_up` does that.
+            return [one for one in sections() if built.get(one.name) == one.symbols or self._is_followed(one)]
+
+        self.shadows = Shadowing(self._engine, self.maker, wanted)
         return self.shadows
+
+    def _is_followed(self, section: InstanceSection) -> bool:
+        feed = self._engine.feeds.get(section.account)
+        return feed is not None and feed.symbols.keys() >= set(section.symbols)
 
     async def take_up(self) -> None:
         """Begin to trade on what is connected: say in the journal what it is, and ask the venues for the truth."""
@@ -257,10 +267,13 @@ class Assembly:
         return self._install(self.maker.prepare(section))
 
     def _take_over(self, section: InstanceSection) -> Instance:
+        now = as_the_primary_runs_it(section, self._engine)
         warm = None if self.shadows is None else self.shadows.take(section.name)
-        if warm is None:
-            warm = self.maker.prepare(as_the_primary_runs_it(section, self._engine))
-        return self._install(warm)
+        if warm is not None and warm.section != now:  # it changed a moment ago
+            for stage in warm.instance.models:
+                stage.close()
+            warm = None
+        return self._install(self.maker.prepare(now) if warm is None else warm)
 
     def _install(self, prepared: PreparedInstance) -> Instance:
         name = prepared.section.name

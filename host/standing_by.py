@@ -11,6 +11,7 @@ from host.errors import NodeMustRestart
 from host.held_gate import Term
 from host.loading import archive_of
 from host.reloading import Reloading
+from host.runtime.instance_control import with_api_instances
 from host.runtime.shadowing import Shadowing
 from host.trading import Trading
 
@@ -132,7 +133,7 @@ class StandingBy:
         member.trading = trading
         trading.assembly.check_offers()
         await trading.assembly.connect()
-        trading.assembly.shadow().refresh()
+        trading.assembly.shadow(lambda: with_api_instances(member.config, member.engine).instance).refresh()
         if not trading.assembly.skipped_accounts:
             self._again_s = BUILD_AGAIN_S
         self._build_again_at_s = time.monotonic() + self._again_s

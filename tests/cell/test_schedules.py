@@ -115,17 +115,28 @@ def test_a_standby_that_takes_over_in_a_window_goes_on_with_it_to_its_end(
         async with Cell.open(tmp_path, **options) as cell:
             for name in "ab":
                 cell[name].rewrite("[store]", f'[control]\nlisten = ["unix:{sockets}/{name}"]\n[store]')
-            await cell.start()
+            cell["a"].start()
+            await cell.until_trading("a")
             async with Control([f"unix:{sockets}/a"]) as control:
-                schedule = pb.InstanceSchedule(
-                    windows=[window], triggers={"flat": flat}, after=["instances/day"]
-                )
+                closed = f"{clock(end_ns + HOUR, '%H:%M:%S')}-{clock(end_ns + 2 * HOUR, '%H:%M:%S')}"
                 made = pb.Instance(
-                    plugin="timed", account="accounts/acc", symbols=["BTC-USDT"], schedule=schedule
+                    plugin="timed",
+                    account="accounts/acc",
+                    symbols=["BTC-USDT"],
+                    schedule=pb.InstanceSchedule(windows=[closed]),
                 )
-                await control.plugins.create_instance(
-                    pb.CreateInstanceRequest(instance_id="made", instance=made)
+                create = pb.CreateInstanceRequest(instance_id="made", instance=made)
+                await control.plugins.create_instance(create)
+                cell["b"].start()
+                await cell.until_ready("a", "b")
+
+                # The standby has a copy of it by now; this one is another, under the same name.
+                await control.plugins.remove_instance(pb.RemoveInstanceRequest(name="instances/made"))
+                made.schedule.CopyFrom(
+                    pb.InstanceSchedule(windows=[window], triggers={"flat": flat}, after=["instances/day"])
                 )
+                create = pb.CreateInstanceRequest(instance_id="made", instance=made)
+                await control.plugins.create_instance(create)
                 await control.plugins.pause_instance(
                     pb.PauseInstanceRequest(name="instances/held", reason="wide market")
                 )
