@@ -14,12 +14,13 @@ from msgspec import Struct
 from host.api import Params
 from host.core import entries as e
 from host.core.entries import InstanceState
+from host.isolation.probation import WorkerProbation
 from host.isolation.rehearsal import RehearsalFailed
 from host.loader import Offer
 from host.runtime.instance import Instance
 from host.runtime.reload.comparison import Comparison
 from host.runtime.reload.fallback import RECEIVING
-from host.runtime.reload.probation import Baseline, Probation, too_slow
+from host.runtime.reload.probation import Baseline, too_slow
 from host.runtime.reload.revision import RevisionFailed
 from host.runtime.reload.version_change import VersionChange
 from host.runtime.roster import check_candles
@@ -55,13 +56,15 @@ class WorkerRevision:
         self.instance: Final = instance
         self.name: Final = instance.instance
         self.place: Final = "strategy"
-        self.probation: Probation | None = None
+        self.probation: WorkerProbation | None = None
         self._engine: Final = engine
         self._worker: Final = worker
         self._change: Final = change
         self._new: Proxy | None = None
         self._failure = ""
         self._abandoned: list[str] = []
+        self._pace_before = Baseline()
+        """What the callbacks of the version that runs took in its rehearsal."""
         self._before: _Before | None = None
 
     # -- before the swap -------------------------------------------------------------------------
@@ -99,6 +102,7 @@ class WorkerRevision:
                     comparison = None
                     new.take_intents()
             if comparison is not None:
+                self._pace_before = old.counted
                 self._check_pace(new.counted, old.counted)
                 self._abandoned = sorted(old.quoted - new.quoted)
         finally:
@@ -156,13 +160,15 @@ class WorkerRevision:
         worker.on_fault = self._failed_live
         instance.strategy = new
         engine.roster.fit(instance)
-        self.probation = instance.probation = Probation(
+        self.probation = instance.probation = WorkerProbation(
             self._change.limits,
             instance.baseline or Baseline(),
             now_ns,
             counts=instance.counts,
             stopwatch_ns=engine.clock.stopwatch_ns,
             on_fault=lambda why: self._change.on_fault(instance, why),
+            pace_before=self._pace_before,
+            session=lambda: new.session,
         )
         engine.record(e.InstanceRevised(self.name, self._change.digest, "reload"), now_ns)
         for symbol in self._abandoned:

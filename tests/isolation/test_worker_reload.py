@@ -46,6 +46,9 @@ SECOND_STATE = WIDER.replace(
 )
 RAISES = QUOTER.replace("p = self.params", "raise ValueError('no')")
 FAR_SLOWER = QUOTER.replace("p = self.params", "p = self.params\n        __import__('time').sleep(0.03)")
+SLOW_HIGH = QUOTER.replace(
+    "p = self.params", "p = self.params\n        if book.bid > 70_000: __import__('time').sleep(0.05)"
+)
 DOES_NOT_START = QUOTER.replace("self.state.starts += 1", "raise ValueError('no start')")
 HANGS_AT_START = QUOTER.replace("self.state.starts += 1", "while True: pass")
 OTHER_PARAMS = QUOTER.replace("away: float = 0.02", "width: float")
@@ -62,7 +65,9 @@ class Reloads:
         self.file.parent.mkdir(exist_ok=True)
         self.file.write_text(QUOTER)
         catalog = Catalog.load([self.file.parent], entry_points=False)
-        settings = ReloadSettings(limits=ProbationLimits(seconds=seconds, events=3))
+        # Few events say little of how fast a version is where the machine is busy: only what sleeps is slow here.
+        limits = ProbationLimits(seconds=seconds, events=3, min_latency_us=15_000.0)
+        settings = ReloadSettings(limits=limits)
         self.reloader = Reloader(self.engine, catalog, settings, _probe, lambda _version: None)
         offer = catalog.strategy(PLUGIN)
         proxy = proxy_class(offer.cls)(decode_params(offer, {}, instance="q"), desk.workers.item)
@@ -223,6 +228,30 @@ def test_a_version_that_raises_on_probation_is_taken_back_and_the_one_before_hea
             assert desk.saved()["fills"] == 1
             text = desk.alerts("rolled_back")[-1]
             assert "on_book raised ValueError: too high" in text
+
+    asyncio.run(run())
+
+
+def test_a_version_that_is_slow_on_probation_is_taken_back(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with reloads(tmp_path, seconds=60.0) as there:
+            desk = there.desk
+            for bid in (60_000.0, 60_010.0, 60_020.0, 60_030.0):
+                await desk.top_and_quotes(bid, bid + 0.1)
+            report = await there.save(SLOW_HIGH)
+            assert report.state is VersionState.ACTIVE, report.reason
+            bid = 70_001.0
+
+            def is_back() -> bool:
+                nonlocal bid
+                bid += 0.5
+                desk.desk.top(bid, bid + 0.1)
+                desk.desk.settle()
+                return there.moves(report.digest)[-1:] == [VersionState.ROLLED_BACK]
+
+            await until(is_back, "it is taken back")
+            assert "its callbacks take " in desk.alerts("rolled_back")[-1]
+            assert there.instance.state is InstanceState.RUNNING
 
     asyncio.run(run())
 
