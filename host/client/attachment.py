@@ -1,6 +1,7 @@
 """A stand-alone strategy's two sockets: events from the host, turns to it."""
 
 import re
+import weakref
 from typing import Final
 
 import zmq
@@ -48,6 +49,10 @@ class Attachment:
         )
         self._seen: set[int] = set()
         self._wait_ms = -1
+        # A context that is collected together with its sockets waits for them for ever.
+        self._when_forgotten = weakref.finalize(
+            self, _close, self._context, self._events, self._turns, self._monitor, linger_ms=0
+        )
         self._events.setsockopt(zmq.SUBSCRIBE, token)
         self._events.connect(events)
         self._turns.connect(turns)
@@ -106,11 +111,24 @@ class Attachment:
 
     def close(self, *, has_said_bye: bool) -> None:
         """End both connections; wait for the last words to leave if there are any."""
-        self._events.disable_monitor()
-        self._monitor.close(linger=0)
-        self._events.close(linger=0)
-        self._turns.close(linger=LAST_WORDS_MS if has_said_bye else 0)
-        self._context.term()
+        if self._when_forgotten.detach() is not None:
+            linger_ms = LAST_WORDS_MS if has_said_bye else 0
+            _close(self._context, self._events, self._turns, self._monitor, linger_ms=linger_ms)
+
+
+def _close(
+    context: "zmq.Context[zmq.Socket[bytes]]",
+    events: "zmq.Socket[bytes]",
+    turns: "zmq.Socket[bytes]",
+    monitor: "zmq.Socket[bytes]",
+    *,
+    linger_ms: int,
+) -> None:
+    events.disable_monitor()
+    monitor.close(linger=0)
+    events.close(linger=0)
+    turns.close(linger=linger_ms)
+    context.term()
 
 
 def _ends(address: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
@@ -49,6 +49,8 @@ LOOK_EVERY_S: Final = 0.25
 NEXT_ADDRESS_S: Final = 1.0
 """How long one of several addresses has to answer before the next one is asked."""
 KINDS: Final = ("book", "depth", "trade", "ticker", "candle")
+FILLS_KNOWN: Final = 10_000
+"""Fills that a client remembers to have heard of."""
 _BEGIN_ANEW: Final = ("GAP", "LATE")
 
 Heard = BookTop | Depth | Trade | Ticker | Candle | Order | Fill
@@ -83,10 +85,11 @@ class TradingClient:
         self._attachment: Attachment | None = None
         self._stage: Stage | None = None
         self._began_s = self._heard_s = self._said_hello_s = 0.0
-        self._raised: BaseException | None = None
         self._why_silent: TradingClientError = TradingClientError("the host was not asked yet")
         self._kinds: set[str] = {"book"}
         self._inbox: deque[Heard] = deque()
+        self._fills: dict[tuple[str, str], None] = {}
+        """The latest fills that came, by order and trade: a host that does not know that they did tells them again."""
         self._strategy: type[Strategy[Any]] = Strategy
         self._params: Params | None = None
 
@@ -151,7 +154,7 @@ class TradingClient:
     def connect(self) -> None:
         """Attach, unless it is attached: raises `NoHost`, `TokenRefused` or `ClientRefused`."""
         if self._stage is None:
-            self._strategy, self._params = _inbox_class(self._inbox, self._kinds), _AnyParams()
+            self._strategy, self._params = _inbox_class(self._put, self._kinds), _AnyParams()
             self._stopped.clear()
         if not self._is_attached():
             self._wait_until_welcome()
@@ -231,6 +234,8 @@ class TradingClient:
         stage = self._stage
         if stage is not None and self._attachment is not None:
             stage.leave("the client ends")
+            if stage.failure is not None:
+                _log.error("the strategy raised %r; its instance is quarantined", stage.failure)
         self._drop(has_said_bye=stage is not None)
 
     def __enter__(self) -> Self:
@@ -262,7 +267,7 @@ class TradingClient:
         self._stage.on_time()
 
     def _is_attached(self) -> bool:
-        return self._stage is not None and self._stage.is_welcome
+        return self._stage is not None and self._stage.is_welcome and not self._stage.is_over
 
     def _wait_until_welcome(self) -> None:
         """Raise what keeps the host from answering, where it does not in time."""
@@ -276,6 +281,9 @@ class TradingClient:
     def _step(self, wait_s: float) -> None:
         """Take in what comes within `wait_s`, and do what is due; begin anew where that is called for."""
         stage, attachment = self._stage, self._attachment
+        if stage is not None and stage.is_over:
+            self._drop(has_said_bye=True)  # the host stopped the instance
+            stage = None
         if stage is None or attachment is None:
             stage, attachment = self._begin()
         now_s = time.monotonic()
@@ -301,8 +309,8 @@ class TradingClient:
                 raise ClientRefused(refused.reason, str(refused)) from None
             _log.warning("%s", refused)
             return
-        if self._raised is not None:
-            raised, self._raised = self._raised, None
+        raised = stage.failure
+        if raised is not None:
             self._drop(has_said_bye=True)
             raise StrategyFailed(f"the strategy raised {raised!r}; its instance is quarantined") from raised
         self._look_for_host(stage, attachment, bool(bodies))
@@ -329,21 +337,29 @@ class TradingClient:
             attachment.send,
             run=secrets.token_hex(8),
             client=self._name,
-            describe=self._describe,
         )
         self._began_s = self._heard_s = time.monotonic()
+        # The market is told anew; what became of orders only where the host does not know that it was told.
+        reports = [event for event in self._inbox if isinstance(event, Order | Fill)]
         self._inbox.clear()
+        self._inbox.extend(reports)
         return stage, attachment
+
+    def _put(self, event: Heard) -> None:
+        if isinstance(event, Fill):
+            key = (event.client_id, event.trade_id)
+            if key in self._fills:
+                return
+            self._fills[key] = None
+            if len(self._fills) > FILLS_KNOWN:
+                del self._fills[next(iter(self._fills))]
+        self._inbox.append(event)
 
     def _construct(self, told: Mapping[str, object]) -> Strategy[Any]:
         params = self._params
         if params is None:
             params = msgspec.convert(told, self._strategy.params_type)
         return self._strategy(params)
-
-    def _describe(self, error: BaseException) -> str:
-        self._raised = error
-        return repr(error)
 
     def _drop(self, *, has_said_bye: bool) -> None:
         attachment, self._attachment, self._stage = self._attachment, None, None
@@ -356,12 +372,12 @@ class _AnyParams(Params, frozen=True, forbid_unknown_fields=False):
     """What a client that trades call by call makes of parameters: nothing."""
 
 
-def _inbox_class(inbox: deque[Heard], kinds: set[str]) -> type[Strategy[Any]]:
-    """Return a strategy that puts everything that it hears of into `inbox`."""
+def _inbox_class(put: Callable[[Heard], None], kinds: set[str]) -> type[Strategy[Any]]:
+    """Return a strategy that hands everything that it hears of to `put`."""
 
-    def put(_self: Strategy[Any], event: Heard) -> None:
-        inbox.append(event)
+    def hear(_self: Strategy[Any], event: Heard) -> None:
+        put(event)
 
     heard = [f"on_{kind}" for kind in KINDS if kind in kinds] + ["on_order", "on_fill"]
-    body = {**dict.fromkeys(heard, put), "params_type": _AnyParams}
+    body = {**dict.fromkeys(heard, hear), "params_type": _AnyParams}
     return type("Inbox", (Strategy,), body)

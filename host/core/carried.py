@@ -32,7 +32,7 @@ def carry_state(state_type: type[State], version: int, data: bytes, instance: st
                 f"instance {instance}: the saved state has version {version}, "
                 f"{state_type.__name__} knows up to {wanted}; bring the newer plugin back"
             )
-        return msgspec.convert(plain, state_type)
+        return msgspec.convert(plain, state_type, str_keys=True)  # it may have been JSON on the way
     except StateNotCarried:
         raise
     except (Exception, SystemExit) as error:

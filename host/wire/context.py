@@ -18,9 +18,22 @@ from host.api import (
     Position,
     Quote,
 )
-from host.wire.messages import Cancel, Held, IdRange, Log, Place, PutQuotes, Request, Welcome
+from host.wire.messages import (
+    MOST_LOG_TEXT,
+    Cancel,
+    Held,
+    IdRange,
+    Log,
+    Place,
+    PutQuotes,
+    Request,
+    Welcome,
+)
 
 __all__ = ["RemoteContext"]
+
+MOST_BEFORE_LOG: Final = 1_000
+"""Requests of one turn, lines of the log included, beyond which it takes no more lines."""
 
 
 class RemoteContext:
@@ -161,10 +174,12 @@ class _RequestLogger(logging.Logger):
         self._requests = requests
 
     def handle(self, record: logging.LogRecord) -> None:
+        if len(self._requests) >= MOST_BEFORE_LOG:
+            return  # orders go before; the host keeps a hundred lines a second
         text = record.getMessage()
         if record.exc_info:
             text = f"{text}\n{logging.Formatter().formatException(record.exc_info)}"
-        self._requests.append(Log(record.levelname.lower(), text))
+        self._requests.append(Log(record.levelname.lower(), text[:MOST_LOG_TEXT]))
 
 
 def boot_ns() -> int:

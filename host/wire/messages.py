@@ -24,6 +24,7 @@ from host.api import (
 )
 
 __all__ = [
+    "MOST_LOG_TEXT",
     "NO_STATE",
     "PROTOCOL",
     "Ack",
@@ -71,6 +72,9 @@ PROTOCOL: Final = 1
 
 NO_STATE: Final = Raw(b"")
 """Stands where a message carries no state."""
+
+MOST_LOG_TEXT: Final = 2_000
+"""Characters of a line of a strategy's log that are kept."""
 
 
 class _Message(Struct, frozen=True, tag_field="type", omit_defaults=True):

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
+from msgspec import Raw
 
 from host.api import Fill, Order, OrderStatus, Params, Strategy, TandemError
 from host.core.carried import StateNotCarried, carry_state, encode_state
-from host.wire.codec import Codec
+from host.wire.codec import JSON, Codec
 from host.wire.context import RemoteContext, boot_ns
 from host.wire.messages import (
     NO_STATE,
@@ -84,6 +85,8 @@ class Stage:
         self.is_over = False
         self.is_welcome = False
         self.strategy: Strategy[Any] | None = None
+        self.failure: BaseException | None = None
+        """What its code raised; None while it has not."""
         self.instance = ""
         self._cls: Final = cls
         self._make: Final = make
@@ -103,6 +106,8 @@ class Stage:
         self._slowest_ns = self._busy_ns = 0
         self._kept: dict[int, bytes] = {}
         self._where = ""
+        self._is_torn = False
+        """Whether something ended a callback halfway that was no error of the strategy's: an interrupt."""
         self._reactions: Final[dict[type[Any], Callable[[Any], None]]] = {
             Book: self._on_book,
             DepthEvent: self._on_depth,
@@ -185,8 +190,17 @@ class Stage:
             self._say()
 
     def leave(self, reason: str = "") -> None:
-        """Go of its own will: run the strategy's `on_stop`, send its last state, and say bye."""
-        if self.is_welcome and not self.is_over:
+        """Go of its own will: run the strategy's `on_stop`, send its last state, and say bye.
+
+        After an interrupt in the middle of a callback its state is that of the turn before: what it was
+        about to handle it hears again.
+        """
+        if not self.is_welcome or self.is_over:
+            return
+        if self._is_torn:
+            self.is_over = True
+            self._send(Bye(reason))
+        else:
             self._guarded(lambda: self._part(reason), "on_stop")
 
     # -- inside ----------------------------------------------------------------------------------
@@ -240,6 +254,9 @@ class Stage:
                 except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary: told to the host
                     self._failed(error)
                     return
+                except BaseException:
+                    self._is_torn = True
+                    raise
                 taken_ns = time.perf_counter_ns() - started_ns
                 self._busy_ns += taken_ns
                 if taken_ns > self._slowest_ns:
@@ -260,16 +277,13 @@ class Stage:
         now_ns = boot_ns()
         if self._has_news or now_ns >= self._next_save_ns:
             try:
-                data = encode_state(strategy)
+                state = self._new_state(strategy)
             except Exception as error:  # noqa: BLE001 - plugin boundary: told to the host
                 self._where = "encoding its state"
                 self._failed(error)
                 return
             self._has_news = False
             self._next_save_ns = now_ns + SAVE_STATE_NS
-            if data != self._sent_state:
-                self._sent_state = data
-                state = self._codec.from_saved(data)
         self._turn += 1
         body = self._codec.encode(
             Turn(
@@ -289,15 +303,32 @@ class Stage:
             del self._kept[next(iter(self._kept))]
         self._send_bytes(body)
 
+    def _new_state(self, strategy: Strategy[Any]) -> Raw:
+        """Return the state as it is sent; nothing where it is what it was."""
+        data, codec = encode_state(strategy), self._codec
+        if data == self._sent_state:
+            return NO_STATE
+        state = codec.from_saved(data)
+        if codec is JSON:
+            # What JSON has not (a float that is no number) is found out now, not with the next beginning.
+            carry_state(
+                strategy.state_type, strategy.state_type.state_version, codec.to_saved(state), self.instance
+            )
+        self._sent_state = data
+        return state
+
     def _guarded(self, work: Callable[[], None], where: str) -> None:
         self._where = where
         try:
             work()
         except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary: told to the host
             self._failed(error)
+        except BaseException:
+            self._is_torn = True
+            raise
 
     def _failed(self, error: BaseException) -> None:
-        self.is_over = True
+        self.is_over, self.failure = True, error
         text = str(error) if isinstance(error, StateNotCarried) else self._describe(error)
         self._send(Failed(self._where, text))
 
