@@ -1,6 +1,7 @@
 """A desk that stand-alone clients attach to, each in a thread of its own."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import msgspec
 from desk_tools import ACCOUNT, BTC
 from isolation_tools import QUOTER, WorkerDesk, until
+from servers import free_ports
 
 from host.api import Strategy
 from host.client.trading import TradingClient
@@ -81,6 +83,18 @@ class ClientDesk(WorkerDesk):
     async def attached_to(self, name: str = "q") -> None:
         """Wait until a client is at work."""
         await until(lambda: self.is_attached(name), f"a client runs {name}")
+
+
+def two_ports() -> int:
+    """Return a free port whose next one is free as well."""
+    while True:
+        (port,) = free_ports(1)
+        with socket.socket() as other:
+            try:
+                other.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port
 
 
 class Running:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import zmq
+from attached_tools import two_ports
 from isolation_tools import until
-from servers import free_ports
 
 from bench.zmtp import connect, frame, message
 from host.isolation import channel as channel_module
@@ -175,7 +175,8 @@ def test_of_subscriptions_without_end_only_some_are_taken_in(tmp_path: Path, wis
         with Ends(tmp_path) as ends:
             writing = written(ends.link(ends.events, b"SUB"), frame(wish) * 200_000)
             assert "were made within" in await ends.fault() or ends.channel.tally.strangers > MOST_STRANGERS
-            assert ends.channel.tally.strangers <= MOST_STRANGERS + WISHES_AT_ONCE
+            # Those of two tenths of a second, and of the last look.
+            assert ends.channel.tally.strangers <= 2 * MOST_STRANGERS + WISHES_AT_ONCE
             for _ in range(100):
                 ends.channel.send(b"a quote")  # by which ZeroMQ looks at what has come, too
                 await asyncio.sleep(0.001)
@@ -259,18 +260,6 @@ def test_half_a_handshake_and_a_length_without_end_have_their_connection_ended(
             await until(lambda: ends.heard == [b"yes"], "others are heard")
 
     asyncio.run(run())
-
-
-def two_ports() -> int:
-    """Return a free port whose next one is free as well."""
-    while True:
-        (port,) = free_ports(1)
-        with socket.socket() as other:
-            try:
-                other.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
-            return port
 
 
 @pytest.mark.parametrize("kind", [b"PUSH", b"SUB"])
