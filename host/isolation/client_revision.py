@@ -31,17 +31,17 @@ class ClientRevision:
         self._engine: Final = engine
         self._attached: Final = attached
         self._change: Final = change
+        self._last_item: Final = running.last_item
         self._new: Proxy | None = None
-        self._before = running
-        """What a rollback goes back to: what stands for the version that has earned its place."""
-        self._before_digest: str = engine.state.instances[self.name].digest
+        self._before: tuple[Proxy, str] | None = None
+        """What a rollback goes back to: what stands for the version that has earned its place, and its digest."""
 
     # -- before the swap -------------------------------------------------------------------------
 
     def build(self) -> str:
         """Check the configured parameters against the new class; raise `ParamsInvalid` where they do not fit it."""
         offer = self._change.find()
-        new = self._new = proxy_class(offer.cls)(self._change.params(), self._before.last_item)
+        new = self._new = proxy_class(offer.cls)(self._change.params(), self._last_item)
         new.ctx = self.instance
         check_candles(self.name, new)
         return f"instance {self.name}: the parameters fit"
@@ -58,6 +58,10 @@ class ClientRevision:
 
     def swap(self, now_ns: int) -> None:
         """Have the new class give the parameters and say what is heard; within one turn."""
+        if self._before is None:
+            running = self.instance.strategy
+            assert isinstance(running, Proxy)
+            self._before = running, self._engine.state.instances[self.name].digest
         self._take(self._proxy(), self._change.digest, "reload", now_ns)
         if self.instance.state is InstanceState.QUARANTINED:
             self._engine.roster.release(self.instance, "reload")
@@ -65,7 +69,7 @@ class ClientRevision:
     def succeed(self, previous: object) -> None:
         """Take the place of a version on probation: what a rollback goes back to is the one before that."""
         if isinstance(previous, ClientRevision):
-            self._before, self._before_digest = previous._before, previous._before_digest
+            self._before = previous._before
 
     def settle(self, now_ns: int) -> None:
         """Have nothing to let go of."""
@@ -75,7 +79,9 @@ class ClientRevision:
 
     def roll_back(self, reason: str, policy: str, now_ns: int) -> None:
         """Have the class before give the parameters again. What the program placed is its own, whatever the policy."""
-        self._take(self._before, self._before_digest, f"rolled back: {reason}", now_ns)
+        assert self._before is not None, "it was live"
+        proxy, digest = self._before
+        self._take(proxy, digest, f"rolled back: {reason}", now_ns)
 
     def _take(self, proxy: Proxy, digest: str, why: str, now_ns: int) -> None:
         instance, engine = self.instance, self._engine

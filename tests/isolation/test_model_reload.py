@@ -261,6 +261,43 @@ def test_one_that_replaces_another_on_probation_goes_back_to_what_earned_its_pla
     asyncio.run(run())
 
 
+def test_one_that_is_proved_while_another_is_taken_back_goes_back_to_what_runs_by_then(
+    tmp_path: Path,
+) -> None:
+    async def run() -> None:
+        async with reloads(tmp_path) as there:
+            first = there.model
+            await there.save(OTHER)
+            reloading = asyncio.ensure_future(there.save(SHIFTER.replace("-100.0", "-25.0")))
+            await until(lambda: len(children()) == 3, "the third one is tried")
+            assert there.reloader.roll_back(PLUGIN, "said the operator")
+            report = await reloading
+            assert report.state is VersionState.ACTIVE, report.reason
+            await there.shows(-25.0, "the third version answers")
+            assert there.reloader.roll_back(PLUGIN, "said the operator")
+            assert there.model is first
+            await there.shows(-100.0, "the first version answers")
+            await until(lambda: children() == [first.pid], "one process is left")
+
+    asyncio.run(run())
+
+
+def test_one_that_waits_to_be_activated_has_no_process(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with reloads(tmp_path) as there:
+            old = there.model
+            there.reloader.settings = ReloadSettings(mode="stage", limits=there.reloader.settings.limits)
+            report = await there.save(OTHER)
+            assert report.state is VersionState.STAGED, report.reason
+            await until(lambda: children() == [old.pid], "nothing is left of the trial")
+            await there.shows(-100.0, "the version that runs answers")
+            report = await there.reloader.activate(PLUGIN, report.digest[:12])
+            assert report.state is VersionState.ACTIVE, report.reason
+            await there.shows(-50.0, "the new version answers")
+
+    asyncio.run(run())
+
+
 def test_nothing_is_left_of_an_instance_that_is_removed_on_probation(tmp_path: Path) -> None:
     async def run() -> None:
         async with reloads(tmp_path) as there:

@@ -55,7 +55,8 @@ class ModelRevision:
         self.name: Final = instance.instance
         self.place: Final = f"model {place}"
         self.stage: Final[ModelStage] = instance.models[place]
-        self.old = self.stage.model
+        self.old: QuoteModel[Any] | None = None
+        """What a rollback goes back to: that which has earned its place; known at the swap."""
         self.new: QuoteModel[Any] | None = None
         self.probation: ModelProbation | None = None
         self._clock = clock
@@ -104,14 +105,17 @@ class ModelRevision:
         running = self.stage.model
         self.probation = ModelProbation(self.stage, self.new, self._limits, now_ns)
         self._answer = self.stage.take(self.new, self._answer)
-        if running is not self.old:  # it never earned its place
+        if self.old is None:
+            self.old = running
+        else:  # what runs never earned its place
             _end(running)
 
     def settle(self, now_ns: int) -> None:
         """End probation: the version has earned its place."""
         self.probation = None
         self._answer = None
-        _end(self.old)
+        if self.old is not None:
+            _end(self.old)
         if isinstance(self.new, RemoteModel):
             self.new.prove_itself()
 
@@ -123,8 +127,9 @@ class ModelRevision:
     def roll_back(self, reason: str, policy: str, now_ns: int) -> None:
         """Let the old version answer again. It has no memory to catch up with: features are that."""
         self.probation = None
-        self.stage.take(self.old, self._answer)
         assert self.new is not None, "it was live"
+        assert self.old is not None, "it was live"
+        self.stage.take(self.old, self._answer)
         _end(self.new)
 
 
