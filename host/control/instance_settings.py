@@ -9,12 +9,13 @@ from typing import Any, Final
 import msgspec
 from google.protobuf.message import Message
 
-from host.config import InstanceSection, ScheduleSection, find_instance_mistakes
-from host.config.schema import WorkerSection
+from host.config import InstanceSection, ModelRef, ScheduleSection, find_instance_mistakes
+from host.config.schema import WorkerLimits, WorkerSection
 from host.control.reasons import Violation, check_count
+from host.runtime.reload import ModelUse
 from tandem.v1 import plugin_pb2 as pb
 
-__all__ = ["isolation_of", "read_settings", "show_settings"]
+__all__ = ["read_settings", "show_model_settings", "show_settings"]
 
 MOST_TIMES: Final = 100
 """Windows, triggers, and names behind `after`, that an instance may have of each."""
@@ -51,7 +52,11 @@ def read_settings(
     table: dict[str, Any] = {
         "name": request.instance_id,
         "models": [
-            {"name": model.model, **_table(model, ("model", "params", "used", "skipped"))}
+            {
+                "name": model.model,
+                **_table(model, ("model", "params", "used", "skipped", "worker_settings")),
+                "worker": _table(model.worker_settings),
+            }
             for model in wanted.models
         ],
         "worker": _table(wanted.worker_settings),
@@ -72,15 +77,21 @@ def read_settings(
     return table, problems
 
 
-def isolation_of(word: str) -> "pb.Isolation.ValueType":
-    """Return what the API calls an isolation that the configuration calls `word`."""
+def show_model_settings(model: ModelRef | ModelUse, shown: pb.ModelUse) -> None:
+    """Put into a message where a model runs."""
+    shown.isolation = _isolation(model.isolation)
+    if model.isolation == "process" or model.worker != WorkerLimits():
+        _show(model.worker, shown.worker_settings)
+
+
+def _isolation(word: str) -> "pb.Isolation.ValueType":
     return pb.Isolation.Value(f"ISOLATION_{word.upper()}")
 
 
 def show_settings(section: InstanceSection, shown: pb.Instance, *, is_moved: bool) -> None:
     """Put into a message where and when an instance runs; `is_moved`: in a worker, though configured inline."""
     isolation = "process" if is_moved else section.isolation
-    shown.isolation, shown.moved_to_worker = isolation_of(isolation), is_moved
+    shown.isolation, shown.moved_to_worker = _isolation(isolation), is_moved
     if isolation == "process" or section.worker != WorkerSection():
         _show(section.worker, shown.worker_settings)
     if isolation == "client":
@@ -149,6 +160,8 @@ def _too_long(value: Any, at: tuple[str | int, ...] = ()) -> Iterable[Violation]
 def _field(at: tuple[str | int, ...]) -> str:
     """Return where the API has a key of an `[[instance]]`: `instance.schedule.windows[0]`."""
     path = "instance"
+    if at[0] == "models":
+        at = tuple("worker_settings" if part == "worker" else part for part in at)
     for part in (*_PLACES.get(str(at[0]), (at[0],)), *at[1:]):
         path += f"[{part}]" if isinstance(part, int) else f".{part}"
     return path

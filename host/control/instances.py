@@ -11,7 +11,7 @@ from host.api import Params, TandemError, params_schema
 from host.config import InstanceSection
 from host.config.schema import SYMBOL_PATTERN
 from host.control.etags import etag_of
-from host.control.instance_settings import isolation_of, read_settings, show_settings
+from host.control.instance_settings import read_settings, show_model_settings, show_settings
 from host.control.plain import duration, struct, timestamp, to_struct
 from host.control.reasons import Refused, Violation, check_count
 from host.control.recorded import recorded_instances, show_recorded
@@ -136,12 +136,8 @@ class InstanceView:
         )
         to_struct(msgspec.to_builtins(instance.strategy.params), shown.params)
         for model, stage in zip(reloader.model_uses.get(name, ()), instance.models, strict=False):
-            one = shown.models.add(
-                model=model.offer.name,
-                used=stage.used,
-                skipped=stage.skipped,
-                isolation=isolation_of(model.isolation),
-            )
+            one = shown.models.add(model=model.offer.name, used=stage.used, skipped=stage.skipped)
+            show_model_settings(model, one)
             to_struct(msgspec.to_builtins(stage.model.params), one.params)
         section = subject.section(name)
         if section is not None:
@@ -259,7 +255,8 @@ class InstanceView:
         params = decode_params(offer, section.params, instance=section.name)
         to_struct(msgspec.to_builtins(params), shown.params)
         for ref in section.models:
-            one = shown.models.add(model=ref.name, isolation=isolation_of(ref.isolation))
+            one = shown.models.add(model=ref.name)
+            show_model_settings(ref, one)
             to_struct(ref.params, one.params)
         show_settings(section, shown, is_moved=False)
         return shown

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import msgspec
 
 from host.control.etags import etag_of
-from host.control.instance_settings import isolation_of, show_settings
+from host.control.instance_settings import show_model_settings, show_settings
 from host.control.plain import to_struct
 from host.control.subject import Subject
 from host.core.entries import InstanceState
@@ -44,7 +44,8 @@ def show_recorded(
         shown.quote_tolerance_bps = section.quote_tolerance_bps
         shown.start_paused = section.start == "paused"
         for ref in section.models:
-            one = shown.models.add(model=ref.name, isolation=isolation_of(ref.isolation))
+            one = shown.models.add(model=ref.name)
+            show_model_settings(ref, one)
             to_struct(ref.params, one.params)
         is_moved = is_isolated(record.instance, record.digest, state)
         show_settings(section, shown, is_moved=is_moved and section.isolation == "inline")

@@ -266,8 +266,16 @@ WRONG: list[tuple[pb.Instance, dict[str, str]]] = [
         },
     ),
     (
-        pb.Instance(isolation=8, models=[pb.ModelUse(model="shift", isolation=pb.ISOLATION_CLIENT)]),  # type: ignore[arg-type]
+        pb.Instance(
+            isolation=8,
+            models=[
+                pb.ModelUse(
+                    model="shift", isolation=pb.ISOLATION_CLIENT, worker_settings=pb.WorkerSettings(group="x")
+                )
+            ],
+        ),  # type: ignore[arg-type]
         {
+            "instance.models[0].worker_settings.group": "unknown key",
             "instance.isolation": 'expected one of "inline", "process", "client", was 8',
             "instance.models[0].isolation": 'expected one of "inline", "process", was "client"',
         },
@@ -313,7 +321,13 @@ def test_what_one_instance_is_shown_as_makes_another_one_like_it(tmp_path: Path)
                 schedule=DAY,
                 isolation=pb.ISOLATION_PROCESS,
                 worker_settings=pb.WorkerSettings(memory_mb=99, cpu_share=0.5, on_loss=pb.ON_LOSS_KEEP),
-                models=[pb.ModelUse(model="shift", isolation=pb.ISOLATION_PROCESS)],
+                models=[
+                    pb.ModelUse(
+                        model="shift",
+                        isolation=pb.ISOLATION_PROCESS,
+                        worker_settings=pb.WorkerSettings(memory_mb=77),
+                    )
+                ],
             )
             tried = await client.plugin.CreateInstance(
                 pb.CreateInstanceRequest(instance_id="one", instance=wanted.instance, validate_only=True)
@@ -326,6 +340,7 @@ def test_what_one_instance_is_shown_as_makes_another_one_like_it(tmp_path: Path)
         assert second.isolation == second.models[0].isolation == pb.ISOLATION_PROCESS
         assert (second.worker_settings.memory_mb, second.worker_settings.deadline_ms) == (99, 1000)
         assert second.worker_settings.on_loss == pb.ON_LOSS_KEEP
+        assert second.models[0].worker_settings.memory_mb == 77
         for shown in (first, second):
             shown.ClearField("name")
             shown.ClearField("etag")
@@ -336,6 +351,7 @@ def test_what_one_instance_is_shown_as_makes_another_one_like_it(tmp_path: Path)
         ]
         one, two = sections
         assert (two.schedule, two.after, two.worker) == (one.schedule, one.after, one.worker)
+        assert two.models[0].worker == one.models[0].worker
 
     asyncio.run(story())
 

@@ -182,7 +182,7 @@ def described(instance: p.Instance) -> str:
     """Return an instance on a few lines, for people."""
     isolation = word(p.Isolation, instance.isolation).lower()
     moved = ", where it was moved to for holding the event loop" if instance.moved_to_worker else ""
-    models = [f"{one.model} (used {one.used}, skipped {one.skipped})" for one in instance.models]
+    models = [_model_words(one) for one in instance.models]
     lines = [
         _state_line(instance),
         f"  plugin     {instance.plugin} {instance.digest[:12]}",
@@ -210,6 +210,11 @@ def described(instance: p.Instance) -> str:
         f"    {name}: {_bounds(known)}" for name, known in sorted(properties(instance.params_schema).items())
     ]
     return "\n".join(lines)
+
+
+def _model_words(model: p.ModelUse) -> str:
+    where = ", in a process" if model.isolation == p.ISOLATION_PROCESS else ""
+    return f"{model.model} (used {model.used}, skipped {model.skipped}{where})"
 
 
 def _limits_line(settings: p.WorkerSettings | p.ClientSettings) -> str:

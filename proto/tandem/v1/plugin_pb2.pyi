@@ -888,6 +888,7 @@ class ModelUse(_message.Message):
     USED_FIELD_NUMBER: _builtins.int
     SKIPPED_FIELD_NUMBER: _builtins.int
     ISOLATION_FIELD_NUMBER: _builtins.int
+    WORKER_SETTINGS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The offer, such as "inventory_skew"."""
     used: _builtins.int
@@ -900,6 +901,12 @@ class ModelUse(_message.Message):
     def params(self) -> _struct_pb2.Struct:
         """Its parameters; those left out have their defaults."""
 
+    @_builtins.property
+    def worker_settings(self) -> Global___WorkerSettings:
+        """What its worker process is held to, without `group` and `on_loss`; not set for one without a worker that nothing
+        was said of.
+        """
+
     def __init__(
         self,
         *,
@@ -908,10 +915,11 @@ class ModelUse(_message.Message):
         used: _builtins.int = ...,
         skipped: _builtins.int = ...,
         isolation: Global___Isolation.ValueType = ...,
+        worker_settings: Global___WorkerSettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["params", b"params"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["params", b"params", "worker_settings", b"worker_settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["isolation", b"isolation", "model", b"model", "params", b"params", "skipped", b"skipped", "used", b"used"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["isolation", b"isolation", "model", b"model", "params", b"params", "skipped", b"skipped", "used", b"used", "worker_settings", b"worker_settings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
