@@ -1,5 +1,6 @@
 """The class that stands in an instance for a plugin's class that runs in a worker."""
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from host.isolation.supervised import Worker
 
 __all__ = ["Proxy", "proxy_class"]
+
+_log = logging.getLogger("tandem.clients")
 
 
 class Proxy(RemoteStrategy):
@@ -100,8 +103,10 @@ class Proxy(RemoteStrategy):
         try:
             msgspec.json.decode(data, type=self.readable_as)
         except msgspec.ValidationError as error:
-            self.instance.log.warning(
-                "it is told its new parameters when it attaches again: %s, says the class that it attached with",
+            _log.warning(
+                "instance %s: its program is not told the new parameters before it attaches again, for it cannot "
+                "read them: %s; restart it with the plugin's new class",
+                self.instance.instance,
                 error,
             )
         else:

@@ -120,7 +120,9 @@ def test_whoever_is_attached_is_told_the_new_parameters_and_again_those_of_befor
     asyncio.run(run())
 
 
-def test_a_program_that_does_not_know_a_parameter_is_told_it_when_it_attaches_again(tmp_path: Path) -> None:
+def test_a_program_that_does_not_know_a_parameter_is_told_it_when_it_attaches_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async def run() -> None:
         async with reloads(tmp_path) as there:
             old = await there.attach()
@@ -129,6 +131,7 @@ def test_a_program_that_does_not_know_a_parameter_is_told_it_when_it_attaches_ag
             assert report.state is VersionState.ACTIVE, report.reason
             await there.desk.handled()
             await there.quotes(0.02, 60_100.0)
+            assert "cannot read them: Object contains unknown field `extra`" in caplog.text
             there.instance.set_params(
                 there.reloader.in_use.params("q")
             )  # nor is a later change too much for it
