@@ -17,6 +17,7 @@ from host.core import entries as e
 from host.core.entries import InstanceState
 from host.journal import read
 from host.runtime.clock import LiveClock
+from host.runtime.shadowing import Shadowing
 from tandem.v1 import plugin_pb2 as pb
 from tests.cell.cell_tools import CELL, Cell
 
@@ -191,6 +192,41 @@ def test_a_standby_that_takes_over_in_a_window_goes_on_with_it_to_its_end(
             ("day", "flat", flat_ns),
             ("made", "flat", flat_ns),
         ]
+
+    asyncio.run(story())
+
+
+def test_what_was_made_anew_a_moment_before_a_takeover_counts_in_it(
+    tmp_path: Path, sockets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TANDEM__CONTROL__LISTEN", raising=False)
+    now_ns = LiveClock().now_ns()
+    closed = f"{clock(now_ns + 2 * HOUR, '%H:%M:%S')}-{clock(now_ns + 3 * HOUR, '%H:%M:%S')}"
+
+    async def story() -> None:
+        async with Cell.open(tmp_path) as cell:
+            cell["a"].rewrite("[store]", f'[control]\nlisten = ["unix:{sockets}/a"]\n[store]')
+            cell["b"].rewrite("[store]", "[control]\nlisten = []\n[store]")
+            cell["a"].start()
+            await cell.until_trading("a")
+            made = pb.Instance(plugin="two_sided", account="accounts/acc", symbols=["BTC-USDT"])
+            async with Control([f"unix:{sockets}/a"]) as control:
+                create = pb.CreateInstanceRequest(instance_id="made", instance=made)
+                await control.plugins.create_instance(create)
+                cell["b"].start()
+                await cell.until_ready("a", "b")
+                # From here on the standby does not come to bring its copies in line.
+                monkeypatch.setattr(Shadowing, "refresh", lambda _self: None)
+                await control.plugins.remove_instance(pb.RemoveInstanceRequest(name="instances/made"))
+                made.schedule.windows.append(closed)
+                create = pb.CreateInstanceRequest(instance_id="made", instance=made)
+                await control.plugins.create_instance(create)
+            lsn = cell["a"].member.engine.journal.last_lsn
+            await cell.until(lambda: cell["b"].member.engine.state.lsn >= lsn, "b to hold it all")
+            await cell["a"].die(cell.lease)
+            await cell.until_trading("b")
+            record = cell["b"].member.engine.state.instances["made"]
+            assert (record.state, record.by) == (PAUSED, "schedule")
 
     asyncio.run(story())
 
