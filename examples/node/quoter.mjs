@@ -80,6 +80,6 @@ while (!isOver) {
     await say(hello).catch(() => {}); // nobody listens yet: said again
   }
 }
-if (turn !== null) await say({ type: "bye", reason: "done" });
+if (turn !== null) await say({ type: "bye", reason: "done", run });
 events.close();
 turns.close();

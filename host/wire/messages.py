@@ -151,12 +151,16 @@ class Failed(_Message, frozen=True, tag="failed"):
 
     where: str
     error: str
+    run: str = ""
+    """That of the hello that began this; empty: whoever is in."""
 
 
 class Bye(_Message, frozen=True, tag="bye"):
     """The peer goes, having handled `stop` or of its own will; nothing of it comes after this."""
 
     reason: str = ""
+    run: str = ""
+    """That of the hello that began this; empty: whoever is in."""
 
 
 FromStrategy = Hello | Turn | Failed | Bye

@@ -199,7 +199,7 @@ class Stage:
             return
         if self._is_torn:
             self.is_over = True
-            self._send(Bye(reason))
+            self._send(Bye(reason, self._run))
         else:
             self._guarded(lambda: self._part(reason), "on_stop")
 
@@ -330,7 +330,7 @@ class Stage:
     def _failed(self, error: BaseException) -> None:
         self.is_over, self.failure = True, error
         text = str(error) if isinstance(error, StateNotCarried) else self._describe(error)
-        self._send(Failed(self._where, text))
+        self._send(Failed(self._where, text, self._run))
 
     # -- reactions -------------------------------------------------------------------------------
 
@@ -458,4 +458,4 @@ class Stage:
         self._say()
         if not self.is_over:
             self.is_over = True
-            self._send(Bye(reason))
+            self._send(Bye(reason, self._run))
