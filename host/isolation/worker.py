@@ -84,6 +84,11 @@ class _Seat:
 
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", plan: SeatPlan) -> None:
         self.plan: Final = plan
+        self.events: Final = context.socket(zmq.SUB)
+        """Of its own: a socket for several seats would tell the host of each what the others subscribe to."""
+        self.events.rcvhwm = 0  # flow control is the host's, which lets few events be on their way
+        self.events.connect(plan.events)
+        self.events.setsockopt(zmq.SUBSCRIBE, plan.key)
         self._turns = context.socket(zmq.PUSH)
         self._turns.linger = 1000  # its last words are heard
         self._turns.sndhwm = MOST_UNREAD
@@ -120,7 +125,30 @@ class _Seat:
             describe=describe_error,
         )
 
+    def react(self, flags: int) -> bool:
+        """Take in what is there by now, as the flags say; return whether there was anything."""
+        most = REACT_AT_ONCE
+        while most and (frames := self._receive(flags)) is not None:
+            most, flags = most - 1, zmq.NOBLOCK
+            if self.stage is not None and not self.stage.is_over:
+                self._take_in(self.stage, frames[1])
+        return most < REACT_AT_ONCE
+
+    def _receive(self, flags: int) -> list[bytes] | None:
+        try:
+            return self.events.recv_multipart(flags)
+        except zmq.Again:
+            return None
+
+    def _take_in(self, stage: Stage, body: bytes) -> None:
+        try:
+            stage.receive(body)
+        except StageRefused as refused:
+            stage.is_over = True
+            print(f"instance {self.plan.instance}: {refused}", file=sys.stderr)
+
     def close(self) -> None:
+        self.events.close()
         self._turns.close()
 
     @property
@@ -142,26 +170,19 @@ class _Worker:
     def __init__(self, assignment: Assignment, parent: int) -> None:
         self._parent: Final = parent
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._events = self._context.socket(zmq.SUB)
-        self._events.rcvhwm = 0  # flow control is the host's, which lets few events be on their way
+        self._seats: Final = [_Seat(self._context, plan) for plan in assignment.seats]
         self._wait_ms = -1
-        self._seats: dict[bytes, _Seat] = {}
-        for plan in assignment.seats:
-            self._events.connect(plan.events)
-            self._events.setsockopt(zmq.SUBSCRIBE, plan.key)
-            self._seats[plan.key] = _Seat(self._context, plan)
 
     def run(self) -> None:
-        for seat in self._seats.values():
+        for seat in self._seats:
             seat.open()
-        while seats := [seat for seat in self._seats.values() if not seat.is_over]:
+        while seats := [seat for seat in self._seats if not seat.is_over]:
             self._wait_and_react(seats)
-        for seat in self._seats.values():
+        for seat in self._seats:
             seat.close()
         self._context.term()
 
     def _wait_and_react(self, seats: list[_Seat]) -> None:
-        events = self._events
         wait_ms = LOOK_UP_MS
         for seat in seats:
             assert seat.stage is not None
@@ -171,36 +192,27 @@ class _Worker:
             due_ns = seat.stage.next_timer_ns()
             if due_ns is not None:
                 wait_ms = min(wait_ms, -(-due_ns // 1_000_000))
-        if wait_ms != self._wait_ms:
-            self._wait_ms = events.rcvtimeo = wait_ms
-        frames = self._receive(0)
-        if frames is None and os.getppid() != self._parent:
+        has_reacted = self._alone(seats[0], wait_ms) if len(seats) == 1 else _together(seats, wait_ms)
+        if not has_reacted and os.getppid() != self._parent:
             os._exit(1)
-        most = REACT_AT_ONCE
-        while frames is not None:  # what is there by now, before it says how far it got
-            self._react(frames)
-            most -= 1
-            frames = self._receive(zmq.NOBLOCK) if most else None
         for seat in seats:
             assert seat.stage is not None
             seat.stage.on_time()
             seat.stage.idle()
 
-    def _receive(self, flags: int) -> list[bytes] | None:
-        try:
-            return self._events.recv_multipart(flags)
-        except zmq.Again:
-            return None
+    def _alone(self, seat: _Seat, wait_ms: int) -> bool:
+        # To wait in the socket itself takes less time than to ask for several.
+        if wait_ms != self._wait_ms:
+            self._wait_ms = seat.events.rcvtimeo = wait_ms
+        return seat.react(0)
 
-    def _react(self, frames: list[bytes]) -> None:
-        seat = self._seats.get(frames[0])
-        if seat is None or seat.stage is None or seat.stage.is_over:
-            return
-        try:
-            seat.stage.receive(frames[1])
-        except StageRefused as refused:
-            seat.stage.is_over = True
-            print(f"instance {seat.plan.instance}: {refused}", file=sys.stderr)
+
+def _together(seats: list[_Seat], wait_ms: int) -> bool:
+    ready, _, _ = zmq.select([seat.events for seat in seats], [], [], wait_ms / 1000)
+    for seat in seats:
+        if seat.events in ready:
+            seat.react(zmq.NOBLOCK)
+    return bool(ready)
 
 
 if __name__ == "__main__":

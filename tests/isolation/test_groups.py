@@ -24,6 +24,7 @@ def test_those_of_a_group_share_a_process_and_others_do_not(tmp_path: Path) -> N
             assert one == two != other
             desk.desk.top()
             await until(lambda: len(desk.open()) == 6, "all three quote")
+            assert [desk.proxy(name).status().strangers for name in ("a", "b", "c")] == [0, 0, 0]
 
     asyncio.run(run())
 
