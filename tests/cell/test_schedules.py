@@ -108,7 +108,7 @@ def test_a_standby_that_takes_over_in_a_window_goes_on_with_it_to_its_end(
     (tmp_path / "plugins" / "timed.py").write_text(MAKER)
 
     async def story() -> None:
-        options = {
+        options: dict[str, Any] = {
             "node": f'plugin_dirs = ["{tmp_path}/plugins"]',
             "instances": "".join(INSTANCE.format(name=n, window=window, flat=flat) for n in ("day", "held")),
             "segment_kb": 1024,
