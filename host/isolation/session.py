@@ -4,20 +4,20 @@ Everything that comes in enters as a turn of the engine and goes through the sam
 wishes of an inline strategy: risk, journal and gate do not know the difference.
 """
 
-import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
-from host.api import BookTop, Candle, Depth, Fill, Order, OrderRefused, Ticker, Trade
+from host.api import BookTop, Candle, Depth, Fill, Order, Ticker, Trade
 from host.core.client_id import ClientIdMaker
 from host.isolation.conduct import Conduct, Tally
-from host.isolation.numbers_in import check_order, check_quotes
 from host.isolation.order_ids import IDS_AT_ONCE, OrderIds
 from host.isolation.outlet import Item, Outlet
 from host.isolation.settings import SECOND_NS, WorkerSettings
+from host.isolation.standing import Standing, report_of
+from host.isolation.wishes import Wishes
 from host.journal import JournalError
 from host.runtime.instance import Instance
 from host.runtime.remote import RemoteStatus
@@ -28,26 +28,17 @@ from host.wire.messages import (
     Ack,
     BookLost,
     Bye,
-    Cancel,
     Event,
     Events,
     Failed,
-    FillEvent,
     Heartbeat,
-    Held,
     Hello,
     IdRange,
-    Log,
-    OrderEvent,
-    OrderRefusal,
     ParamsEvent,
-    Place,
     Positions,
-    PutQuotes,
     Refused,
     Report,
     Reports,
-    Request,
     Start,
     Stop,
     Turn,
@@ -63,22 +54,12 @@ ACK_EVERY: Final = 64
 """Turns that are acknowledged at once; those of a quiet worker with the next heartbeat."""
 IDLE_WEIGHS: Final = 10
 """As how many messages a turn counts that says nothing new: there is next to no reason for one."""
-REPORTS_AT_ONCE: Final = 256
-"""Of what a peer has not heard, in one event."""
 MOST_REQUESTS: Final = IDS_AT_ONCE
 """Of one turn: as many orders as ids are handed out ahead."""
 ANSWER_REQUESTS: Final = 256
 """What a turn may ask for as an answer to what happened; with more, its time counts as unasked for."""
-LOG_LINES_PER_S: Final = 100
 MAX_STATE_BYTES: Final = 1 << 20
-_LEVELS: Final = {
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warning": logging.WARNING,
-    "error": logging.ERROR,
-}
 _KINDS: Final = {"book": BookTop, "depth": Depth, "trade": Trade, "ticker": Ticker, "candle": Candle}
-ALL_LEVELS: Final = 1 << 30
 
 
 class Way(Protocol):
@@ -151,12 +132,10 @@ class Session:
         """What was reported in this turn; it leaves at the turn's end."""
         self._heard = 0
         """How many of the instance's news the journal says the peer has heard, counted from hello."""
-        self._held: dict[str, Held] = {}
-        self._lost_books: set[str] = set()
+        self._standing: Final = Standing(engine, instance)
+        self._wishes: Final = Wishes(instance, self._ids, self.conduct)
         self._acked = 0
         self._asked_again_ns = 0
-        self._log_second_ns = 0
-        self._log_lines = 0
         self._is_in_burst = False
 
     # -- what the peer hears ---------------------------------------------------------------------
@@ -167,8 +146,9 @@ class Session:
         if outlet is not None and type(item.event) in self._wanted:
             now_ns = time.monotonic_ns()
             outlet.put(item, now_ns)
-            if self._lost_books and type(item.event) is BookTop:
-                self._lost_books.discard(item.event.symbol)  # if it is lost again, that is news
+            lost = self._standing.lost_books
+            if lost and type(item.event) is BookTop:
+                lost.discard(item.event.symbol)  # if it is lost again, that is news
             if not self._is_in_burst:
                 # What else is read at this moment goes together: a message for each costs thrice as much.
                 self._is_in_burst = True
@@ -190,11 +170,7 @@ class Session:
     def reported(self, what: Order | Fill) -> None:
         """Pass on, at the end of this turn, what the venue did to an order."""
         if self.outlet is not None:
-            if isinstance(what, Order):
-                copy = msgspec.structs.replace(what, trade_ids=list(what.trade_ids))
-                self._own.append(OrderEvent(copy))
-            else:
-                self._own.append(FillEvent(what))
+            self._own.append(report_of(what))
 
     def tell(self) -> None:
         """Let out what was reported, positions first, and remember how far that brings the peer."""
@@ -202,7 +178,7 @@ class Session:
         if outlet is None or not own:
             return
         self._own = []
-        self._put_reports(outlet, own, self._heard + len(self._unheard()))
+        self._put_reports(outlet, own, self._heard + len(self._standing.unheard))
         self._send(outlet, time.monotonic_ns())
 
     def tell_params(self, params: dict[str, Any]) -> None:
@@ -239,7 +215,8 @@ class Session:
         if outlet is None:
             return
         if not outlet.behind:
-            self._tell_lost_books(outlet, now_ns)
+            for symbol in self._standing.newly_lost_books():
+                outlet.put_own(BookLost(symbol), now_ns)
             self._put_positions(outlet, now_ns)
             outlet.put_own(Heartbeat(self._engine.clock.now_ns()), now_ns)
         self._send(outlet, now_ns)
@@ -253,33 +230,13 @@ class Session:
 
     def _put_reports(self, outlet: Outlet, reports: list[Report], mark: int) -> None:
         # One event: a state that has taken in half of them must not be saved as if it had heard none.
-        held = self._changed_holdings()
+        held = self._standing.changed_holdings()
         outlet.put_own(Reports(tuple(reports), held), time.monotonic_ns(), mark)
 
     def _put_positions(self, outlet: Outlet, now_ns: int) -> None:
-        changed = self._changed_holdings()
+        changed = self._standing.changed_holdings()
         if changed:
             outlet.put_own(Positions(changed), now_ns)
-
-    def _changed_holdings(self) -> tuple[Held, ...]:
-        now = {symbol: self._held_of(symbol) for symbol in self._instance.symbols}
-        changed = tuple(held for symbol, held in now.items() if self._held.get(symbol) != held)
-        self._held = now
-        return changed
-
-    def _held_of(self, symbol: str) -> Held:
-        return Held(self._instance.position(symbol), self._instance.inventory_ratio(symbol))
-
-    def _tell_lost_books(self, outlet: Outlet, now_ns: int) -> None:
-        for symbol, feed in self._instance.feeds.items():
-            if not feed.book.top_fault:
-                self._lost_books.discard(symbol)
-            elif symbol not in self._lost_books:
-                self._lost_books.add(symbol)
-                outlet.put_own(BookLost(symbol), now_ns)
-
-    def _unheard(self) -> list[Any]:
-        return self._engine.state.unheard.get(self._instance.instance, [])
 
     def status(self, state: str, *, pid: int = 0, restarts: int = 0, memory_bytes: int = 0) -> RemoteStatus:
         """Return how things are with the peer, of which its owner knows the rest."""
@@ -395,7 +352,7 @@ class Session:
             return
         self._state_version = hello.state_version
         self._wanted = frozenset(kind for name, kind in _KINDS.items() if name in hello.subscribe)
-        outlet = self.outlet = Outlet(codec, self._settings, self._whole_book)
+        outlet = self.outlet = Outlet(codec, self._settings, self._standing.whole_book)
         self._way.send(welcome)
         now_ns = time.monotonic_ns()
         outlet.put_own(Start(self._takes_over), now_ns)
@@ -410,58 +367,22 @@ class Session:
             top = self._instance.book(symbol)
             if top is not None:
                 outlet.put(Item(top), now_ns)
-            if Depth in self._wanted and (whole := self._whole_book(symbol)) is not None:
+            if Depth in self._wanted and (whole := self._standing.whole_book(symbol)) is not None:
                 outlet.put(Item(whole), now_ns)
 
     def _put_unheard(self, outlet: Outlet) -> None:
         """Tell what the peer's saved state has not seen."""
-        state, unheard = self._engine.state, self._unheard()
-        for begin in range(0, len(unheard), REPORTS_AT_ONCE):
-            some = unheard[begin : begin + REPORTS_AT_ONCE]
-            for news in some:
-                order = state.orders.get(news.client_id) or state.retired.get(news.client_id)
-                if news.fill is not None:
-                    self.reported(news.fill)
-                if order is not None:
-                    self.reported(order)
-            own, self._own = self._own, []
-            self._put_reports(outlet, own, self._heard + begin + len(some))
+        for reports, told in self._standing.unheard_reports():
+            self._put_reports(outlet, reports, self._heard + told)
 
     def _welcome(self, codec: Codec) -> Welcome:
-        engine, instance = self._engine, self._instance
-        record = engine.state.instances[instance.instance]
-        self._held = {symbol: self._held_of(symbol) for symbol in instance.symbols}
-        orders = tuple(instance.open_orders())
-        tops = (instance.book(symbol) for symbol in instance.symbols)
-        return Welcome(
-            protocol=PROTOCOL,
+        return self._standing.welcome(
+            codec,
             run=self._run,
-            instance=instance.instance,
-            account=instance.account,
-            symbols=instance.symbols,
-            now_ns=engine.clock.now_ns(),
-            params=msgspec.json.decode(msgspec.json.encode(instance.strategy.params)),
-            state_version=record.state_version,
-            state=codec.from_saved(record.strategy_state),
-            instruments=tuple(instance.instrument(symbol) for symbol in instance.symbols),
-            held=tuple(self._held.values()),
-            orders=orders,
-            books=tuple(top for top in tops if isinstance(top, BookTop)),
             ids=self._ids.hand_out(),
             next_turn=self.conduct.last_turn + 1,
-            deadline_ms=self._settings.deadline_ns // 1_000_000,
+            deadline_ns=self._settings.deadline_ns,
         )
-
-    def _whole_book(self, symbol: str) -> Depth | None:
-        book = self._instance.feeds[symbol].book
-        if book.depth_fault or not book.seq:
-            return None
-        bids, asks = book.levels(ALL_LEVELS)
-        now_ns = self._engine.clock.now_ns()
-        return Depth(
-            symbol, tuple(bids), tuple(asks), is_snapshot=True, first_seq=book.seq, seq=book.seq,
-            ts_event=now_ns, ts_recv=now_ns,
-        )  # fmt: skip
 
     # -- turns -----------------------------------------------------------------------------------
 
@@ -517,7 +438,9 @@ class Session:
         engine.begin_turn(engine.clock.now_ns())
         try:
             for request in turn.requests:
-                self._do(request, now_ns)
+                refusal = self._wishes.do(request, now_ns)
+                if refusal is not None and self.outlet is not None:
+                    self.outlet.put_own(refusal, now_ns)
             self._save(state, outlet.heard)
         except JournalError as error:
             engine.abort_turn(error)
@@ -551,41 +474,10 @@ class Session:
             engine.roster.states.heard(instance, version, data, heard - self._heard, engine.now_ns)
             self._heard = heard
 
-    def _do(self, request: Request, now_ns: int) -> None:
-        instance = self._instance
-        try:
-            if isinstance(request, PutQuotes):
-                check_quotes(request)
-                instance.quote(request.symbol, request.quotes)
-            elif isinstance(request, Place):
-                check_order(request.order)
-                self._ids.use(request.client_id)
-                instance.place(request.order, request.client_id)
-            elif isinstance(request, Cancel):
-                instance.cancel(request.client_id)
-            elif isinstance(request, Log):
-                self._log(request, now_ns)
-        except OrderRefused as refused:
-            symbol = request.order.symbol if isinstance(request, Place) else getattr(request, "symbol", "")
-            client_id = "" if isinstance(request, PutQuotes) else getattr(request, "client_id", "")
-            action = str(type(request).__struct_config__.tag)
-            refusal = OrderRefusal(symbol, refused.reason, refused.detail, client_id, action)
-            if self.outlet is not None:
-                self.outlet.put_own(refusal, now_ns)
-            if refused.reason in ("NOT_YOURS", "UNKNOWN_SYMBOL", "ORDER_ID", "NO_NUMBER"):
-                self.conduct.strike(str(refused), now_ns)
-
     def _ack(self, *, resend: bool = False, ids: IdRange | None = None) -> None:
         assert self._codec is not None
         self._acked = self.conduct.last_turn
         self._way.send(self._codec.encode(Ack(self._acked, resend, ids)))
-
-    def _log(self, line: Log, now_ns: int) -> None:
-        if now_ns - self._log_second_ns >= SECOND_NS:
-            self._log_second_ns, self._log_lines = now_ns, 0
-        self._log_lines += 1
-        if self._log_lines <= LOG_LINES_PER_S:
-            self._instance.log.log(_LEVELS.get(line.level, logging.INFO), "%s", line.text[:2000])
 
 
 class _Batch(msgspec.Struct, frozen=True, tag_field="type", tag="events"):

@@ -1,0 +1,67 @@
+"""What a strategy in another process asks for in a turn: done by its instance, as the wishes of an inline one are."""
+
+import logging
+from typing import Final
+
+from host.api import OrderRefused
+from host.isolation.conduct import Conduct
+from host.isolation.numbers_in import check_order, check_quotes
+from host.isolation.order_ids import OrderIds
+from host.isolation.settings import SECOND_NS
+from host.runtime.instance import Instance
+from host.wire.messages import MOST_LOG_TEXT, Cancel, Log, OrderRefusal, Place, PutQuotes, Request
+
+__all__ = ["Wishes"]
+
+LOG_LINES_PER_S: Final = 100
+_LEVELS: Final = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+_BREACHES: Final = ("NOT_YOURS", "UNKNOWN_SYMBOL", "ORDER_ID", "NO_NUMBER")
+"""Why a wish is refused that no peer has by mistake; other reasons are the market's or an operator's."""
+
+
+class Wishes:
+    """Does what one peer asks for. Its orders use up `ids`; `conduct` is told of what breaks the rules."""
+
+    def __init__(self, instance: Instance, ids: OrderIds, conduct: Conduct) -> None:
+        self._instance: Final = instance
+        self._ids: Final = ids
+        self._conduct: Final = conduct
+        self._log_second_ns = 0
+        self._log_lines = 0
+
+    def do(self, request: Request, now_ns: int) -> OrderRefusal | None:
+        """Do what one request asks for, within a turn; return what the peer is to be told where it may not be."""
+        instance = self._instance
+        try:
+            if isinstance(request, PutQuotes):
+                check_quotes(request)
+                instance.quote(request.symbol, request.quotes)
+            elif isinstance(request, Place):
+                check_order(request.order)
+                self._ids.use(request.client_id)
+                instance.place(request.order, request.client_id)
+            elif isinstance(request, Cancel):
+                instance.cancel(request.client_id)
+            elif isinstance(request, Log):
+                self._log(request, now_ns)
+        except OrderRefused as refused:
+            if refused.reason in _BREACHES:
+                self._conduct.strike(str(refused), now_ns)
+            symbol = request.order.symbol if isinstance(request, Place) else getattr(request, "symbol", "")
+            client_id = "" if isinstance(request, PutQuotes) else getattr(request, "client_id", "")
+            action = str(type(request).__struct_config__.tag)
+            return OrderRefusal(symbol, refused.reason, refused.detail, client_id, action)
+        return None
+
+    def _log(self, line: Log, now_ns: int) -> None:
+        if now_ns - self._log_second_ns >= SECOND_NS:
+            self._log_second_ns, self._log_lines = now_ns, 0
+        self._log_lines += 1
+        if self._log_lines <= LOG_LINES_PER_S:
+            level = _LEVELS.get(line.level, logging.INFO)
+            self._instance.log.log(level, "%s", line.text[:MOST_LOG_TEXT])
