@@ -16,6 +16,8 @@ AT_ONCE: Final = 256
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _MORE_NOBLOCK: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 """As numbers: combining the enumeration's members takes longer than sending."""
+MOST_UNREAD: Final = 100_000
+"""Messages that wait here while the host takes its time: one that asks for much has them read at its share's pace."""
 LAST_WORDS_MS: Final = 1_000
 """How long closing may take until what was said is with the host."""
 
@@ -35,6 +37,7 @@ class Attachment:
         self._turns = self._context.socket(zmq.PUSH)
         self._events.rcvhwm = 0  # flow control is the host's, which lets few events be on their way
         self._turns.immediate = True  # what nobody takes is not kept for whoever comes later
+        self._turns.sndhwm = MOST_UNREAD
         for socket in (self._events, self._turns):
             socket.linger = 0
             if server_key:

@@ -293,7 +293,7 @@ class Attached:
             self._gone("its connection ended")
         elif outlet is None:
             self._pull_if_alone(now_ns)
-        elif (stuck_ns := outlet.stuck_ns(now_ns)) > settings.deadline_ns:
+        elif (stuck_ns := min(outlet.stuck_ns(now_ns), channel.known_ns(now_ns))) > settings.deadline_ns:
             session.refuse("LATE", "it handled nothing for too long; begin anew")
             self._gone(
                 f"it has handled nothing for {stuck_ns / 1e6:.0f} ms with {outlet.behind} events before it, "

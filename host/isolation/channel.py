@@ -76,6 +76,9 @@ class Channel:
         self.tally: Final = tally or Tally()
         self.connections = 0
         """Those that are open."""
+        self._is_backed_up = False
+        """Whether there is what came before or in a pause and was not read."""
+        self._caught_up_ns = 0
         self._key: Final = key
         self._most_strangers: Final = most_strangers
         self._on_message: Callable[[bytes], None] = lambda _body: None
@@ -130,7 +133,12 @@ class Channel:
     def pause(self, for_ns: int) -> None:
         """Read nothing for so long; what comes meanwhile waits, most of it with its sender."""
         if self._pause is None and not self._is_deaf:
+            self._is_backed_up = True
             self._pause = self._loop.call_later(for_ns / 1e9, self._resume)
+
+    def known_ns(self, now_ns: int) -> int:
+        """Return for how long nothing that a pause left has been unread: what the peer says is known since then."""
+        return 0 if self._is_backed_up else now_ns - self._caught_up_ns
 
     def is_subscribed(self) -> bool:
         """Return whether the peer listens by now."""
@@ -241,6 +249,8 @@ class Channel:
                     self._is_skipping = bool(has_more)
                     self.tally.strangers += 1
             except zmq.Again:
+                if self._is_backed_up:
+                    self._is_backed_up, self._caught_up_ns = False, time.monotonic_ns()
                 return
             if time.perf_counter_ns() > ends_ns:
                 self._loop.call_soon(self._read)

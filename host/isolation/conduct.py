@@ -12,9 +12,9 @@ __all__ = ["ALLOWED_NS", "FLOOD_NS", "Conduct", "Tally"]
 
 FLOOD_NS: Final = SECOND_NS // 10
 """Over which messages are counted."""
-SHARE: Final = 10
+SHARE: Final = 5
 """One part in so many of the host's time is a peer's to fill with what nothing asked it for, ..."""
-ALLOWED_NS: Final = SECOND_NS // 100
+ALLOWED_NS: Final = SECOND_NS // 20
 """... and so much of it at once."""
 MOST_LONG_BYTES: Final = 256 << 10
 """Who breaks the rules with a longer message is cut off at once: reading twenty of them would hold up the host."""
@@ -91,7 +91,7 @@ class Conduct:
             self._calm_ns = now_ns
         elif now_ns - self._calm_ns > self._settings.busy_ns:
             self.fault = (
-                f"for {self._settings.busy_ns / 1e9:g} s on end it asked for more than a tenth of the host's time, "
+                f"for {self._settings.busy_ns / 1e9:g} s on end it asked for more than a fifth of the host's time, "
                 "where nothing had happened"
             )
         self._left_ns = left_ns - taken_ns

@@ -300,7 +300,8 @@ class Worker:
             if now_ns - self._started_ns > settings.start_ns and not self.stands_by:
                 self._lost(f"it did not start within {settings.start_ns / 1e9:g} s")
             return
-        stuck_ns = outlet.stuck_ns(now_ns)
+        known_ns = now_ns if self._seat is None else self._seat.channel.known_ns(now_ns)
+        stuck_ns = min(outlet.stuck_ns(now_ns), known_ns)
         if stuck_ns > settings.deadline_ns:
             self._lost(
                 f"it has handled nothing for {stuck_ns / 1e6:.0f} ms with {outlet.behind} events before it, "

@@ -274,7 +274,7 @@ def test_flood(tmp_path: Path, kind: str) -> None:
             why = desk.alerts("client_cut_off")[0]
             now = status(desk)
             if kind == "valid":
-                assert "more than a tenth of the host's time" in why
+                assert "more than a fifth of the host's time" in why
                 assert now.refused == 0
             elif kind == "garbage":
                 assert "broke the protocol" in why

@@ -1,6 +1,7 @@
 """A stand-alone strategy in Python: it comes and goes as it likes, and is told plainly why it cannot."""
 
 import asyncio
+import time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from host.client.trading_errors import (
 )
 from host.config import ClientSection
 from host.core.entries import InstanceState
+from host.isolation.conduct import ALLOWED_NS
 from host.wire import JSON
 from host.wire.messages import Hello, Refused
 
@@ -346,3 +348,39 @@ def _say_hello(door: Any, hello: Hello) -> Any:
             if events.poll(50):
                 return JSON.decode_from_host(events.recv_multipart()[1])
     raise AssertionError("nobody answered")
+
+
+def test_many_orders_at_once_are_taken_at_its_share_s_pace_and_none_is_lost(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with client_desk(tmp_path) as desk:
+            # The pause is longer than its deadline: what counts is what it has done since its orders were read.
+            desk.open_door(deadline_ns=1_000_000_000)
+            client = desk.client()
+            await asyncio.to_thread(client.connect)
+            pauses = 0
+            session = desk.session()
+            pause = session._way.pause
+
+            def counted(for_ns: int) -> None:
+                nonlocal pauses
+                pauses += 1
+                pause(for_ns)
+
+            session._way.pause = counted
+            session.conduct.spend(ALLOWED_NS * 7, time.monotonic_ns())  # it has had its share
+
+            def ladder() -> None:
+                for step in range(500):
+                    client.buy_limit(BTC, Decimal(1), Decimal(50_000 - step))
+                for _ in client.events(wait_s=5.0):
+                    if all(order.status is OrderStatus.OPEN for order in client.open_orders()):
+                        return
+
+            program = Running(client, ladder)
+            await until(lambda: len(desk.open()) == 500, "all of them rest")
+            await program.task
+            assert pauses > 0
+            assert desk.alerts("client_gone") == desk.alerts("client_cut_off") == []
+            await asyncio.to_thread(client.close)
+
+    asyncio.run(run())
