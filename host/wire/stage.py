@@ -235,6 +235,10 @@ class Stage:
         if ack.ids is not None and self._ctx is not None:
             self._ctx.ids.append(ack.ids)
         if ack.resend:
+            if self._kept and ack.seq + 1 not in self._kept:
+                raise StageRefused(
+                    "GAP", f"turn {ack.seq + 1} is to be sent again and is not kept any more; begin anew"
+                )
             for seq in sorted(self._kept):
                 self._send_bytes(self._kept[seq])
 

@@ -1,0 +1,95 @@
+"""The strategy's end of the protocol, without sockets: what it says to what it hears."""
+
+from typing import Any
+
+import pytest
+
+from host.api import BookTop, NoParams, Strategy
+from host.wire import JSON
+from host.wire.messages import Ack, Book, Bye, Events, IdRange, Start, Turn, Welcome
+from host.wire.stage import KEPT_TURNS, Stage, StageRefused
+
+BTC = "BTC-USDT"
+
+
+class Quoting(Strategy[NoParams]):
+    """Pulls its quotes with each book, so that it has something to say."""
+
+    def on_book(self, book: BookTop) -> None:
+        self.ctx.quote(book.symbol, ())
+
+
+class Played:
+    """A stage, and the host's end of it played by the test."""
+
+    def __init__(self) -> None:
+        self.said: list[Any] = []
+        self.stage = Stage(
+            Quoting,
+            lambda _: Quoting(NoParams()),
+            JSON,
+            lambda body: self.said.append(JSON.decode_from_strategy(body)),
+            run="r",
+        )
+        self.seq = 0
+        self.tell(
+            Welcome(
+                protocol=1, instance="q", account="acc", symbols=(BTC,), now_ns=1, params={}, state_version=1,
+                instruments=(), held=(), orders=(), books=(), ids=IdRange("td", 1, 9), next_turn=7, run="r",
+            )
+        )  # fmt: skip
+        self.happens(Start())
+
+    def tell(self, message: Any) -> None:
+        self.stage.receive(JSON.encode(message))
+
+    def happens(self, event: Any) -> None:
+        self.seq += 1
+        self.tell(Events(self.seq, (event,)))
+
+    def books(self, count: int) -> None:
+        for number in range(count):
+            self.happens(Book(BookTop(BTC, 1.0, 1.0, 2.0, 1.0, 1, 1, number)))
+
+    @property
+    def turns(self) -> list[int]:
+        return [turn.seq for turn in self.said if isinstance(turn, Turn)]
+
+
+def test_turns_that_are_asked_for_again_are_sent_again_as_they_were() -> None:
+    played = Played()
+    played.books(5)
+    before = list(played.said)
+    played.tell(Ack(8, resend=True))
+    assert played.turns == [7, 8, 9, 10, 11, 9, 10, 11]
+    assert played.said[5:] == before[2:]
+
+
+def test_one_that_has_nothing_to_send_again_has_nothing_to_say() -> None:
+    played = Played()
+    played.books(2)
+    played.tell(Ack(8))
+    played.tell(Ack(8, resend=True))
+    assert played.turns == [7, 8]
+
+
+def test_a_turn_that_is_not_kept_any_more_is_a_reason_to_begin_anew() -> None:
+    played = Played()
+    played.books(KEPT_TURNS + 3)
+    said = len(played.said)
+    with pytest.raises(StageRefused, match="turn 7 is to be sent again and is not kept any more"):
+        played.tell(Ack(6, resend=True))
+    assert len(played.said) == said
+
+
+def test_an_event_of_a_later_host_is_counted_as_handled() -> None:
+    played = Played()
+    body = b'{"type":"events","seq":2,"events":[{"type":"eclipse","moon":1}]}'
+    played.stage.receive(body)
+    played.stage.idle()
+    assert played.said[-1].handled == 2
+    played.seq = 2
+    played.books(1)
+    assert played.said[-1].handled == 3
+    played.stage.leave("enough")
+    assert isinstance(played.said[-1], Bye)
