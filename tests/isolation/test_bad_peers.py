@@ -178,7 +178,6 @@ def test_client(tmp_path: Path, kind: str, way: str) -> None:
                     return desk.alerts("client_cut_off")
 
                 await near.trades_until(is_cut_off, "it is cut off")
-                await near.trades_until(lambda: "CUT_OFF" in peer.hear(), "it is told")
             assert desk.desk.state_of("q") is InstanceState.RUNNING
             assert [order.client_id for order in desk.desk.orders("q")] == []
             now = status(desk)
@@ -263,7 +262,10 @@ def flood_of(kind: str, peer: Peer) -> tuple[str, bytes]:
 def test_flood(tmp_path: Path, kind: str) -> None:
     async def run() -> None:
         async with client_desk(tmp_path) as desk:
-            desk.open_door("q", **PAUSE)
+            limits = dict(PAUSE)
+            if kind == "valid":  # how many come at once is no matter then, and on a slow machine few do
+                limits.update(messages_at_once=10**9, busy_ns=SECOND_NS // 50)
+            desk.open_door("q", **limits)
             near = Near(desk)
             async with peer_at(desk) as peer:
                 socket, block = flood_of(kind, peer)
