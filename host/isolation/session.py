@@ -27,7 +27,6 @@ from host.wire.messages import (
     PROTOCOL,
     Ack,
     BookLost,
-    Bye,
     Event,
     Events,
     Failed,
@@ -58,6 +57,8 @@ MOST_REQUESTS: Final = IDS_AT_ONCE
 """Of one turn: as many orders as ids are handed out ahead."""
 ANSWER_REQUESTS: Final = 256
 """What a turn may ask for as an answer to what happened; with more, its time counts as unasked for."""
+PLAUSIBLE_GAP: Final = 512
+"""Turns that may be on their way behind one that was lost: together they are one breach of the rules."""
 MAX_STATE_BYTES: Final = 1 << 20
 _KINDS: Final = {"book": BookTop, "depth": Depth, "trade": Trade, "ticker": Ticker, "candle": Candle}
 
@@ -308,10 +309,13 @@ class Session:
             elif isinstance(message, Hello):
                 self._on_hello(message, codec)
                 is_answer = outlet is None and self.outlet is not None
+            elif message.run and message.run != self._run:
+                conduct.tally.repeated += 1  # the last word of one who was given up: not about who is in now
+                conduct.count(now_ns, IDLE_WEIGHS)
             elif isinstance(message, Failed):
                 self._is_over = True
                 self._on_failed(f"{message.where} raised {message.error}")
-            elif isinstance(message, Bye):
+            else:
                 self._is_over = True
                 self._on_bye(message.reason)
         if not is_answer:
@@ -394,9 +398,10 @@ class Session:
         if not conduct.is_due(turn.seq):
             conduct.count(now_ns, IDLE_WEIGHS)
             is_gap = turn.seq > conduct.last_turn
-            if is_gap:
+            is_due = now_ns - self._asked_again_ns > SECOND_NS // 10
+            if is_gap and (is_due or turn.seq > conduct.last_turn + PLAUSIBLE_GAP):
                 conduct.strike(f"turn {turn.seq} came, {conduct.last_turn + 1} was due", now_ns)
-            if now_ns - self._asked_again_ns > SECOND_NS // 10:
+            if is_due:
                 self._asked_again_ns = now_ns
                 self._ack(resend=is_gap)
             return

@@ -116,6 +116,29 @@ def test_after_a_gap_the_turns_that_are_missing_are_asked_for(peer: Peer) -> Non
     assert len(peer.desk.venue.open()) == 1
 
 
+def test_all_that_was_on_its_way_behind_a_gap_is_one_breach(peer: Peer) -> None:
+    peer.hello()
+    for seq in range(2, 61):
+        peer.turn(seq=seq)
+    assert (peer.ends, peer.session.conduct.refused) == ([], 1)
+    for seq in range(1, 61):
+        peer.turn(seq=seq)
+    assert (peer.ends, peer.session.conduct.last_turn) == ([], 60)
+
+
+@pytest.mark.parametrize(
+    "last", [{"type": "bye"}, {"type": "failed", "where": "on_book", "error": "KeyError"}]
+)
+def test_the_last_word_of_one_who_was_given_up_ends_nobody_else(peer: Peer, last: dict[str, str]) -> None:
+    peer.hello(run="second")
+    peer.say(**last, run="first")
+    assert peer.ends == []
+    peer.turn(peer.place(peer.id(0)))
+    assert len(peer.desk.venue.open()) == 1
+    peer.say(**last, run="second")
+    assert len(peer.ends) == 1
+
+
 @pytest.mark.parametrize("handled", [-1, 10**6])
 def test_events_that_were_never_sent_cannot_be_handled(peer: Peer, handled: int) -> None:
     peer.hello()
