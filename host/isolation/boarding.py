@@ -17,8 +17,9 @@ GATHER_S: Final = 0.05
 class Berth:
     """One strategy's share of a worker process; of use once `Boarding.board` has returned it."""
 
-    def __init__(self, group: "_Group") -> None:
+    def __init__(self, group: "_Group", name: str) -> None:
         self._group: Final = group
+        self._name: Final = name
         group.berths.append(self)
 
     @property
@@ -35,6 +36,11 @@ class Berth:
     def members(self) -> int:
         """Return how many share the process."""
         return len(self._group.plans)
+
+    @property
+    def others(self) -> str:
+        """Return the names of the others who share the process."""
+        return ", ".join(plan.instance for plan in self._group.plans if plan.instance != self._name)
 
     @property
     def memory_limit(self) -> int:
@@ -114,7 +120,7 @@ class Boarding:
         group.plans.append(plan)
         group.memory_bytes += memory_bytes
         group.on_exits.append(on_exit)
-        berth = Berth(group)
+        berth = Berth(group, plan.instance)
         try:
             await asyncio.shield(group.started)
         except BaseException:

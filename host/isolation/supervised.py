@@ -255,6 +255,8 @@ class Worker:
     def _lost(self, why: str) -> None:
         """End what is left of it, see to its orders, and start it again or not, as is configured."""
         if self._seat is not None:
+            if self._seat.process is not None and (others := self._seat.process.others):
+                why = f"{why}; it shared its process with {others}, one of which may be the cause"
             self._seat.kill()  # those who share it are lost with it
         self.end()
         if not self.is_wanted:
@@ -267,7 +269,8 @@ class Worker:
             delay_ns = self._fate.lost(time.monotonic_ns())
             engine.record_alert("worker_lost", f"instance {self.name}: {why}", self.name)
             if delay_ns is None:
-                many = f"its worker was lost {self._fate.count} times, the last time: {why}"
+                last = why.partition("\n")[0]  # after a crash a stack follows, which is in the alert
+                many = f"its worker was lost {self._fate.count} times, the last time: {last}"
                 engine.roster.put_in_quarantine(instance, many)
                 return
             if settings.on_loss == "pull":

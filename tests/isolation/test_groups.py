@@ -57,6 +57,10 @@ def test_the_end_of_the_process_is_the_end_of_all_and_they_start_again_together(
             await desk.started("b")
             os.kill(pid, signal.SIGKILL)
             await until(lambda: len(desk.alerts("worker_lost")) == 2, "both are lost")
+            assert ["shared its process with b" in text for text in sorted(desk.alerts("worker_lost"))] == [
+                True,
+                False,
+            ]
             assert await desk.started("a") == await desk.started("b") != pid
             assert len(children()) == 1
 
