@@ -10,8 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final
 
-__all__ = ["WorkerProcess"]
+__all__ = ["ENDED_BY_ITSELF", "WorkerProcess"]
 
+ENDED_BY_ITSELF: Final = "it exited with code 0"
+"""How the end of a worker reads that had nothing more to do."""
 LAST_WORDS: Final = 4096
 """Bytes kept of what a worker wrote: a crash's stack is at the end."""
 READ_AT_ONCE: Final = 65_536

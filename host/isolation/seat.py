@@ -11,6 +11,7 @@ from host.isolation.boarding import Berth
 from host.isolation.channel import Channel
 from host.isolation.conduct import Tally
 from host.isolation.meter import Meter
+from host.isolation.process import ENDED_BY_ITSELF
 from host.isolation.settings import WorkerSettings
 from host.loader import Offer
 
@@ -21,6 +22,8 @@ __all__ = ["Seat"]
 
 LAST_WORDS: Final = 1500
 """Characters of what a process wrote last that are told with its end."""
+LAST_WORDS_S: Final = 0.1
+"""How long what a process said before it ended by itself has to arrive."""
 
 
 class Seat:
@@ -106,6 +109,13 @@ class Seat:
         self._boarding = None
 
     def _exited(self, how: str) -> None:
+        if how == ENDED_BY_ITSELF:
+            # One that ends of its own accord has said why, and that may still be on its way.
+            asyncio.get_running_loop().call_later(LAST_WORDS_S, self._tell_exit, how)
+        else:
+            self._tell_exit(how)
+
+    def _tell_exit(self, how: str) -> None:
         if not self._is_over:
             words = "" if self.process is None else self.process.last_words
             self._on_exit(f"{how}; its last words: {words[-LAST_WORDS:]}" if words else how)
