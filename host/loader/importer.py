@@ -25,7 +25,7 @@ from host.loader.problem import PluginProblem, PluginRejected
 from host.loader.resources import CapturedResources
 from host.loader.source import CompiledVersion, compile_files
 
-__all__ = ["import_version", "is_loaded", "problem_of", "unload"]
+__all__ = ["import_version", "is_loaded", "problem_of", "unload", "was_imported"]
 
 
 class _VersionLoader(ExecutionLoader):
@@ -123,6 +123,8 @@ _FINDER = _VersionFinder()
 _IMPORTING = threading.RLock()  # imports run in worker threads during a reload, one at a time
 _LOCK = threading.RLock()
 """For who is loaded and how often. Never held while plugin code runs: the event loop takes it, too."""
+_imported: set[str] = set()
+"""The digests of all versions that this process has ever imported to the end."""
 
 
 def import_version(version: Version, compiled: CompiledVersion | None = None) -> ModuleType:
@@ -159,6 +161,11 @@ def unload(version: Version) -> None:
 def is_loaded(version: Version) -> bool:
     """Return whether this version's modules are in place."""
     return version.namespace in _FINDER.loaded
+
+
+def was_imported(version: Version) -> bool:
+    """Return whether this process has imported these bytes to the end before, unloaded since or not."""
+    return version.digest in _imported
 
 
 def problem_of(version: Version, error: BaseException, when: str) -> PluginProblem:
@@ -219,6 +226,7 @@ def _import(loaded: _Loaded) -> ModuleType:
         raise
     with _LOCK:
         loaded.module, loaded.holders = module, 1
+        _imported.add(version.digest)
     return module
 
 

@@ -15,6 +15,7 @@ from host.loader.capture import Version
 from host.loader.catalog import Catalog
 from host.loader.discover import find_versions
 from host.loader.fork_server import ForkServer
+from host.loader.importer import was_imported
 from host.loader.probe import PROBE_DEADLINE_S
 from host.loader.problem import PluginProblem, PluginRejected
 from host.loader.source import CompiledVersion
@@ -33,7 +34,10 @@ class Proved(Struct, frozen=True):
 
 
 class Prover:
-    """Proves versions in children of a fork server, all but those whose digest is `known`."""
+    """Proves versions in children of a fork server, all but those whose digest is `known`.
+
+    What this process has imported before is known too: a standby loads its plugins again now and then.
+    """
 
     def __init__(
         self, fork_server: ForkServer, known: Collection[str], deadline_s: float = PROBE_DEADLINE_S
@@ -44,7 +48,7 @@ class Prover:
 
     async def prove(self, version: Version) -> Proved:
         """Return the version once it is proved; raise `PluginRejected`, or `ForkServerFailed`."""
-        if version.digest in self._known:
+        if version.digest in self._known or was_imported(version):
             return Proved(version)
         result = await self._fork_server.probe(version, self._deadline_s)
         if not result.is_ok:
