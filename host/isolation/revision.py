@@ -17,13 +17,13 @@ from host.core.entries import InstanceState
 from host.isolation.probation import WorkerProbation
 from host.isolation.rehearsal import RehearsalFailed
 from host.loader import Offer
+from host.runtime.admission import check_candles
 from host.runtime.instance import Instance
 from host.runtime.reload.comparison import Comparison
 from host.runtime.reload.fallback import RECEIVING
 from host.runtime.reload.probation import Baseline, too_slow
 from host.runtime.reload.revision import RevisionFailed
 from host.runtime.reload.version_change import VersionChange
-from host.runtime.roster import check_candles
 
 if TYPE_CHECKING:
     from host.isolation.proxy import Proxy

@@ -14,7 +14,7 @@ from host.core.client_id import ClientIdMaker
 from host.core.entries import InstanceState
 from host.core.hand import is_hand
 from host.journal import JournalError
-from host.runtime.admission import InstanceSpec, admit, check_candles
+from host.runtime.admission import InstanceSpec, admit
 from host.runtime.history import OwnEvent
 from host.runtime.instance import Instance
 from host.runtime.models import ModelStage
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from host.runtime.engine import Engine
     from host.runtime.scheduler import Hold
 
-__all__ = ["InstanceSpec", "Roster", "check_candles"]
+__all__ = ["InstanceSpec", "Roster"]
 
 _log = logging.getLogger("tandem.roster")
 
