@@ -179,7 +179,8 @@ def test_a_state_that_does_not_fit_ends_the_run_and_says_so(tmp_path: Path) -> N
             first = running(desk.client(), desk.cls["q"])
             await desk.attached_to()
             await first.stop()
-            await until(lambda: desk.saved().get("starts") == 1, "its state is saved")
+            await until(lambda: desk.alerts("client_gone"), "it said bye")
+            assert desk.saved()["starts"] == 1
             desk.cls["q"].state_type.state_version = 2
             with pytest.raises(StrategyFailed, match="the saved state"):
                 await running(desk.client(), desk.cls["q"]).task
@@ -222,11 +223,13 @@ def test_a_map_by_number_comes_back_from_json(tmp_path: Path) -> None:
     async def run() -> None:
         async with client_desk(tmp_path) as desk:
             desk.open_door(source=INDEXED)
-            for starts in (1, 2):
-                program = running(desk.client(encoding="json"), desk.cls["q"])
-                await desk.attached_to()
-                await program.stop()
-                await until(lambda starts=starts: desk.saved().get("starts") == starts, "it is saved")  # type: ignore[misc]
+            first = running(desk.client(encoding="json"), desk.cls["q"])
+            await desk.attached_to()
+            await first.stop()
+            await until(lambda: desk.alerts("client_gone"), "it said bye")
+            second = running(desk.client(encoding="json"), desk.cls["q"])
+            await until(lambda: desk.saved()["starts"] == 2, "it goes on from there")
+            await second.stop()
             assert desk.saved()["by_level"] == {"7": 1}
 
     asyncio.run(run())
