@@ -122,7 +122,16 @@ def test_every_invalid_field_is_named_and_the_call_changes_nothing(desk: Control
 
 def test_every_field_that_can_be_wrong_is_in_the_table() -> None:
     fine = {"validate_only", "etag", "enabled", "paused", "inline"}
-    made = {"plugin", "account", "symbols", "models", "params", "quote_tolerance_bps", "schedule", "isolation"}
+    made = {
+        "plugin",
+        "account",
+        "symbols",
+        "models",
+        "params",
+        "quote_tolerance_bps",
+        "schedule",
+        "isolation",
+    }
     made |= {"worker_settings", "client_settings"}
     for name, method in METHODS.items():
         tried = {field.partition(".")[0] for called, _, field in INVALID if called == name}
