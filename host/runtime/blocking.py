@@ -134,6 +134,18 @@ class Blocks:
 
     # -- after a process that ended so -----------------------------------------------------------
 
+    def ended_in(self, instance: str, engine: "Engine") -> bool:
+        """Return whether the process before this one ended in the very code that an instance runs."""
+        record = self._blocker_before(engine)
+        return record is not None and record.instance == instance
+
+    def _blocker_before(self, engine: "Engine") -> InstanceRecord | None:
+        culprit, records = self._before, engine.state.instances
+        if culprit is None:
+            return None
+        known = [records[culprit.instance]] if culprit.instance in records else list(records.values())
+        return _only_user(culprit, known)
+
     def take_up(self, engine: "Engine") -> None:
         """Tell what blocked the process before this one until it ended, and keep it off the loop.
 
@@ -147,9 +159,7 @@ class Blocks:
         engine.alert("gave_up", self._epitaph, culprit.instance)
         if self._policy == "warn" or not engine.was_led_here:
             return
-        records = engine.state.instances
-        known = [records[culprit.instance]] if culprit.instance in records else list(records.values())
-        record = _only_user(culprit, known)
+        record = self._blocker_before(engine)
         if record is None:
             return
         why = f"{culprit.callback} blocked the event loop until the process ended ({culprit.file}, line {culprit.line})"

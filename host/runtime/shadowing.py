@@ -190,6 +190,10 @@ class Shadowing:
         engine, name = self._engine, section.name
         if name in self.stumbles or section.isolation != "inline":
             return  # one that runs in a worker is started with the takeover, from the state that was saved
+        if engine.blocks.ended_in(name, engine):
+            # It would end this process as well, before that leads and can quarantine it.
+            self._stumble(name, "there is no copy of it: the process before this one ended in its code")
+            return
         try:
             prepared = self._maker.prepare(section)
         except (TandemError, KeyError) as error:
@@ -288,12 +292,14 @@ class Shadowing:
 
     def _stumbled(self, instance: Instance, error: BaseException) -> None:
         name = instance.instance
-        text = f"instance {name}: its code raised as a standby: {describe_error(error)}"
-        self.stumbles[name] = text
-        _log.warning("%s", text)
+        self._stumble(name, f"its code raised as a standby: {describe_error(error)}")
         if name in self._running:
             self._end(name)
         self._is_due = True
+
+    def _stumble(self, name: str, why: str) -> None:
+        text = self.stumbles[name] = f"instance {name}: {why}"
+        _log.warning("%s", text)
 
 
 def _close_models(prepared: PreparedInstance) -> None:

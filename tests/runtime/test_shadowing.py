@@ -16,6 +16,7 @@ from host.core.state import TradingState
 from host.journal import Journal, read
 from host.loader import Catalog, make
 from host.runtime.clock import VirtualClock
+from host.runtime.culprit import Call, Culprit
 from host.runtime.engine import Engine, EngineSettings
 from host.runtime.instance_maker import InstanceMaker
 from host.runtime.roster import InstanceSpec
@@ -301,6 +302,20 @@ def test_copy_that_raised_gets_another_try_when_its_parameters_change(
     standby.top(5.0, 6.0)
 
     assert standby.shadows.stumbles == {} and standby.strategy.params.breaks_at == 1.0
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_code_that_the_process_before_ended_in_gets_no_copy_until_it_is_other_code(
+    is_same: bool, desk: Desk, standby: Standby, catalog: Catalog
+) -> None:
+    run_on(desk, catalog)
+    digest = catalog.strategy("count").version.digest if is_same else "0" * 64
+    culprit = Culprit("count", "", "on_book", "count.py", 7, (Call("on_book", digest[:12]),))
+    standby.engine.blocks._before = culprit
+    standby.catch_up()
+    assert ("count" in standby.shadows._running) == (not is_same)
+    assert ("ended in its code" in standby.shadows.stumbles.get("count", "")) == is_same
+    assert standby.shadows.faults == {}, "it can lead all the same"
 
 
 def test_standby_without_the_primarys_version_says_so(desk: Desk, standby: Standby, catalog: Catalog) -> None:
