@@ -19,7 +19,7 @@ from host.control.subject import Subject
 from host.core.entries import InstanceState
 from host.loader import Offer, ParamsInvalid, UnknownPlugin, decode_params
 from host.runtime.instance import Instance
-from host.runtime.remote import RemoteStatus, RemoteStrategy
+from host.runtime.remote import RemoteModel, RemoteStatus, RemoteStrategy
 from host.runtime.scope import NotKnown
 from tandem.v1 import plugin_pb2 as pb
 
@@ -139,6 +139,8 @@ class InstanceView:
             one = shown.models.add(model=model.offer.name, used=stage.used, skipped=stage.skipped)
             show_model_settings(model, one)
             to_struct(msgspec.to_builtins(stage.model.params), one.params)
+            if isinstance(stage.model, RemoteModel):
+                _show_worker(stage.model.status(), one.worker)
         section = subject.section(name)
         if section is not None:
             shown.quote_tolerance_bps = section.quote_tolerance_bps

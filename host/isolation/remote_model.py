@@ -17,8 +17,9 @@ from host.isolation.model_messages import Answer, Ask, Broke, Ready, decode, enc
 from host.isolation.seat import Seat
 from host.isolation.settings import WorkerSettings
 from host.loader import Offer, decode_params
+from host.runtime.latency import Histogram
 from host.runtime.models import SAMPLE_EVERY, SAMPLES_KEPT, apply_adjustment
-from host.runtime.remote import RemoteModel
+from host.runtime.remote import RemoteModel, RemoteStatus
 
 if TYPE_CHECKING:
     from host.isolation.workers import Workers
@@ -75,6 +76,8 @@ class ModelInWorker(RemoteModel):
         self._asked_ns = 0
         self._answer: Adjustment | None = None
         self._answered_ns = 0
+        self._answering: Final = Histogram()
+        """From question to answer."""
         self._waiter: asyncio.Future[None] | None = None
 
     @classmethod
@@ -165,6 +168,25 @@ class ModelInWorker(RemoteModel):
         """Return the id of its process; 0 while none runs."""
         return 0 if self._seat is None else self._seat.pid
 
+    def status(self) -> RemoteStatus:
+        """Return how things are with its worker; what concerns events alone is left out."""
+        seat, is_asked = self._seat, self._question is not None
+        if seat is None:
+            state = "waiting" if self._starts_ns else "ended"
+        else:
+            state = "running" if self._is_ready else "starting"
+        return RemoteStatus(
+            state=state,
+            pid=self.pid,
+            restarts=self.restarts,
+            behind=int(is_asked),
+            lag_ns=time.monotonic_ns() - self._asked_ns if is_asked else 0,
+            slowest_us=self._answering.max_ns // 1000,
+            handled_p50_us=self._answering.quantile_us(0.5),
+            handled_p99_us=self._answering.quantile_us(0.99),
+            memory_bytes=0 if seat is None or seat.process is None else seat.process.memory_bytes(),
+        )
+
     def end(self) -> None:
         """End its process, and hear no more of it."""
         self._starts_ns = 0
@@ -233,6 +255,7 @@ class ModelInWorker(RemoteModel):
     def _on_answer(self, message: Answer | Broke) -> None:
         question, self._question = self._question, None
         assert question is not None
+        self._answering.add(time.monotonic_ns() - self._asked_ns)
         answer, error = _answer_of(message, question[1])
         if len(self.recent) < SAMPLES_KEPT or self._seq % SAMPLE_EVERY == 0:
             self.recent.append((*question, answer))

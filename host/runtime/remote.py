@@ -98,6 +98,11 @@ class RemoteModel(QuoteModel[Any]):
     """Questions, ever; there are fewer than quotes."""
     broken = 0
     """Those of them at which its code raised, or gave an answer that makes no quote."""
+
+    def status(self) -> RemoteStatus:
+        """Return how things are with its worker; what concerns events alone is left out."""
+        raise NotImplementedError
+
     last_error = ""
     """Why there is no answer, where there is none."""
     valid_ms = 1000.0

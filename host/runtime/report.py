@@ -9,7 +9,7 @@ from host.core.accounting import total
 from host.core.entries import InstanceState
 from host.journal import journal_digest
 from host.runtime.engine import Engine
-from host.runtime.remote import RemoteStrategy
+from host.runtime.remote import RemoteModel, RemoteStatus, RemoteStrategy
 
 __all__ = [
     "BlockReport",
@@ -122,7 +122,7 @@ class RunReport(Struct, frozen=True, kw_only=True):
     blocks: dict[str, BlockReport]
     """Per instance: how often its code held the event loop for longer than allowed."""
     workers: dict[str, WorkerReport] = {}
-    """Of each instance whose strategy runs in another process."""
+    """Of each instance whose strategy runs in another process, and, as INSTANCE/MODEL, of each model that does."""
 
 
 def make_report(
@@ -199,16 +199,17 @@ def _workers(engine: Engine) -> dict[str, WorkerReport]:
     reports = {}
     for name, instance in engine.roster.instances.items():
         if isinstance(instance.strategy, RemoteStrategy):
-            now = instance.strategy.status()
-            reports[name] = WorkerReport(
-                now.restarts,
-                now.conflated,
-                now.handled_p50_us,
-                now.handled_p99_us,
-                now.refused,
-                now.strangers,
-            )
+            reports[name] = _worker(instance.strategy.status())
+        for stage in instance.models:
+            if isinstance(stage.model, RemoteModel):
+                reports[f"{name}/{stage.name}"] = _worker(stage.model.status())
     return reports
+
+
+def _worker(now: RemoteStatus) -> WorkerReport:
+    return WorkerReport(
+        now.restarts, now.conflated, now.handled_p50_us, now.handled_p99_us, now.refused, now.strangers
+    )
 
 
 def _positions(engine: Engine) -> list[PositionReport]:

@@ -89,6 +89,10 @@ def test_quotes_go_out_unadjusted_until_it_answers_and_adjusted_from_then_on(tmp
             await until(lambda: best_bid(desk) == 59_399.98, "its answer is used")
             (stage,) = desk.desk.engine.roster.instances["q"].models
             assert stage.used > 0
+            status = stage.model.status()
+            assert (status.state, status.pid, status.restarts) == ("running", *children(), 0)
+            assert status.memory_bytes > 0
+            assert 0 < status.handled_p50_us <= status.handled_p99_us
 
     asyncio.run(run())
 

@@ -202,6 +202,7 @@ def described(instance: p.Instance) -> str:
         )
     if instance.HasField("worker"):
         lines.append(_worker_line(instance.worker))
+    lines += [_worker_line(one.worker, one.model) for one in instance.models if one.HasField("worker")]
     if instance.HasField("worker_settings"):
         lines.append(f"  worker has {_limits_line(instance.worker_settings)}")
     if instance.HasField("client_settings"):
@@ -226,8 +227,14 @@ def _limits_line(settings: p.WorkerSettings | p.ClientSettings) -> str:
     return " ".join(f"{key}={value}" for key, value in words.items() if value != "")
 
 
-def _worker_line(worker: p.WorkerStatus) -> str:
+def _worker_line(worker: p.WorkerStatus, model: str = "") -> str:
+    """Return how a strategy's worker is doing, or that of a model."""
     process = f", process {worker.pid}, {worker.memory_bytes >> 20} MiB" if worker.pid else ""
+    if model:
+        return (
+            f"  {model} runs in a worker: {worker.state}{process}, {worker.restarts} restarts, "
+            f"answers within {span(worker.handled_p99)}"
+        )
     return (
         f"  worker     {worker.state}{process}, {worker.restarts} restarts, {worker.behind} events behind, "
         f"{worker.conflated} left out, handles one within {span(worker.handled_p99)}"

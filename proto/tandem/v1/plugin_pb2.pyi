@@ -889,6 +889,7 @@ class ModelUse(_message.Message):
     SKIPPED_FIELD_NUMBER: _builtins.int
     ISOLATION_FIELD_NUMBER: _builtins.int
     WORKER_SETTINGS_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The offer, such as "inventory_skew"."""
     used: _builtins.int
@@ -907,6 +908,10 @@ class ModelUse(_message.Message):
         was said of.
         """
 
+    @_builtins.property
+    def worker(self) -> Global___WorkerStatus:
+        """How its worker process is doing. Output only; not set for one that runs inline."""
+
     def __init__(
         self,
         *,
@@ -916,10 +921,11 @@ class ModelUse(_message.Message):
         skipped: _builtins.int = ...,
         isolation: Global___Isolation.ValueType = ...,
         worker_settings: Global___WorkerSettings | None = ...,
+        worker: Global___WorkerStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["params", b"params", "worker_settings", b"worker_settings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["params", b"params", "worker", b"worker", "worker_settings", b"worker_settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["isolation", b"isolation", "model", b"model", "params", b"params", "skipped", b"skipped", "used", b"used", "worker_settings", b"worker_settings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["isolation", b"isolation", "model", b"model", "params", b"params", "skipped", b"skipped", "used", b"used", "worker", b"worker", "worker_settings", b"worker_settings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
