@@ -414,20 +414,27 @@ def test_a_created_instance_runs_in_a_worker_with_its_own_limits(tmp_path: Path)
             desk.settle()
             return bool(desk.venue.open(ETH))
 
+        def has_gone() -> bool:
+            desk.settle()
+            desk.advance(0.1)  # it goes once its orders are done
+            return not workers.running
+
         try:
             async with desk.serving() as client:
                 settings = pb.WorkerSettings(memory_mb=300, on_loss=pb.ON_LOSS_KEEP)
+                model = pb.ModelUse(model="shift", isolation=pb.ISOLATION_PROCESS)
                 made = await client.plugin.CreateInstance(
-                    create("apart", isolation=pb.ISOLATION_PROCESS, worker_settings=settings)
+                    create("apart", isolation=pb.ISOLATION_PROCESS, worker_settings=settings, models=[model])
                 )
                 assert made.instance.isolation == pb.ISOLATION_PROCESS
                 assert made.instance.worker_settings.memory_mb == 300
                 await until(quotes, "it quotes")
                 shown = await get(client, "apart")
                 assert shown.worker.state == "running"
-                assert shown.worker.pid not in (0, os.getpid())
+                pids = {os.getpid(), shown.worker.pid, shown.models[0].worker.pid}
+                assert len(pids - {0}) == 3
                 await client.plugin.RemoveInstance(pb.RemoveInstanceRequest(name="instances/apart"))
-                await until(lambda: not workers.running, "its worker ends")
+                await until(has_gone, "its workers end")
         finally:
             workers.close()
 
