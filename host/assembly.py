@@ -10,6 +10,7 @@ from host.config import AccountSection, InstanceSection, NodeConfig, RunOptions
 from host.core.state import TradingState
 from host.isolation.workers import Workers
 from host.loader import Catalog, Offer, make
+from host.runtime.declared import check_declared
 from host.runtime.engine import Engine
 from host.runtime.instance import Instance
 from host.runtime.instance_maker import InstanceMaker, PreparedInstance
@@ -170,12 +171,15 @@ class Assembly:
         feed = engine.add_account(section.name, adapter, str(self._config.node.data_dir))
         try:
             instruments = await adapter.connect()
+            for instrument in instruments:
+                if instrument.symbol in wanted:
+                    check_declared(instrument, (Instrument,))
             symbols = sorted(wanted & {instrument.symbol for instrument in instruments})
             feed.listed = {instrument.symbol: instrument for instrument in instruments}
             self._connected[section.name] = _Connected(section, offer, params, instruments)
             feed.follow(symbols)
             await adapter.subscribe(symbols)
-        except ExchangeError:
+        except TandemError:
             self._connected.pop(section.name, None)
             engine.remove_account(section.name)
             raise

@@ -178,6 +178,41 @@ def test_account_that_cannot_be_had_costs_its_own_instances_alone() -> None:
     assert report["orders"] > 0
 
 
+ODD = """
+    from decimal import Decimal
+    from host.api import ExchangeAdapter, Instrument, InstrumentKind, NoParams
+
+
+    class Odd(ExchangeAdapter[NoParams]):
+        async def connect(self):
+            spot, lot = InstrumentKind.SPOT, Decimal("0.001")
+            return [
+                Instrument(
+                    symbol="BTC-USDT", kind=spot, base="BTC", quote="USDT", tick_size=0.01, lot_size=lot
+                )
+            ]
+
+        async def subscribe(self, symbols): ...
+
+        def send(self, command, deadline_ns): ...
+
+        def resync(self, symbol): ...
+
+        async def close(self): ...
+"""
+
+
+def test_account_whose_terms_no_journal_could_hold_costs_its_own_instances_alone() -> None:
+    plugin("odd", ODD)
+    there = instance("there").replace('"paper"', '"strange"')
+    configure(instance("here"), there, head=HEAD + '[[account]]\nname = "strange"\nexchange = "odd"\n')
+    report = report_of(run())
+
+    assert report["skipped_instances"].keys() == {"there"}
+    assert "Instrument.tick_size should be Decimal, was 0.01" in report["skipped_instances"]["there"]
+    assert report["orders"] > 0
+
+
 @pytest.mark.skipif(not RECORDING.is_dir(), reason=f"no recorded market data at {MARKET}")
 @pytest.mark.parametrize("line", ["not,a,quote", "\xff\xfe", "1,,2,BTCUSDT,x,1,2,1,1"])
 def test_replay_ends_at_a_corrupt_line_and_names_it(tmp_path: Path, line: str) -> None:

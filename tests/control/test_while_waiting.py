@@ -28,7 +28,9 @@ def start_while(
 
     async def start() -> str:
         try:
-            instance = await desk.subject.instances.start(name, "ann", paused=False, then=lambda _: None)
+            instance = await desk.subject.instances.start(
+                name, "ann", paused=False, as_configured=False, then=lambda _: None
+            )
         except NotNow as error:
             return error.reason
         return str(instance.state)
