@@ -209,7 +209,7 @@ def test_account_whose_terms_no_journal_could_hold_costs_its_own_instances_alone
     report = report_of(run())
 
     assert report["skipped_instances"].keys() == {"there"}
-    assert "Instrument.tick_size should be Decimal, was 0.01" in report["skipped_instances"]["there"]
+    assert "Instrument.tick_size should be Decimal, was float 0.01" in report["skipped_instances"]["there"]
     assert report["orders"] > 0
 
 
