@@ -51,8 +51,10 @@ __all__ = ["Session"]
 
 ACK_EVERY: Final = 64
 """Turns that are acknowledged at once; those of a quiet worker with the next heartbeat."""
-IDLE_WEIGHS: Final = 10
+IDLE_WEIGHS: Final = 20
 """As how many messages a turn counts that says nothing new: there is next to no reason for one."""
+NOT_DUE_WEIGHS: Final = 10
+"""As how many one counts that is not due: where one was lost, some hundreds may come behind it."""
 MOST_REQUESTS: Final = IDS_AT_ONCE
 """Of one turn: as many orders as ids are handed out ahead."""
 ANSWER_REQUESTS: Final = 256
@@ -396,7 +398,7 @@ class Session:
             conduct.strike("a turn came before hello was answered", now_ns)
             return
         if not conduct.is_due(turn.seq):
-            conduct.count(now_ns, IDLE_WEIGHS)
+            conduct.count(now_ns, NOT_DUE_WEIGHS)
             is_gap = turn.seq > conduct.last_turn
             is_due = now_ns - self._asked_again_ns > SECOND_NS // 10
             if is_gap and (is_due or turn.seq > conduct.last_turn + PLAUSIBLE_GAP):
