@@ -54,7 +54,7 @@ def read_settings(
         "models": [
             {
                 "name": model.model,
-                **_table(model, ("model", "params", "used", "skipped", "worker_settings")),
+                **_table(model, ("model", "params", "used", "skipped", "worker_settings", "worker")),
                 "worker": _table(model.worker_settings),
             }
             for model in wanted.models

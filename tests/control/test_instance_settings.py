@@ -422,7 +422,8 @@ def test_a_created_instance_runs_in_a_worker_with_its_own_limits(tmp_path: Path)
         try:
             async with desk.serving() as client:
                 settings = pb.WorkerSettings(memory_mb=300, on_loss=pb.ON_LOSS_KEEP)
-                model = pb.ModelUse(model="shift", isolation=pb.ISOLATION_PROCESS)
+                said = pb.WorkerStatus(state="what is output only is passed over")
+                model = pb.ModelUse(model="shift", isolation=pb.ISOLATION_PROCESS, worker=said)
                 made = await client.plugin.CreateInstance(
                     create("apart", isolation=pb.ISOLATION_PROCESS, worker_settings=settings, models=[model])
                 )
