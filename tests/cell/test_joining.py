@@ -80,9 +80,8 @@ def test_a_deposed_leader_that_held_more_than_its_successor_s_journal_rejoins_it
             await cell["a"].die(cell.lease)
             try:
                 await NodeLeadership(cell["b"].member).promote("ops")
-            except (
-                Refused
-            ) as refused:  # it was on its way by itself: nothing tells it that it has not got all
+            except Refused as refused:
+                # It was on its way by itself: nothing tells it that it has not got all.
                 assert "acquiring" in str(refused)
             await pruned(cell, "b", alone)
             cell["a"].start()
