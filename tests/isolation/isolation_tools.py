@@ -2,25 +2,30 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from desk_tools import ACCOUNT, BTC, Desk
 
 from host.api import OrderSnapshot
-from host.core.entries import InstanceState
+from host.core import entries as e
+from host.core.entries import InstanceState, VersionState
 from host.core.risk_limits import RiskConfig
 from host.isolation.proxy import Proxy, proxy_class
 from host.isolation.settings import WorkerSettings
 from host.isolation.supervised import Worker
 from host.isolation.workers import Workers
+from host.journal import Follower
 from host.loader import Offer, capture, decode_params, import_version
 from host.loader.offers import collect_offers, new_manager
 from host.runtime.instance import Instance
 from host.runtime.roster import InstanceSpec
+
+E = TypeVar("E")
 
 PATIENCE_S = 40.0
 """Far more than anything takes here: a test that waits so long has failed."""
@@ -62,6 +67,21 @@ class Quoter(Strategy[QuoterParams]):
 '''
 
 
+CHAINED = "import zlib\n" + QUOTER.replace("    trades: list[str] = []", "    chain: int = 0").replace(
+    "self.state.trades.append(fill.trade_id)",
+    "self.state.chain = zlib.crc32(fill.trade_id.encode(), self.state.chain)",
+)
+"""The same with a state that does not grow: the checksum of all trades in their order."""
+
+
+def chain_of(trades: Iterable[str]) -> int:
+    """Return what `CHAINED` comes to when it hears of each of these trades once and in this order."""
+    chain = 0
+    for trade in trades:
+        chain = zlib.crc32(trade.encode(), chain)
+    return chain
+
+
 async def until(is_so: Callable[[], Any], what: str = "") -> None:
     """Let the loop run until something is so; fail, saying what it was, where it never is."""
     ends_s = time.monotonic() + PATIENCE_S
@@ -87,6 +107,7 @@ class WorkerDesk:
         self.desk = Desk(folder / "journal", risk=risk)
         self.workers = Workers(self.desk.engine, folder / "workers")
         self.of: dict[str, Worker] = {}
+        self.at_end = ExitStack()
 
     def add(self, name: str, source: str = QUOTER, **settings: Any) -> Instance:
         """Create an instance whose strategy runs in a worker, and start it."""
@@ -182,10 +203,50 @@ class WorkerDesk:
         """Return the desk as a new process finds it."""
         self.workers.close()
         again = object.__new__(WorkerDesk)
-        again.folder, again.of = self.folder, {}
+        again.folder, again.of, again.at_end = self.folder, {}, self.at_end
         again.desk = self.desk.restart()
         again.workers = Workers(again.desk.engine, self.folder / "workers")
         return again
+
+
+class Written(Generic[E]):
+    """All entries of one kind from the journal's first one on, each read once: a journal that is long is pruned."""
+
+    def __init__(self, desk: WorkerDesk, kind: type[E]) -> None:
+        self._kind = kind
+        self._entries: list[E] = []
+        self._follower = Follower(desk.desk.journal)
+        desk.at_end.callback(self._follower.close)
+
+    @property
+    def entries(self) -> list[E]:
+        """Return them, those since the last time included."""
+        while records := self._follower.poll():
+            self._entries += [record.entry for record in records if isinstance(record.entry, self._kind)]
+        return self._entries
+
+
+class Moves:
+    """What became of each version of a plugin, by the journal."""
+
+    def __init__(self, desk: WorkerDesk) -> None:
+        self._desk = desk
+        self._written = Written(desk, e.VersionMoved)
+
+    def of(self, digest: str) -> list[VersionState]:
+        """Return the states that a version came to, one after the other."""
+        return [entry.state for entry in self._written.entries if entry.digest == digest]
+
+    async def until(self, digest: str, state: VersionState, meanwhile: Callable[[], Any]) -> None:
+        """Let market and time go on until a version is in this state."""
+
+        def is_there() -> bool:
+            meanwhile()
+            self._desk.desk.settle()
+            self._desk.desk.advance(0.3)
+            return self.of(digest)[-1:] == [state]
+
+        await until(is_there, f"the version is {state}")
 
 
 @asynccontextmanager
@@ -195,6 +256,7 @@ async def worker_desk(folder: Path, risk: RiskConfig | None = None) -> AsyncIter
     try:
         yield desk
     finally:
+        desk.at_end.close()
         desk.workers.close()
         desk.desk.journal.close()
 

@@ -9,17 +9,15 @@ import asyncio
 import os
 import random
 import signal
-import zlib
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from desk_tools import BTC
-from isolation_tools import QUOTER, WorkerDesk, until, worker_desk
+from isolation_tools import CHAINED, WorkerDesk, Written, chain_of, until, worker_desk
 
 from host.api import Trade
 from host.core import entries as e
-from host.journal import read
 
 KILLS = int(os.environ.get("TANDEM_WORKER_KILLS", "6"))
 MS = 1_000_000
@@ -30,13 +28,8 @@ SETTINGS: dict[str, Any] = {
     "deadline_ns": 30_000 * MS,
 }
 
-CHAINED = QUOTER.replace("    trades: list[str] = []", "    chain: int = 0").replace(
-    "self.state.trades.append(fill.trade_id)",
-    "self.state.chain = zlib.crc32(fill.trade_id.encode(), self.state.chain)",
-)
 TAKER = (
-    "import zlib\n"
-    + CHAINED
+    CHAINED
     + """
     def on_order(self, order: Order) -> None:
         if order.slot < 0 and order.status.is_terminal:
@@ -73,7 +66,7 @@ def test_random_kills_lose_no_order_and_no_fill(tmp_path: Path) -> None:
             await desk.started()
             show_trade(desk, 59_000.0)
             await until(desk.open, "an order of its own rests")
-            placed = Placed(desk)
+            placed = Written(desk, e.PlaceSent)
             for _ in range(KILLS):
                 for _ in range(draw.randrange(1, 40)):
                     await market(desk)
@@ -87,29 +80,14 @@ def test_random_kills_lose_no_order_and_no_fill(tmp_path: Path) -> None:
                 for _ in range(draw.randrange(0, 10)):
                     await market(desk)
                 await desk.started()
-                placed.take()
+                assert (
+                    placed.entries
+                )  # read while the journal has them: of many kills it keeps the last alone
             await market(desk)
             await desk.handled()
-            placed.take()
-            check(desk, placed.orders)
+            check(desk, placed.entries)
 
     asyncio.run(run())
-
-
-class Placed:
-    """All orders that were ever placed, read while the journal has them: of many kills it keeps the last alone."""
-
-    def __init__(self, desk: WorkerDesk) -> None:
-        self.orders: list[e.PlaceSent] = []
-        self._folder = desk.desk.folder
-        self._next_lsn = 1
-        self.take()
-
-    def take(self) -> None:
-        for record in read(self._folder, self._next_lsn):
-            self._next_lsn = record.lsn + 1
-            if isinstance(record.entry, e.PlaceSent):
-                self.orders.append(record.entry)
 
 
 def show_trade(desk: WorkerDesk, price: float) -> None:
@@ -124,10 +102,7 @@ def check(desk: WorkerDesk, placed_orders: list[e.PlaceSent]) -> None:
     heard = desk.saved()
     trades = [fill.trade_id for fill in venue.fills]
     assert len(trades) > KILLS
-    chain = 0
-    for trade in trades:
-        chain = zlib.crc32(trade.encode(), chain)
-    assert (heard["fills"], heard["chain"]) == (len(trades), chain), "each fill once, in order"
+    assert (heard["fills"], heard["chain"]) == (len(trades), chain_of(trades)), "each fill once, in order"
     held = sum((f.qty if f.side == "buy" else -f.qty for f in venue.fills), Decimal(0))
     assert state.position("q", BTC).qty == held == Decimal(heard["traded"])
     assert {order.client_id for order in venue.open()} == set(state.orders)

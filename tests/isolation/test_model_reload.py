@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 from desk_tools import Quoter
-from isolation_tools import WorkerDesk, children, is_alive, until, worker_desk
+from isolation_tools import Moves, WorkerDesk, children, is_alive, until, worker_desk
 
-from host.core import entries as e
 from host.core.entries import VersionState
 from host.isolation.remote_model import ModelInWorker
 from host.isolation.settings import WorkerSettings
@@ -66,6 +65,7 @@ class ModelReloads:
 
     def __init__(self, desk: WorkerDesk, source: str, seconds: float, **settings: Any) -> None:
         self.desk, self.engine = desk, desk.desk.engine
+        self.moves = Moves(desk)
         self.file = desk.folder / "plugins" / f"{PLUGIN}.py"
         self.file.parent.mkdir()
         self.file.write_text(source)
@@ -108,18 +108,7 @@ class ModelReloads:
         await until(lambda: abs(self.best_bid() - wanted) < 0.02, what)
 
     async def until_state(self, digest: str, state: VersionState, spread: float = 0.1) -> None:
-        def is_there() -> bool:
-            self.best_bid(spread)
-            self.desk.desk.advance(0.3)
-            return self.moves(digest)[-1:] == [state]
-
-        await until(is_there, f"the version is {state}")
-
-    def moves(self, digest: str) -> list[VersionState]:
-        entries = self.desk.desk.entries
-        return [
-            entry.state for entry in entries if isinstance(entry, e.VersionMoved) and entry.digest == digest
-        ]
+        await self.moves.until(digest, state, lambda: self.best_bid(spread))
 
 
 async def _no_probe(_version: Version) -> None:

@@ -11,10 +11,9 @@ from pathlib import Path
 import msgspec
 import pytest
 from desk_tools import ACCOUNT, BTC
-from isolation_tools import QUOTER, WorkerDesk, children, until, worker_desk
+from isolation_tools import CHAINED, QUOTER, Moves, WorkerDesk, chain_of, children, until, worker_desk
 
 from host.api import Candle
-from host.core import entries as e
 from host.core.entries import InstanceState, VersionState
 from host.isolation.proxy import proxy_class
 from host.isolation.settings import WorkerSettings
@@ -59,11 +58,12 @@ POISONED = "if round(book.bid % 0.5, 2) == 0.25: raise ValueError('poisoned')"
 class Reloads:
     """A desk with one instance in a worker, the file that it comes from, and what reloads it."""
 
-    def __init__(self, desk: WorkerDesk, seconds: float = 0.0) -> None:
+    def __init__(self, desk: WorkerDesk, seconds: float, source: str) -> None:
         self.desk, self.engine = desk, desk.desk.engine
+        self.moves = Moves(desk)
         self.file = desk.folder / "plugins" / f"{PLUGIN}.py"
         self.file.parent.mkdir(exist_ok=True)
-        self.file.write_text(QUOTER)
+        self.file.write_text(source)
         catalog = Catalog.load([self.file.parent], entry_points=False)
         # Few events say little of how fast a version is where the machine is busy: only what sleeps is slow here.
         limits = ProbationLimits(seconds=seconds, events=3, min_latency_us=15_000.0)
@@ -94,18 +94,7 @@ class Reloads:
         return worker.process.pid
 
     async def until_state(self, digest: str, state: VersionState) -> None:
-        def is_there() -> bool:
-            self.desk.desk.settle()
-            self.desk.desk.advance(0.3)
-            return self.moves(digest)[-1:] == [state]
-
-        await until(is_there, f"the version is {state}")
-
-    def moves(self, digest: str) -> list[VersionState]:
-        entries = self.desk.desk.entries
-        return [
-            entry.state for entry in entries if isinstance(entry, e.VersionMoved) and entry.digest == digest
-        ]
+        await self.moves.until(digest, state, lambda: None)
 
 
 async def _probe(_version: Version) -> None:
@@ -113,9 +102,11 @@ async def _probe(_version: Version) -> None:
 
 
 @asynccontextmanager
-async def reloads(folder: Path, seconds: float = 0.0, *, starts: bool = True) -> AsyncIterator[Reloads]:
+async def reloads(
+    folder: Path, seconds: float = 0.0, *, source: str = QUOTER, starts: bool = True
+) -> AsyncIterator[Reloads]:
     async with worker_desk(folder) as desk:
-        there = Reloads(desk, seconds)
+        there = Reloads(desk, seconds, source)
         if starts:
             there.engine.roster.start(there.instance)
             await desk.started()
@@ -217,7 +208,7 @@ def test_a_version_that_raises_on_probation_is_taken_back_and_the_one_before_hea
             desk.desk.settle()
             desk.desk.top(70_001.0, 70_001.1)
             await until(
-                lambda: there.moves(report.digest)[-1:] == [VersionState.ROLLED_BACK], "it is taken back"
+                lambda: there.moves.of(report.digest)[-1:] == [VersionState.ROLLED_BACK], "it is taken back"
             )
             assert there.instance.state is InstanceState.RUNNING
             await until(lambda: desk.proxy().session is not None, "a worker runs")
@@ -247,7 +238,7 @@ def test_a_version_that_is_slow_on_probation_is_taken_back(tmp_path: Path) -> No
                 bid += 0.5
                 desk.desk.top(bid, bid + 0.1)
                 desk.desk.settle()
-                return there.moves(report.digest)[-1:] == [VersionState.ROLLED_BACK]
+                return there.moves.of(report.digest)[-1:] == [VersionState.ROLLED_BACK]
 
             await until(is_back, "it is taken back")
             assert "its callbacks take " in desk.alerts("rolled_back")[-1]
@@ -266,7 +257,7 @@ def test_a_worker_that_dies_on_probation_takes_its_version_back(tmp_path: Path) 
             await until(lambda: desk.rests_at(60_099.95, 60_100.15), "the new version quotes")
             os.kill(there.pid(), signal.SIGKILL)
             await until(
-                lambda: there.moves(report.digest)[-1:] == [VersionState.ROLLED_BACK], "it is taken back"
+                lambda: there.moves.of(report.digest)[-1:] == [VersionState.ROLLED_BACK], "it is taken back"
             )
             await desk.started()
             desk.desk.top(60_300.0, 60_300.1)
@@ -323,7 +314,7 @@ def test_reloads_under_load_lose_and_double_nothing(tmp_path: Path) -> None:
 
     async def run() -> None:
         chance = random.Random(7)
-        async with reloads(tmp_path, seconds=5.0) as there:
+        async with reloads(tmp_path, seconds=5.0, source=CHAINED) as there:
             desk = there.desk
             venue = desk.desk.venue
             bid = 60_000.0
@@ -353,7 +344,7 @@ def test_reloads_under_load_lose_and_double_nothing(tmp_path: Path) -> None:
                     is_bad = number % 3 == 2
                     # The probation of a bad one must not be over before its worker has come to a bad price.
                     step_s = 0.0001 if is_bad else 0.05
-                    source = QUOTER.replace("away: float = 0.02", f"away: float = {0.03 + number / 1000}")
+                    source = CHAINED.replace("away: float = 0.02", f"away: float = {0.03 + number / 1000}")
                     if is_bad:
                         source = source.replace("p = self.params", f"p = self.params\n        {POISONED}")
                     report = await there.save(source)
@@ -361,7 +352,8 @@ def test_reloads_under_load_lose_and_double_nothing(tmp_path: Path) -> None:
                     poison = 0.25 if is_bad else 0.0
                     wanted = VersionState.ROLLED_BACK if is_bad else VersionState.PERMANENT
                     await until(
-                        lambda d=report.digest, w=wanted: there.moves(d)[-1:] == [w], f"reload {number} ends"
+                        lambda d=report.digest, w=wanted: there.moves.of(d)[-1:] == [w],
+                        f"reload {number} ends",
                     )
                     poison, step_s = 0.0, 0.05
                     there.reloader.set_auto(PLUGIN, True, "the test goes on")
@@ -372,8 +364,9 @@ def test_reloads_under_load_lose_and_double_nothing(tmp_path: Path) -> None:
             await until(lambda: desk.unheard() == 0, "everything is heard")
             saved = desk.saved()
             assert traded > ROUNDS
-            assert saved["fills"] == traded
-            assert sorted(saved["trades"]) == sorted(set(saved["trades"]))
+            trades = [fill.trade_id for fill in venue.fills]
+            assert len(trades) == traded
+            assert (saved["fills"], saved["chain"]) == (traded, chain_of(trades)), "each fill once, in order"
             position = there.engine.state.position("q", BTC)
             assert str(position.qty) == saved["traded"] or float(position.qty) == float(saved["traded"])
 
