@@ -263,6 +263,8 @@ class ReplicationServer(pb_grpc.ReplicationServiceServicer):
         reason: Reason | None = None
         text = "it ended the stream"
         try:
+            # Before any message: gRPC cannot end a call while its first write, with these, is under way.
+            await context.send_initial_metadata(())
             await session.run()
         except StreamBroken as broken:
             reason, text = broken.reason, str(broken)

@@ -13,7 +13,7 @@ from replication_tools import CALM, Leader, alert, following, leading, run, same
 
 from failover.replication import PeerTls, Reason, history_of
 from failover.replication.batch import batch_crc
-from failover.replication.events import Detached, Following, TurnedAway, Unfollowed
+from failover.replication.events import Attached, Detached, Following, PrimaryEvent, TurnedAway, Unfollowed
 from host.control.authority import Authority
 from host.control.principal import Role
 from tandem.v1 import replication_pb2 as pb
@@ -213,6 +213,15 @@ def _greeting(**changes: Any) -> pb.ReplicateRequest:
     return pb.ReplicateRequest(greeting=pb.Greeting(**fields))
 
 
+async def end_of(call: Any) -> grpc.StatusCode:
+    """Read what there is to read, and return how the stream ended."""
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        while await call.read() is not grpc.aio.EOF:
+            continue
+    code: grpc.StatusCode = await call.code()
+    return code
+
+
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
@@ -234,13 +243,29 @@ def test_whoever_breaks_the_protocol_is_shown_out(
                 call: Any = pb_grpc.ReplicationServiceStub(channel).Replicate()  # type: ignore[no-untyped-call]
                 for request in said:
                     await call.write(request)
-                with contextlib.suppress(grpc.aio.AioRpcError):
-                    while await call.read() is not grpc.aio.EOF:
-                        continue
-                assert await call.code() is grpc.StatusCode.FAILED_PRECONDITION
+                assert await end_of(call) is grpc.StatusCode.FAILED_PRECONDITION
             told = [event.reason for event in primary.events if isinstance(event, TurnedAway | Detached)]
             assert reason in told
             await good.holds(primary.fill(2))
+
+    run(test())
+
+
+def test_a_stream_that_ends_while_its_first_message_is_on_its_way_tells_the_reason(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with leading(tmp_path) as primary, grpc.aio.insecure_channel(primary.address) as channel:
+            server = primary.server
+
+            def end_at_once(event: PrimaryEvent) -> None:
+                primary.events.append(event)
+                if isinstance(event, Attached):
+                    server._sessions["b"].end(Reason.REPLACED, "by the test")
+
+            server._on_event = end_at_once  # type: ignore[misc]
+            call: Any = pb_grpc.ReplicationServiceStub(channel).Replicate()  # type: ignore[no-untyped-call]
+            await call.write(_greeting())
+            assert await end_of(call) is grpc.StatusCode.FAILED_PRECONDITION
+            assert [event.reason for event in primary.of(Detached)] == [Reason.REPLACED]
 
     run(test())
 
