@@ -7,6 +7,7 @@ from collections import deque
 from typing import Final
 
 from host.isolation.settings import SECOND_NS, WorkerSettings
+from host.runtime.plugin_errors import shortened
 
 __all__ = ["ALLOWED_NS", "FLOOD_NS", "Conduct", "Tally"]
 
@@ -68,7 +69,8 @@ class Conduct:
             self.fault = f"it sent more than {self._settings.messages_at_once} messages within 0.1 s"
 
     def strike(self, what: str, now_ns: int, size: int = 0) -> None:
-        """Refuse a message that breaks the rules, `size` bytes long."""
+        """Refuse a message that breaks the rules, `size` bytes long; `what` may repeat some of it."""
+        what = shortened(what)
         self.tally.refused += 1
         strikes = self._strikes
         strikes.append(now_ns)

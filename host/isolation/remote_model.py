@@ -19,6 +19,7 @@ from host.isolation.settings import WorkerSettings
 from host.loader import Offer, decode_params
 from host.runtime.latency import Histogram
 from host.runtime.models import SAMPLE_EVERY, SAMPLES_KEPT, apply_adjustment
+from host.runtime.plugin_errors import shortened
 from host.runtime.remote import RemoteModel, RemoteStatus
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["ModelInWorker", "NoAnswer"]
 
 _READY: Final = encode(Ready())
+MOST_READIES: Final = 10_000
+"""It says so every 5 ms until it is heard, while this process may be busy with something else."""
 
 
 class NoAnswer(TandemError):  # noqa: N818 - the fact, in the words operators see
@@ -68,6 +71,7 @@ class ModelInWorker(RemoteModel):
         self._seat: Seat | None = None
         self._started_ns = self._starts_ns = 0
         self._is_ready = False
+        self._readies = 0
         self._is_on_trial = False
         """Whether its version has yet to earn its place: lost, it is not started again."""
         self._seq = 0
@@ -213,7 +217,7 @@ class ModelInWorker(RemoteModel):
             self._lost(fault)
 
     def _start(self) -> None:
-        self._starts_ns = 0
+        self._starts_ns = self._readies = 0
         self._started_ns = time.monotonic_ns()
         seat = self._seat = Seat(self._node, self._settings, self._lost)
         seat.begin(self.name, self._offer, self._on_message, model_params=msgspec.json.encode(self.params))
@@ -229,17 +233,23 @@ class ModelInWorker(RemoteModel):
         try:
             message = decode(body)
         except msgspec.DecodeError as error:
-            self._lost(f"it sent what is no message: {error}")
+            self._lost(shortened(f"it sent what is no message: {error}"))
             return
         if isinstance(message, Ready):
             self._on_ready()
         elif isinstance(message, Broke) and not message.seq:
-            self._lost(f"{message.where} raised {message.error}")
-        elif isinstance(message, Answer | Broke) and message.seq == self._seq:
-            self._on_answer(message)
+            self._lost(shortened(f"{message.where} raised {message.error}"))
+        elif isinstance(message, Answer | Broke) and message.seq == self._seq and self._question is not None:
+            self._on_answer(message, *self._question)
+        else:
+            self._lost("it sent what it was not asked for")
 
     def _on_ready(self) -> None:
         seat = self._seat
+        self._readies += 1
+        if self._readies > MOST_READIES:
+            self._lost(f"it said more than {MOST_READIES} times that it is ready")
+            return
         if seat is None or not seat.channel.is_subscribed():
             return  # an answer would be lost: it says so once more
         seat.channel.send(_READY)
@@ -252,13 +262,12 @@ class ModelInWorker(RemoteModel):
             self._engine.alert("worker_started", text, self._instance)
         self._wake()
 
-    def _on_answer(self, message: Answer | Broke) -> None:
-        question, self._question = self._question, None
-        assert question is not None
+    def _on_answer(self, message: Answer | Broke, features: Features, quote: Quote) -> None:
+        self._question = None
         self._answering.add(time.monotonic_ns() - self._asked_ns)
-        answer, error = _answer_of(message, question[1])
+        answer, error = _answer_of(message, quote)
         if len(self.recent) < SAMPLES_KEPT or self._seq % SAMPLE_EVERY == 0:
-            self.recent.append((*question, answer))
+            self.recent.append((features, quote, answer))
         if answer is None:
             self.broken += 1
             self.last_error = error
@@ -296,7 +305,7 @@ class ModelInWorker(RemoteModel):
 def _answer_of(message: Answer | Broke, quote: Quote) -> tuple[Adjustment | None, str]:
     """Return an answer that is of use, or None and why there is none."""
     if isinstance(message, Broke):
-        return None, f"{message.where} raised {message.error}"
+        return None, shortened(f"{message.where} raised {message.error}")
     if apply_adjustment(message.adjustment, quote) is None:
         return None, f"its answer makes no quote: {message.adjustment}"
     return message.adjustment, ""

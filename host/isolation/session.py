@@ -20,6 +20,7 @@ from host.isolation.standing import Standing, report_of
 from host.isolation.wishes import Wishes
 from host.journal import JournalError
 from host.runtime.instance import Instance
+from host.runtime.plugin_errors import shortened
 from host.runtime.remote import RemoteStatus
 from host.wire import Codec, CodecError, codec_of
 from host.wire.messages import (
@@ -316,10 +317,10 @@ class Session:
                 conduct.count(now_ns, IDLE_WEIGHS)
             elif isinstance(message, Failed):
                 self._is_over = True
-                self._on_failed(f"{message.where} raised {message.error}")
+                self._on_failed(shortened(f"{message.where} raised {message.error}"))
             else:
                 self._is_over = True
-                self._on_bye(message.reason)
+                self._on_bye(shortened(message.reason))
         if not is_answer:
             self._charge(now_ns)
         if conduct.fault and not self._is_over:

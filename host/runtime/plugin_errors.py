@@ -5,12 +5,17 @@ import traceback
 from pathlib import PurePath
 from typing import Final
 
-__all__ = ["OF_A_PLUGIN", "describe_error"]
+__all__ = ["OF_A_PLUGIN", "describe_error", "shortened"]
 
 MAX_TEXT: Final = 2_000
 """Characters of an error's text that are kept: it goes into the journal."""
 OF_A_PLUGIN: Final = re.compile(r"@[0-9a-f]{12}$")
 """Plugins are compiled under the names of their files, with the version's digest behind."""
+
+
+def shortened(text: str) -> str:
+    """Return as much of a text that a plugin, or a peer, made up as is kept."""
+    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"
 
 
 def describe_error(error: BaseException) -> str:
@@ -25,8 +30,7 @@ def describe_error(error: BaseException) -> str:
         text = str(error)
     except Exception:  # noqa: BLE001 - plugin boundary: an error class may be as broken as its raiser
         text = "its text cannot be had"
-    if len(text) > MAX_TEXT:
-        text = text[:MAX_TEXT] + "…"
+    text = shortened(text)
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:
         return f"{type(error).__name__}: {text}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 from desk_tools import Quoter
 from isolation_tools import children, is_alive, until, worker_desk
 
@@ -146,6 +147,43 @@ def test_in_a_crash_loop_it_is_given_up_and_the_instance_goes_on(tmp_path: Path)
             assert "OSError: no file" in desk.alerts("worker_lost")[0]
             assert best_bid(desk) == 59_999.98
             await until(lambda: not children(), "no process is left")
+
+    asyncio.run(run())
+
+
+FORGES = """import sys
+            frame = sys._getframe()
+            while "turns" not in frame.f_locals:
+                frame = frame.f_back
+            say = lambda body: frame.f_locals["turns"].send_multipart((frame.f_locals["plan"].key, body))
+            from host.isolation.model_messages import Answer, Broke, Ready, encode
+            FORGERY
+            time.sleep(60)"""
+LONG = "x" * 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("forgery", "why"),
+    [
+        ("say(b'garbage')", "it sent what is no message: "),
+        ("say(encode(Answer(10**9, Adjustment())))", "it sent what it was not asked for"),
+        ("say(encode(Answer(1, Adjustment())))", "it sent what it was not asked for"),
+        ("while True: say(encode(Ready()))", "it said more than 10000 times that it is ready"),
+        (f"say(encode(Broke(0, '', {LONG!r})))", " raised xxx"),
+    ],
+    ids=["garbage", "never asked", "answered before", "ready", "long"],
+)
+def test_one_that_sends_what_it_was_not_asked_for_is_lost(tmp_path: Path, forgery: str, why: str) -> None:
+    async def run() -> None:
+        source = SHIFTER.replace("MISBEHAVE", FORGES.replace("FORGERY", forgery))
+        async with desk_with_model(tmp_path, source, crashes=1) as desk:
+            await until(lambda: best_bid(desk) == 59_399.98, "its answer is used")
+            await until(lambda: best_bid(desk, 70_001.0) and desk.alerts("worker_lost"), "it is lost")
+            (text,) = desk.alerts("worker_lost")
+            assert why in text
+            assert len(text) < 3_000
+            await until(lambda: not children(), "its process ends")
+            await until(lambda: best_bid(desk, 60_100.0) == 60_099.98, "quotes go out without it")
 
     asyncio.run(run())
 

@@ -262,6 +262,29 @@ def test_one_that_breaks_the_rules_again_and_again_is_cut_off(peer: Peer) -> Non
     assert peer.desk.venue.open() == []
 
 
+@pytest.mark.parametrize(
+    "last",
+    [
+        {"type": "failed", "where": "on_book", "error": "x" * 1_000_000},
+        {"type": "bye", "reason": "x" * 1_000_000},
+    ],
+)
+def test_of_a_long_reason_the_beginning_is_told(peer: Peer, last: dict[str, str]) -> None:
+    peer.hello()
+    peer.say(**last)
+    (end,) = peer.ends
+    assert 1_900 < len(end) < 2_100
+    assert end.endswith("x…")
+
+
+def test_of_a_message_that_breaks_the_rules_little_is_repeated(peer: Peer) -> None:
+    peer.hello()
+    peer.say(type="x" * 1_000_000)
+    (end,) = peer.ends
+    assert "a message of 1000" in end
+    assert len(end) < 3_000
+
+
 def test_a_flood_is_cut_off(tmp_path: Path) -> None:
     peer = Peer(tmp_path, messages_at_once=10)
     peer.hello()
