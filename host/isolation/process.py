@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final
 
+from host.isolation.reaper import Reaper
+
 __all__ = ["ENDED_BY_ITSELF", "WorkerProcess"]
 
 ENDED_BY_ITSELF: Final = "it exited with code 0"
@@ -24,8 +26,9 @@ _TICK_NS: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 class WorkerProcess:
     """Belongs to the running loop. It waits for what it is to run until `assign`."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", reaper: Reaper) -> None:
         self.pid: Final = process.pid
+        self._reaper: Final = reaper
         self.has_ended = False
         self._process: Final = process
         self._on_exit: Callable[[str], None] = lambda _how: None
@@ -38,15 +41,18 @@ class WorkerProcess:
         self._loop.add_reader(self._pidfd, self._exited)
 
     @classmethod
-    async def start(cls) -> "WorkerProcess":
-        """Start a worker, beside the loop; raise `OSError` where the machine has no room for it."""
-        spawning = _Spawning()
+    async def start(cls, reaper: Reaper) -> "WorkerProcess":
+        """Start a worker, beside the loop; raise `OSError` where the machine has no room for it.
+
+        Its process group, with all that its strategy will start there, ends with this process by the `reaper`.
+        """
+        spawning = _Spawning(reaper)
         try:
             process = await asyncio.to_thread(spawning.run, os.getpid())
         except asyncio.CancelledError:
             spawning.give_up()
             raise
-        return cls(process)
+        return cls(process, reaper)
 
     async def assign(self, assignment: bytes, on_exit: Callable[[str], None]) -> None:
         """Tell it what to run, beside the loop; `on_exit(how)` is told once how it ended, in words."""
@@ -103,6 +109,7 @@ class WorkerProcess:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
+        self._reaper.forget(self.pid)
         self.has_ended = True
         self.read_output()
         self._loop.remove_reader(self._pidfd)
@@ -125,12 +132,18 @@ class WorkerProcess:
 class _Spawning:
     """A start that may be given up: a thread cannot be cancelled, and must not leave a process behind."""
 
-    def __init__(self) -> None:
+    def __init__(self, reaper: Reaper) -> None:
+        self._reaper: Final = reaper
         self._process: subprocess.Popen[bytes] | None = None
         self._is_wanted = True
 
     def run(self, parent: int) -> "subprocess.Popen[bytes]":
         process = self._process = _spawn(parent)
+        try:
+            self._reaper.add(process.pid)
+        except OSError:
+            self._end(process)
+            raise
         if not self._is_wanted:
             self._end(process)
         return process
@@ -143,6 +156,7 @@ class _Spawning:
     def _end(self, process: "subprocess.Popen[bytes]") -> None:
         process.kill()
         process.wait()
+        self._reaper.forget(process.pid)
 
 
 def _spawn(parent: int) -> "subprocess.Popen[bytes]":

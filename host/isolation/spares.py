@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from host.isolation.process import WorkerProcess
+from host.isolation.reaper import Reaper
 
 __all__ = ["Spares"]
 
@@ -16,7 +17,10 @@ SOON_S: Final = 1.0
 class Spares:
     """Belongs to the running loop. Keeps none until `keep` says how many."""
 
-    def __init__(self, spawn: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]) -> None:
+    def __init__(
+        self, reaper: Reaper, spawn: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
+    ) -> None:
+        self._reaper: Final = reaper
         self._spawn: Final = spawn
         self._ready: list[WorkerProcess] = []
         self._wanted = 0
@@ -40,7 +44,7 @@ class Spares:
             spare = self._ready.pop()
             if not spare.has_ended:
                 return spare
-        return await WorkerProcess.start()
+        return await WorkerProcess.start(self._reaper)
 
     def close(self) -> None:
         """End them all, and start no other."""
@@ -65,7 +69,7 @@ class Spares:
     async def _start_missing(self) -> None:
         try:
             while len(self._ready) < self._wanted:
-                spare = await WorkerProcess.start()
+                spare = await WorkerProcess.start(self._reaper)
                 self._ready.append(spare)
         except OSError as error:
             _log.warning("no worker can be kept in reserve: %s", error)

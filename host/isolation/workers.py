@@ -20,6 +20,7 @@ from host.isolation.boarding import Boarding
 from host.isolation.door import door_of
 from host.isolation.outlet import Item
 from host.isolation.proxy import Proxy, proxy_class
+from host.isolation.reaper import Reaper
 from host.isolation.remote_model import ModelInWorker
 from host.isolation.seat import Seat
 from host.isolation.settings import client_settings_of, settings_of
@@ -66,7 +67,8 @@ class Workers:
         self._is_temporary = False
         self._is_open = False
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.spares: Final = Spares(self.spawn)
+        self._reaper: Final = Reaper()
+        self.spares: Final = Spares(self._reaper, self.spawn)
         self.boarding: Final = Boarding(self.spares, self.spawn)
         self._tasks: set[asyncio.Task[None]] = set()
         self._looking: asyncio.TimerHandle | None = None
@@ -140,6 +142,7 @@ class Workers:
         for task in self._tasks:
             task.cancel()
         self.spares.close()
+        self._reaper.close()
         self.running.clear()
         self.context.destroy(linger=0)
         if self._is_temporary:

@@ -17,8 +17,27 @@ from host.core import entries as e
 from host.core.state import TradingState
 from host.journal import JournalError, read
 
+PLUGIN = """
+import subprocess
+from pathlib import Path
+
+from host.api import BookTop, NoParams, Strategy
+
+
+class Starter(Strategy[NoParams]):
+    '''Has a process of its own beside it.'''
+
+    def on_start(self) -> None:
+        self.helper = subprocess.Popen(["sleep", "1000"])
+        Path("helper.new").write_text(str(self.helper.pid))
+        Path("helper.new").rename("helper")
+
+    def on_book(self, book: BookTop) -> None:
+        pass
+"""
 CONFIG = """
 [node]
+plugin_dirs = ["plugins"]
 name = "a"
 data_dir = "var"
 journal_segment_kb = 256
@@ -38,6 +57,12 @@ models = ["inventory_skew"]
 isolation = "process"
 quote_tolerance_bps = 0.05
 params = { half_spread_bps = 0.2, size = "0.01" }
+[[instance]]
+name = "starter"
+plugin = "starter"
+account = "paper"
+symbols = ["BTC-USDT"]
+isolation = "process"
 """
 
 
@@ -61,6 +86,8 @@ def wait_for(folder: Path, is_it: Callable[[e.Entry], Any]) -> e.Entry:
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     (tmp_path / "tandem.toml").write_text(CONFIG)
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "starter.py").write_text(PLUGIN)
     with subprocess.Popen(
         [Path(sys.executable).with_name("tandem"), "run", "-c", "tandem.toml"],
         cwd=tmp_path,
@@ -73,6 +100,29 @@ def node(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
         process.kill()
 
 
+def until(is_so: Callable[[], object], what: str) -> None:
+    ends_s = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < ends_s, what
+        time.sleep(0.01)
+
+
+def helper_of(folder: Path) -> int:
+    """Return the process that the strategy `starter` started."""
+    file = folder / "helper"
+    until(file.exists, "the strategy starts a process")
+    return int(file.read_text())
+
+
+def children_of(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+def command_of(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 def ctl(folder: Path, *arguments: str) -> str:
     command = [Path(sys.executable).with_name("tandem"), "ctl", *arguments]
     environment = {name: text for name, text in os.environ.items() if name != "TANDEM__CONTROL__LISTEN"}
@@ -82,7 +132,10 @@ def ctl(folder: Path, *arguments: str) -> str:
 
 
 def worker_of(folder: Path) -> int:
-    alert = wait_for(folder, lambda entry: isinstance(entry, e.Alert) and entry.kind == "worker_started")
+    def is_it(entry: e.Entry) -> bool:
+        return isinstance(entry, e.Alert) and (entry.kind, entry.instance) == ("worker_started", "mm-btc")
+
+    alert = wait_for(folder, is_it)
     assert isinstance(alert, e.Alert)
     return int(alert.text.split("process ")[1].split(",")[0])
 
@@ -105,11 +158,22 @@ def test_it_trades_and_stops_with_the_node(tmp_path: Path, node: "subprocess.Pop
     assert list((tmp_path / "var" / "workers").iterdir()) == []
 
 
-def test_no_worker_survives_the_host(tmp_path: Path, node: "subprocess.Popen[str]") -> None:
-    worker = worker_of(tmp_path)
+def test_neither_a_worker_nor_what_it_started_survives_the_host(
+    tmp_path: Path, node: "subprocess.Popen[str]"
+) -> None:
+    worker, helper = worker_of(tmp_path), helper_of(tmp_path)
     assert is_alive(worker)
+    assert is_alive(helper)
     node.kill()
-    ends_s = time.monotonic() + PATIENCE_S
-    while is_alive(worker):
-        assert time.monotonic() < ends_s
-        time.sleep(0.01)
+    until(lambda: not is_alive(worker) and not is_alive(helper), "both end")
+
+
+def test_what_a_worker_started_ends_with_the_node_and_the_reaper_too(
+    tmp_path: Path, node: "subprocess.Popen[str]"
+) -> None:
+    helper = helper_of(tmp_path)
+    (reaper,) = (pid for pid in children_of(node.pid) if b"_reaper_process" in command_of(pid))
+    node.send_signal(signal.SIGTERM)
+    node.communicate(timeout=PATIENCE_S)
+    assert not is_alive(helper)
+    assert not is_alive(reaper)
