@@ -54,14 +54,17 @@ def test_stopping_it_runs_on_stop_saves_and_ends_the_process(tmp_path: Path) -> 
 SLOW_STOP = """
     def on_stop(self) -> None:
         import time
+        from pathlib import Path
 
-        time.sleep(1.0 if not self.state.fills else 0.0)  # longer than another worker takes to start
+        while not Path("LET_GO").exists():
+            time.sleep(0.001)
         self.state.fills += 1
 """
 
 
 def test_one_that_takes_its_place_at_once_has_the_state_of_its_last_moment(tmp_path: Path) -> None:
-    source = QUOTER + SLOW_STOP
+    let_go = tmp_path / "let go"
+    source = QUOTER + SLOW_STOP.replace("LET_GO", str(let_go))
 
     async def run() -> None:
         async with worker_desk(tmp_path) as desk:
@@ -71,7 +74,12 @@ def test_one_that_takes_its_place_at_once_has_the_state_of_its_last_moment(tmp_p
             desk.desk.engine.roster.stop(instance, "to be replaced")
             desk.desk.settle()
             again = desk.add("q", source, stop_ns=30_000_000_000)
-            assert desk.proxy().status().state == "waiting"
+            desk.add("other")
+            await desk.started("other")
+            assert desk.proxy().status().state == "waiting", (
+                "not so long as the one before may still say something"
+            )
+            let_go.touch()
             await desk.started()
             desk.desk.engine.roster.stop(again, "enough")
             await until(lambda: not desk.workers.are_busy, "it says bye")
