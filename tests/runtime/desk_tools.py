@@ -193,6 +193,20 @@ class ScriptedVenue(ExchangeAdapter[NoParams]):
         self.orders[client_id] = msgspec.structs.replace(self.orders[client_id], **changes)
 
 
+def leading_engine(clock: VirtualClock, folder: Path) -> tuple[Journal, Engine]:
+    """Return an engine that leads in its first epoch, without an account, and its journal."""
+    journal = Journal.open(folder, node="desk", segment_bytes=1 << 20)
+    engine = Engine(
+        clock=clock,
+        journal=journal,
+        state=recover(journal).state,
+        risk_config=RiskConfig(),
+        settings=EngineSettings(snapshot_in_thread=False),
+    )
+    engine.start_epoch("desk", journal.cell, 1, "test")
+    return journal, engine
+
+
 class Desk:
     """An engine that reconciled with the venue and has no instance yet."""
 

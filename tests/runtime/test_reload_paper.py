@@ -11,19 +11,16 @@ from random import Random
 from typing import Any
 
 import pytest
-from desk_tools import ACCOUNT, BTC, START_NS, CounterState
+from desk_tools import ACCOUNT, BTC, START_NS, CounterState, leading_engine
 
 from host.api import AccountSnapshot, BookTop, Depth, Fill, NoParams, Quote, Strategy, Trade
 from host.core import entries as e
 from host.core.drift import drift
 from host.core.entries import VersionState
-from host.core.risk_limits import RiskConfig
-from host.journal import Journal, read
+from host.journal import read
 from host.loader import Catalog, Version, capture, make
 from host.runtime.clock import VirtualClock
 from host.runtime.driver import ReplayDriver
-from host.runtime.engine import Engine, EngineSettings
-from host.runtime.recovery import recover
 from host.runtime.reload import AdapterUse, Reloader, ReloadReport, ReloadSettings, Stage
 from host.runtime.reload.probation import ProbationLimits
 from host.runtime.roster import InstanceSpec
@@ -70,15 +67,7 @@ class PaperDesk:
         catalog = Catalog.load([self.file.parent], entry_points=False)
         assert not catalog.problems
         self.clock = VirtualClock(START_NS)
-        self.journal = Journal.open(folder / "journal", node="desk", segment_bytes=1 << 20)
-        self.engine = Engine(
-            clock=self.clock,
-            journal=self.journal,
-            state=recover(self.journal).state,
-            risk_config=RiskConfig(),
-            settings=EngineSettings(snapshot_in_thread=False),
-        )
-        self.engine.start_epoch("desk", self.journal.cell, 1, "test")
+        self.journal, self.engine = leading_engine(self.clock, folder / "journal")
         settings = ReloadSettings(limits=ProbationLimits(seconds=probation_s, events=1))
         self.reloader = Reloader(self.engine, catalog, settings, _nothing, lambda version: None)
         self.strategy = Listener()

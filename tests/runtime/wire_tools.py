@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from desk_tools import ACCOUNT, BTC, START_NS, Quoter, ScriptedVenue, spot
+from desk_tools import ACCOUNT, BTC, START_NS, Quoter, ScriptedVenue, leading_engine, spot
 
 from host.api import (
     BookTop,
@@ -22,12 +22,9 @@ from host.api import (
     Trade,
 )
 from host.core import entries as e
-from host.core.risk_limits import RiskConfig
-from host.journal import Journal, read
+from host.journal import read
 from host.loader import Catalog, Version, capture, make
 from host.runtime.clock import VirtualClock
-from host.runtime.engine import Engine, EngineSettings
-from host.runtime.recovery import recover
 from host.runtime.reload import AdapterUse, Reloader, ReloadReport, ReloadSettings
 from host.runtime.reload.probation import ProbationLimits
 from host.runtime.roster import InstanceSpec
@@ -190,15 +187,7 @@ class WireDesk:
         self.file.parent.mkdir(parents=True)
         self.file.write_text(PLUGIN)
         self.clock = VirtualClock(START_NS)
-        self.journal = Journal.open(folder / "journal", node="desk", segment_bytes=1 << 20)
-        self.engine = Engine(
-            clock=self.clock,
-            journal=self.journal,
-            state=recover(self.journal).state,
-            risk_config=RiskConfig(),
-            settings=EngineSettings(snapshot_in_thread=False),
-        )
-        self.engine.start_epoch("desk", self.journal.cell, 1, "test")
+        self.journal, self.engine = leading_engine(self.clock, folder / "journal")
         limits = ProbationLimits(seconds=20.0, events=1)
         self.reloader = Reloader(
             self.engine,
