@@ -127,6 +127,19 @@ def test_an_instance_is_created_and_removed(live: LiveDesk) -> None:
     live.until(lambda: "two" not in live.desk.engine.roster.instances)
 
 
+def test_an_instance_is_created_with_models_and_what_each_of_them_is_to_have(live: LiveDesk) -> None:
+    live.ok(
+        "create", "two", "maker", "--account", "acc", "--symbol", "ETH-USDT", "--model", "shift",
+        "--model-set", "shift.bps=-3", "--model-process", "shift", "--outside", "stop", "--window", "sun 00:00-00:01",
+    )  # fmt: skip
+    (model,) = live.json("get", "two")["models"]
+    assert (model["model"], model["params"], model["isolation"]) == (
+        "shift",
+        {"bps": -3.0},
+        "ISOLATION_PROCESS",
+    )
+
+
 def test_an_instance_is_created_with_a_schedule_and_shown_with_it(live: LiveDesk) -> None:
     said = live.ok(
         "create", "day", "maker", "--account", "acc", "--symbol", "ETH-USDT", "--window", "mon-fri 09:00-10:00",
@@ -166,7 +179,11 @@ def test_an_instance_is_created_with_a_schedule_and_shown_with_it(live: LiveDesk
         ("--worker", "memory_mb=much", 'memory_mb cannot be "much"'),
         ("--worker", "on_loss=sell", 'on_loss cannot be "sell"'),
         ("--worker", "memory_mb=0", "instance.worker_settings.memory_mb: expected a whole number > 0, was 0"),
+        ("--model=shift", "--model-set=shift.bps", 'expected KEY=VALUE, was "bps"'),
+        ("--model=shift", "--model-set=shift.width=1", "instance.models[0].params"),
         ("--client", "token=abc", 'there is no "token"; there are deadline_ms, on_loss'),
+        ("--model-set", "shift.bps=1", '"shift" is no model of this instance; there is no --model'),
+        ("--model-process", "shift", '"shift" is no model of this instance; there is no --model'),
         ("--outside", "keep", "'keep' is not one of 'pause', 'stop'"),
     ],
 )

@@ -1,6 +1,6 @@
 """The verb that makes an instance: what it runs, where, and when."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -26,7 +26,8 @@ S = TypeVar("S", p.WorkerSettings, p.ClientSettings)
     "create",
     changes=(),
     example="create mm-eth-2 two_sided --account paper --symbol ETH-USDT size=0.5\n"
-    "create probe two_sided --account paper --symbol BTC-USDT --model inventory_skew --paused\n"
+    "create probe two_sided --account paper --symbol BTC-USDT --model inventory_skew "
+    "--model-set inventory_skew.skew_bps=3 --model-process inventory_skew --paused\n"
     "create day two_sided --account paper --symbol BTC-USDT "
     '--window "mon-fri 09:30-16:00" --time-zone America/New_York\n'
     "create hedger my_hedger --account paper --symbol BTC-USDT --after mm-btc "
@@ -46,6 +47,18 @@ S = TypeVar("S", p.WorkerSettings, p.ClientSettings)
     help="What it trades, such as BTC-USDT; may be repeated.",
 )
 @click.option("--model", "models", multiple=True, help="A quote model its quotes pass; may be repeated.")
+@click.option(
+    "--model-set",
+    multiple=True,
+    metavar="MODEL.KEY=VALUE",
+    help="A parameter of one of its models; may be repeated.",
+)
+@click.option(
+    "--model-process",
+    multiple=True,
+    metavar="MODEL",
+    help="Run this one of its models in a worker process; may be repeated.",
+)
 @click.option("--tolerance-bps", type=float, help="How far a wanted quote may move before its order follows.")
 @click.option("--paused", is_flag=True, help="Start it paused.")
 @click.option(
@@ -100,6 +113,8 @@ async def create(
     account: str,
     symbols: tuple[str, ...],
     models: tuple[str, ...],
+    model_set: tuple[str, ...],
+    model_process: tuple[str, ...],
     tolerance_bps: float | None,
     paused: bool,
     isolation: str | None,
@@ -115,12 +130,12 @@ async def create(
     on_dependency_lost: str | None,
 ) -> None:
     """Make an instance of STRATEGY and start it. It comes back after restarts, until `remove`."""
-    schema = await find_strategy_schema(session, strategy) if settings else None
+    schema = await _find_schema(session, p.PLUGIN_KIND_STRATEGY, strategy) if settings else None
     wanted = p.Instance(
         plugin=strategy,
         account=full_name(account, "accounts"),
         symbols=symbols,
-        models=[p.ModelUse(model=model) for model in models],
+        models=await _models(session, models, model_set, model_process),
         params=params_of(settings, schema),
         quote_tolerance_bps=tolerance_bps,
         start_paused=paused,
@@ -145,13 +160,45 @@ async def create(
     session.say(answer.instance, described(answer.instance))
 
 
-async def find_strategy_schema(session: Session, strategy: str) -> Struct | None:
-    """Return the schema of a strategy's parameters; None where no plugin offers it."""
-    request = p.ListPluginsRequest(kind=p.PLUGIN_KIND_STRATEGY)
+async def _models(
+    session: Session, names: Sequence[str], settings: Sequence[str], processes: Sequence[str]
+) -> list[p.ModelUse]:
+    """Return the chain of models, each with the settings that name it; raise `click.BadParameter`."""
+    by_model: dict[str, list[str]] = {name: [] for name in names}
+    for text in settings:
+        name, _, setting = text.partition(".")
+        _check_is_used(name, by_model, "--model-set")
+        by_model[name].append(setting)
+    for name in processes:
+        _check_is_used(name, by_model, "--model-process")
+    params = {
+        name: params_of(given, await _find_schema(session, p.PLUGIN_KIND_MODEL, name))
+        for name, given in by_model.items()
+        if given
+    }
+    return [
+        p.ModelUse(
+            model=name,
+            params=params.get(name),
+            isolation=p.ISOLATION_PROCESS if name in processes else p.ISOLATION_UNSPECIFIED,
+        )
+        for name in names
+    ]
+
+
+def _check_is_used(name: str, models: Collection[str], option: str) -> None:
+    if name not in models:
+        used = ", ".join(models) or "no --model"
+        raise click.BadParameter(f'"{name}" is no model of this instance; there is {used}', param_hint=option)
+
+
+async def _find_schema(session: Session, kind: "p.PluginKind.ValueType", name: str) -> Struct | None:
+    """Return the schema of an offer's parameters; None where no plugin offers it."""
+    request = p.ListPluginsRequest(kind=kind)
     for plugin in await session.all(session.control.plugins.list_plugins, request, "plugins"):
-        if any(offer.name == strategy for offer in plugin.offers):
+        if any(offer.name == name for offer in plugin.offers):
             found = await session.control.plugins.get_plugin(p.GetPluginRequest(name=plugin.name))
-            return next(offer.params_schema for offer in found.plugin.offers if offer.name == strategy)
+            return next(offer.params_schema for offer in found.plugin.offers if offer.name == name)
     return None
 
 
