@@ -249,18 +249,20 @@ class Assembly:
 
     def start_skipped(self, plugin: str) -> None:
         """Start the instances that were skipped and name an offer of `plugin`, which is good now."""
+        added: dict[str, tuple[InstanceSection, Instance]] = {}
         for section in self._config.instance:
             names = {section.plugin, *(model.name for model in section.models)}
             if section.name not in self.skipped or all(n.partition(".")[0] != plugin for n in names):
                 continue
             try:
-                instance = self.add_instance(section)
+                added[section.name] = section, self.add_instance(section)
             except TandemError as error:
                 self.skipped[section.name] = str(error)
                 self._engine.alert("instance_skipped", f"instance {section.name}: {error}", section.name)
                 continue
             del self.skipped[section.name]
-            self.start_instance(instance, section)
+        for instance in self._engine.scheduler.in_order(instance for _, instance in added.values()):
+            self.start_instance(instance, added[instance.instance][0])
 
     def start_instance(self, instance: Instance, section: InstanceSection) -> None:
         """Start an instance in the state that it was left in, or else that its section asks for."""

@@ -13,6 +13,7 @@ import pytest
 from host.assembly import Assembly
 from host.config import ConfigSource, RunOptions
 from host.core import entries as e
+from host.core.entries import InstanceState
 from host.core.state import TradingState
 from host.journal import Journal, read
 from host.loader import PluginRejected, capture
@@ -141,6 +142,11 @@ async def running(files: Files) -> AsyncIterator[Node]:
         journal.close()
 
 
+def _moves(tmp_path: Path) -> list[e.InstanceChanged]:
+    entries = [record.entry for record in read(tmp_path / "data" / "journal")]
+    return [entry for entry in entries if isinstance(entry, e.InstanceChanged)]
+
+
 def run(tmp_path: Path, monkeypatch: Any, story: Callable[[Files], Coroutine[Any, Any, None]]) -> Files:
     monkeypatch.chdir(tmp_path)
     files = Files(tmp_path)
@@ -190,6 +196,27 @@ def test_saved_adapter_takes_the_place_of_the_one_that_trades(tmp_path: Path, mo
             assert node.engine.state.plugin("mine").permanent == permanent, "on probation"
             events = node.engine.events
             await node.until(lambda: len(feed.links) == 1 and node.engine.events > events)
+
+    run(tmp_path, monkeypatch, story)
+
+
+def test_skipped_instances_whose_plugin_is_mended_start_in_their_order(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    async def story(files: Files) -> None:
+        files.configure("auto")
+        text = (tmp_path / "tandem.toml").read_text()
+        instance = text[text.index("[[instance]]") :].replace('"maker"', '"other"')
+        hedger = instance.replace('"mm"', '"hedger"') + 'after = ["quoter"]\non_dependency_lost = "keep"\n'
+        (tmp_path / "tandem.toml").write_text(text + hedger + instance.replace('"mm"', '"quoter"'))
+        other = tmp_path / "plugins" / "other.py"
+        other.write_text("raise ValueError\n")
+        async with running(files) as node:
+            assert node.engine.roster.instances.keys() == {"mm"}
+            files._put(other, MAKER.replace("EDITION", "1"))
+            await node.until(lambda: "hedger" in node.engine.roster.instances)
+            moves = [entry for entry in _moves(tmp_path) if entry.state is InstanceState.RUNNING]
+            assert [entry.instance for entry in moves] == ["mm", "quoter", "hedger"]
 
     run(tmp_path, monkeypatch, story)
 

@@ -46,8 +46,10 @@ class _Cron:
         self._expression, self._zone = expression, time_zone(zone)
 
     def after_ns(self, now_ns: int) -> int:
-        due = next(CronSim(self._expression, local_time(now_ns, self._zone)))
-        return int(due.timestamp()) * _SECOND_NS
+        dues = CronSim(self._expression, local_time(now_ns, self._zone))
+        times_ns = (int(due.timestamp()) * _SECOND_NS for due in dues)
+        # Asked in an hour that comes twice, when it comes for the second time, it begins with those of the first.
+        return next(due_ns for due_ns in times_ns if due_ns > now_ns)
 
 
 def parse_trigger(text: str, zone: str) -> Trigger:

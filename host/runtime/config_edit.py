@@ -293,15 +293,19 @@ class ConfigEdit:
             engine.oms.set_tolerance(instance.instance, section.quote_tolerance_bps)
         for chain in self._chains:
             self._set_models(chain)
-        for instance, section in self._of_running(plan.schedules):
+        scheduled = list(self._of_running(plan.schedules))
+        made = [one.section for one in self._instances]
+        engine.scheduler.take_on(*(section for _, section in scheduled), *made)
+        for instance, section in scheduled:
             self._set_schedule(instance, section)
         for instance, section in self._of_running(plan.starts):
             self._move(instance, section)
         # Looked up before the new ones are in the roster: from here on they are running ones.
-        starting = [(one, self._install(one, now_ns)) for one in self._instances]
-        for one, paused in starting:
-            if one.instance.state is InstanceState.LOADED:
-                self._tools.maker.start(one.instance, one.section, paused=paused)
+        starting = {one.section.name: (one, self._install(one, now_ns)) for one in self._instances}
+        for instance in engine.scheduler.in_order(one.instance for one in self._instances):
+            one, paused = starting[instance.instance]
+            if instance.state is InstanceState.LOADED:
+                self._tools.maker.start(instance, one.section, paused=paused)
         self._tools.let_go()
 
     def _set_limits(self, limits: RiskConfig, now_ns: int) -> None:
@@ -371,13 +375,12 @@ class ConfigEdit:
     def _set_schedule(self, instance: Instance, section: InstanceSection) -> None:
         """Hold an instance to another schedule; whoever has to be paused or let go on is so at the turn's end."""
         instance.hears_market = section.schedule.market_events
-        self._engine.scheduler.take_on(section)
         self._engine.scheduler.on_changed(is_edited=True)
         self._engine.roster.rewire()
 
     def _move(self, instance: Instance, section: InstanceSection) -> None:
-        """Pause or resume an instance whose section says so now."""
-        if section.start == "paused" and instance.state is InstanceState.RUNNING:
+        """Pause or resume an instance whose section says so now; a pause of its schedule becomes a pause for good."""
+        if section.start == "paused" and instance.state in _RECEIVING:
             self._engine.roster.pause(instance, "config")
         elif section.start == "running" and instance.state is InstanceState.PAUSED:
             self._engine.roster.resume(instance, "config")

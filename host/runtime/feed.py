@@ -223,6 +223,8 @@ class AccountFeed:
         clock = self.now_ns  # a function that an attribute holds is called faster so, up to Python 3.11
         engine.now_ns = now_ns = clock()
         try:
+            if now_ns >= engine.scheduler.look_ns and engine.depth == 1:
+                engine.scheduler.look(now_ns)
             if type(event) is BookTop:
                 feed.quotes.append(event)
                 if feed.book.apply_top(event):
@@ -336,6 +338,8 @@ class AccountFeed:
         now_ns = self.now_ns()
         engine.begin_turn(now_ns)
         try:
+            if now_ns >= engine.scheduler.look_ns and engine.depth == 1:
+                engine.scheduler.look(now_ns)
             self._take_in_report(report, now_ns)
             if not self.is_settled:
                 self.settle()

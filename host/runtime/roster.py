@@ -113,7 +113,6 @@ class Roster:
         self._engine.oms.close_channels(name)
         self.states.touched.discard(name)
         del self.instances[name]
-        self._engine.scheduler.forget(name)
         self.rewire()
 
     def set_models(self, instance: Instance, stages: Sequence[ModelStage]) -> None:

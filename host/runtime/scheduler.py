@@ -37,6 +37,8 @@ LOOK_AGAIN_NS: Final = 24 * 3600 * 1_000_000_000
 """How often windows without a change in sight are looked at."""
 WAIT_NS: Final = 100_000_000
 """How often it is tried again to call what is due but may not trade for now, or to start what is being reloaded."""
+CLOCKS_DIFFER_NS: Final = 10_000_000_000
+"""How far ahead the clock of the process before may have been; what is further was a clock that has been set back."""
 _LOST: Final = (InstanceState.STOPPED, InstanceState.QUARANTINED)
 
 
@@ -108,7 +110,8 @@ class Scheduler:
 
     def __init__(self, engine: "Engine") -> None:
         self.due_ns = NEVER
-        self._look_ns = NEVER
+        self.look_ns = NEVER
+        """When a window opens or closes next; what comes in at that time or later calls `look` first."""
         self.start_again: Callable[[str], bool] = lambda _name: False
         self._engine: Final = engine
         self._plans: dict[str, _Plan] = {}
@@ -127,23 +130,31 @@ class Scheduler:
         """Take note that the instances of the start are started: what is made later has missed nothing."""
         self._ran_until_ns = None
 
-    def take_on(self, section: InstanceSection) -> None:
-        """Hold an instance to what its section says, from here on."""
+    def take_on(self, *sections: InstanceSection) -> None:
+        """Hold instances to what their sections say, from here on.
+
+        Those that change together are taken on together: half of them may wait for each other with the old half.
+        An instance that is made anew goes on with its triggers where the one before it was.
+        """
         now_ns = self._engine.clock.now_ns()
+        for section in sections:
+            self._take_on(section, now_ns)
+        self._arrange(now_ns)
+
+    def _take_on(self, section: InstanceSection, now_ns: int) -> None:
         since = dict.fromkeys(section.schedule.triggers, now_ns)
         before = self._plans.get(section.name)
         if before is not None and before.section.schedule == section.schedule:
             since = before.since_ns
         elif before is None:
-            since |= self._missed_since(section)
+            since |= self._missed_since(section, now_ns)
         if section.schedule == ScheduleSection() and not section.after:
-            self.forget(section.name)
-            return
-        self._plans[section.name] = _Plan(section, since)
-        self._arrange(now_ns)
+            self._plans.pop(section.name, None)
+        else:
+            self._plans[section.name] = _Plan(section, since)
 
     def forget(self, name: str) -> None:
-        """Hold an instance that left the roster to nothing."""
+        """Hold an instance that leaves for good to nothing."""
         if self._plans.pop(name, None) is not None:
             self._arrange(self._engine.clock.now_ns())
 
@@ -154,7 +165,7 @@ class Scheduler:
             found.sort(key=lambda instance: ranks.get(instance.instance, len(ranks)))
         return found
 
-    def _missed_since(self, section: InstanceSection) -> dict[str, int]:
+    def _missed_since(self, section: InstanceSection, now_ns: int) -> dict[str, int]:
         """Return from when on triggers may have been missed, for one that ran when the last process ended."""
         state, ran_until_ns = self._engine.state, self._ran_until_ns
         record = state.instances.get(section.name)
@@ -162,6 +173,8 @@ class Scheduler:
             return {}
         is_held_by_hand = record.state is InstanceState.PAUSED and not record.by
         if is_held_by_hand or record.state in (InstanceState.LOADED, InstanceState.QUARANTINED):
+            return {}
+        if ran_until_ns > now_ns + CLOCKS_DIFFER_NS:
             return {}
         return dict.fromkeys(
             section.schedule.triggers, ran_until_ns
@@ -173,8 +186,8 @@ class Scheduler:
         self._ranks = {name: rank for rank, name in enumerate(order)}
         for plan in self._plans.values():
             plan.at(now_ns)
-        self._look_ns = min((plan.look_ns for plan in self._plans.values()), default=NEVER)
-        self.due_ns = min(self._look_ns, self._next_trigger_ns())
+        self.look_ns = min((plan.look_ns for plan in self._plans.values()), default=NEVER)
+        self.due_ns = min(self.look_ns, self._next_trigger_ns())
 
     def _next_trigger_ns(self) -> int:
         return min(
@@ -184,7 +197,7 @@ class Scheduler:
     def _find_due(self, now_ns: int) -> None:
         soonest = self._next_trigger_ns()
         # What is due and still there waits until its instance may trade.
-        self.due_ns = min(self._look_ns, soonest if soonest > now_ns else now_ns + WAIT_NS)
+        self.due_ns = min(self.look_ns, soonest if soonest > now_ns else now_ns + WAIT_NS)
 
     # -- what keeps an instance from trading -------------------------------------------------------
 
@@ -234,16 +247,24 @@ class Scheduler:
         """Open and close windows and call what is due, within a turn."""
         if now_ns < self.due_ns:
             return
-        if now_ns >= self._look_ns:
-            for plan in self._plans.values():
-                plan.at(now_ns)
-            self._look_ns = min((plan.look_ns for plan in self._plans.values()), default=NEVER)
-            self._look(now_ns)
+        if now_ns >= self.look_ns:
+            self.look(now_ns)
         for instance in self.in_order(self._engine.roster.instances.values()):
             due = self._plans.get(instance.instance)
             if due is not None and due.triggers:
                 self._call_due(instance, due, now_ns)
         self._find_due(now_ns)
+
+    def look(self, now_ns: int) -> None:
+        """Open and close windows, within a turn.
+
+        What comes in calls this first where it is late: on a loop that was held up, or in a process that was frozen,
+        it may be there before the time is looked at.
+        """
+        for plan in self._plans.values():
+            plan.at(now_ns)
+        self.look_ns = min((plan.look_ns for plan in self._plans.values()), default=NEVER)
+        self._look(now_ns)
 
     def _call_due(self, instance: "Instance", plan: _Plan, now_ns: int) -> None:
         engine, name = self._engine, instance.instance
@@ -339,8 +360,8 @@ class Scheduler:
             )
             return
         if not has_started:  # its plugin is being changed: soon again
-            self._look_ns = min(self._look_ns, now_ns + WAIT_NS)
-            self.due_ns = min(self.due_ns, self._look_ns)
+            self.look_ns = min(self.look_ns, now_ns + WAIT_NS)
+            self.due_ns = min(self.due_ns, self.look_ns)
 
 
 _STATES: Final = {"pause": InstanceState.PAUSED, "stop": InstanceState.STOPPED}

@@ -161,6 +161,22 @@ def test_moments_of_a_day_come_in_the_order_of_its_clock(zone: str, day: date) -
     assert moments[-1] == first_moment_ns(day + timedelta(days=1), 0, time_zone(zone))
 
 
+@pytest.mark.parametrize(
+    "text", ["30 2 * * *", "15,45 1-3 * * *", "*/20 * * * *", "0 3 * * *", "30 2 * 10 sun"]
+)
+def test_cron_trigger_is_due_at_the_same_times_whenever_it_is_asked_in_an_hour_that_comes_twice(
+    text: str,
+) -> None:
+    trigger = parse_trigger(text, "Europe/Zurich")
+    begins = ns("2026-10-25T00:00", "UTC")  # an hour before the clock is put back
+    moments = [begins + minutes * 60_000_000_000 for minutes in range(0, 180, 5)]
+    due = trigger.after_ns(moments[0])
+    for now_ns in moments:
+        if now_ns >= due:
+            due = trigger.after_ns(due)
+        assert trigger.after_ns(now_ns) == due > now_ns
+
+
 def test_cron_trigger_is_due_by_the_clock_of_its_zone() -> None:
     trigger = parse_trigger("0 16 * * mon-fri", NEW_YORK)
     friday = ns("2026-11-20T16:00", NEW_YORK)

@@ -291,6 +291,50 @@ def test_edit_that_makes_an_instance_depend_on_one_that_is_stopped_pauses_it(des
     play(story)
 
 
+HEDGER = OTHER.replace("other", "hedger") + 'after = ["quoter"]\n'
+QUOTER = OTHER.replace("other", "quoter")
+
+
+def test_instances_that_one_edit_adds_start_in_their_order(desk: ConfigDesk) -> None:
+    async def story() -> None:
+        await desk.edit(FIRST + HEDGER + QUOTER)
+        moves = [(entry.instance, entry.state) for entry in desk.since(0, e.InstanceChanged)]
+        running = InstanceState.RUNNING
+        assert moves.index(("quoter", running)) < moves.index(("hedger", running))
+
+    play(story)
+
+
+@pytest.mark.parametrize("symbol", ["ETH-USDT", "BTC-USDT"])
+def test_edit_that_turns_an_order_round_is_followed(desk: ConfigDesk, symbol: str) -> None:
+    turned = QUOTER + 'after = ["hedger"]\n'
+    first = HEDGER.replace('after = ["quoter"]\n', "").replace(
+        "ETH-USDT", symbol
+    )  # with another, it is replaced
+
+    async def story() -> None:
+        await desk.edit(FIRST + HEDGER + QUOTER)
+        report = await desk.edit(FIRST + turned + first)
+        assert not report.problems
+        names = [instance.instance for instance in desk.engine.roster.in_order()]
+        assert names.index("hedger") < names.index("quoter")
+
+    play(story)
+
+
+def test_edit_that_pauses_an_instance_outlives_the_pause_of_its_schedule(desk: ConfigDesk) -> None:
+    closed = FIRST + '[instance.schedule]\nwindows = ["sun 00:00-01:00"]\n'
+
+    async def story() -> None:
+        await desk.edit(closed)
+        assert desk.engine.state.instances["mm"].by == "schedule"
+        await desk.edit(closed.replace('name = "mm"', 'name = "mm"\nstart = "paused"'))
+        await desk.edit(FIRST.replace('name = "mm"', 'name = "mm"\nstart = "paused"'))
+        assert desk.state_of("mm") is InstanceState.PAUSED
+
+    play(story)
+
+
 def test_removed_instance_leaves_once_its_orders_are_done(desk: ConfigDesk) -> None:
     async def story() -> None:
         await desk.edit(FIRST + OTHER)

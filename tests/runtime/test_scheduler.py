@@ -193,6 +193,16 @@ def test_instance_that_starts_outside_of_its_windows_does_not_trade_until_they_o
     assert (desk.where("mm"), desk.quotes()) == ((RUNNING, ""), 2)
 
 
+def test_event_that_comes_before_the_clock_is_looked_at_is_not_traded_on_after_the_end(folder: Path) -> None:
+    desk = desk_at(folder, "Mon 17:29")
+    desk.top()
+    desk.clock.set(ns("Mon 17:30"))  # at once, as for a process that was frozen
+    sent = len(desk.venue.sent)
+    desk.top(60_010.0, 60_010.1)
+    assert {type(command).__name__ for command in desk.venue.sent[sent:]} == {"CancelOrder"}
+    assert (desk.where("mm"), desk.quotes()) == ((PAUSED, "schedule"), 0)
+
+
 @pytest.mark.parametrize("outside", ["pause", "stop"])
 def test_what_an_operator_paused_stays_paused_when_a_window_opens(folder: Path, outside: str) -> None:
     desk = desk_at(folder, "Mon 17:00", section(schedule=office(outside=outside)))
@@ -388,6 +398,39 @@ def test_trigger_is_not_made_up_for_where_an_operator_had_paused_the_instance(fo
     desk.control.resume("mm", "by hand")
     desk.until("Mon 16:05")
     assert fired(desk) == []
+
+
+@pytest.mark.parametrize("outside", ["pause", "stop"])
+def test_trigger_that_is_due_when_a_window_opens_comes_once(folder: Path, outside: str) -> None:
+    schedule = office(outside=outside, triggers={"open": "0 9 * * mon-fri"})
+    desk = desk_at(folder, "Mon 18:00", section(schedule=schedule))
+    desk.top()
+    desk.until("Tue 10:00")
+    assert fired(desk) == [("open", ns("Tue 09:00"))]
+
+
+def test_trigger_that_waits_comes_though_its_instance_is_made_anew(folder: Path) -> None:
+    desk = desk_at(folder, "Mon 15:59:59", cron())
+    desk.until("Mon 16:00:10")
+    desk.control._take_on(desk.maker.prepare(cron()), "sam", lambda _: None, is_new=False, paused=False)
+    desk.top()
+    desk.advance(1)
+    assert fired(desk) == [("flat", ns("Mon 16:00"))]
+
+
+@pytest.mark.parametrize(("back_to", "goes_on"), [("Mon 15:00:01", True), ("Tue 15:00:04", False)])
+def test_clock_that_was_set_back_between_two_processes_does_not_silence_triggers(
+    folder: Path, back_to: str, goes_on: bool
+) -> None:
+    desk = desk_at(folder, "Tue 15:00:01", cron("every 5s"))
+    desk.top()
+    desk.until("Tue 15:00:06")
+    desk = desk.again(ns(back_to))
+    desk.top()
+    desk.until(
+        back_to[:-2] + "05"
+    )  # two nodes' clocks may differ by a little: what was called is not called again
+    assert len(fired(desk)) == 1 + goes_on
 
 
 def test_trigger_waits_for_a_book(folder: Path) -> None:
