@@ -21,6 +21,8 @@ from host.runtime.remote import RemoteStatus
 from host.runtime.turn import turn
 
 if TYPE_CHECKING:
+    from host.isolation.remote_model import ModelInWorker
+    from host.isolation.supervised import Worker
     from host.isolation.workers import Workers
     from host.runtime.engine import Engine
 
@@ -33,7 +35,8 @@ BEGINNINGS: Final = 50
 STRANGER_WEIGHS: Final = 10
 """As how many messages one without the token counts."""
 LINGER_NS: Final = SECOND_NS // 20
-"""How long the last word to a peer that is cut off has to leave, and the last of one that hung up to arrive."""
+"""How long the last word to a peer that is cut off has to leave, and the last of one that hung up to arrive; and an
+address, to be free again."""
 
 
 class Attached:
@@ -67,6 +70,8 @@ class Attached:
         self._beat_ns = 0
         self._hung_up_ns = 0
         """When its connection ended; its last words, on another socket, may come after that. 0: it is there."""
+        self._before_me: Worker | Attached | ModelInWorker | None = None
+        """What ran under this name and is still on its way to its end."""
         self._tally: Final = Tally()
         self._beginnings: deque[int] = deque(maxlen=BEGINNINGS)
         self._sessions = 0
@@ -83,8 +88,10 @@ class Attached:
             if not self.is_wanted:
                 self.is_wanted = True
                 self._fate.forget()
+                # Whoever ran an instance of this name that was stopped this moment still has the door for a last word.
+                self._before_me = self._node.busy(self)
                 self._node.add(self)
-                if self._channel is None:
+                if self._channel is None and self._before_me is None:
                     self._open()
         elif state is InstanceState.STOPPED:
             self.stop()
@@ -104,7 +111,8 @@ class Attached:
 
     def end(self) -> None:
         """Shut the door, and hear no more of whoever is there."""
-        self._opens_ns = self._closes_ns = self._stopping_ns = self._alone_ns = 0
+        self._opens_ns = self._closes_ns = self._alone_ns = 0
+        self._before_me = None
         self._end_session()
         if self._channel is not None:
             self._channel.close()
@@ -190,7 +198,7 @@ class Attached:
         )
 
     def _end_session(self) -> None:
-        self._hung_up_ns = 0
+        self._hung_up_ns = self._stopping_ns = 0
         session, self._proxy.session = self._proxy.session, None
         if session is not None:
             session.end()
@@ -260,6 +268,9 @@ class Attached:
         self._shut(delay_ns)
 
     def _shut(self, delay_ns: int) -> None:
+        if not self.is_wanted:  # it was on its way to its end
+            self.end()
+            return
         now_ns = time.monotonic_ns()
         if self._channel is not None:
             self._channel.stop_reading()
@@ -269,6 +280,10 @@ class Attached:
 
     def look(self, now_ns: int) -> None:
         """Find out whether whoever is there makes progress; do what is due."""
+        if self._before_me is not None:
+            if self._before_me.is_over:
+                self._before_me, self._opens_ns = None, now_ns + LINGER_NS
+            return
         channel, session, settings = self._channel, self._proxy.session, self._settings
         if self._closes_ns and now_ns >= self._closes_ns and channel is not None:
             channel.close()
@@ -281,7 +296,7 @@ class Attached:
             return
         if self._stopping_ns and now_ns - self._stopping_ns > settings.stop_ns:
             _log.warning("instance %s: its client did not handle stop in time", self.name)
-            self.end()
+            self._gone("it did not handle stop in time")
             return
         if why := channel.fault(now_ns):
             self._shut_out(why)

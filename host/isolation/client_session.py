@@ -6,7 +6,7 @@ from typing import Any, Final
 from host.isolation.session import IDLE_WEIGHS, Session
 from host.isolation.settings import SECOND_NS
 from host.wire import Codec
-from host.wire.messages import PROTOCOL, Heartbeat, Hello, Refused, Turn
+from host.wire.messages import PROTOCOL, Bye, Failed, Heartbeat, Hello, Refused, Turn
 
 __all__ = ["ClientSession"]
 
@@ -62,6 +62,10 @@ class ClientSession(Session):
             self.conduct.count(now_ns, IDLE_WEIGHS)
         else:
             super()._on_turn(turn, now_ns)
+
+    def _is_anothers(self, last: Failed | Bye) -> bool:
+        # Before a hello there is nobody to go: taken for a session's end, each would cost entries of the journal.
+        return self.outlet is None or super()._is_anothers(last)
 
     def _turn_away(self, refused: Refused, codec: Codec, now_ns: int) -> None:
         if now_ns - self._answered_ns >= ANSWER_EVERY_NS and self._way.is_subscribed():

@@ -28,6 +28,7 @@ from host.wire.messages import (
     PROTOCOL,
     Ack,
     BookLost,
+    Bye,
     Event,
     Events,
     Failed,
@@ -312,7 +313,7 @@ class Session:
             elif isinstance(message, Hello):
                 self._on_hello(message, codec)
                 is_answer = outlet is None and self.outlet is not None
-            elif message.run and message.run != self._run:
+            elif self._is_anothers(message):
                 conduct.tally.repeated += 1  # the last word of one who was given up: not about who is in now
                 conduct.count(now_ns, IDLE_WEIGHS)
             elif isinstance(message, Failed):
@@ -326,6 +327,10 @@ class Session:
         if conduct.fault and not self._is_over:
             self.refuse("CUT_OFF", conduct.fault)
             self._on_cut_off(conduct.fault)
+
+    def _is_anothers(self, last: Failed | Bye) -> bool:
+        """Return whether that is the last word of somebody who is not in."""
+        return bool(last.run) and last.run != self._run
 
     def _charge(self, began_ns: int) -> None:
         """Let no more come for a while where a message that nothing asked for took more than the peer's share."""

@@ -88,7 +88,7 @@ class Worker:
                 self.is_wanted = True
                 self._fate.forget()
                 # The worker of an instance that was stopped this moment still has its last word: its state.
-                self._before_me = self._node.busy(self.name)
+                self._before_me = self._node.busy(self)
                 self._node.add(self)
                 if self._seat is None and self._before_me is None:
                     self._start()
@@ -296,7 +296,10 @@ class Worker:
         if self._stopping_ns:
             if now_ns - self._stopping_ns > settings.stop_ns:
                 _log.warning("instance %s: its worker did not handle stop in time; it is killed", self.name)
-                self.end()
+                if self.is_wanted:  # it was started again meanwhile
+                    self._lost("it did not handle stop in time")
+                else:
+                    self.end()
             return
         outlet = session.outlet
         if outlet is None:

@@ -155,9 +155,12 @@ class Workers:
         self.running.add(worker)
         self._open()
 
-    def busy(self, name: str) -> Worker | Attached | ModelInWorker | None:
-        """Return what still ends under an instance's name, if anything does."""
-        return next((one for one in self.running if one.name == name and one.is_busy), None)
+    def busy(self, newcomer: Worker | Attached) -> Worker | Attached | ModelInWorker | None:
+        """Return what else still ends under the name of an instance that starts, if anything does."""
+        name = newcomer.name
+        return next(
+            (one for one in self.running if one is not newcomer and one.name == name and one.is_busy), None
+        )
 
     def new_addresses(self) -> tuple[str, str]:
         """Return where the sockets of a worker that starts are to be bound: for events, and for turns."""

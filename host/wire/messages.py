@@ -5,9 +5,9 @@ changes raises `PROTOCOL`. Times are nanoseconds since the Unix epoch; `Decimal`
 `docs/strategy-protocol.md` say the same: a test compares them.
 """
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from host.api import (
     BookTop,
@@ -77,6 +77,11 @@ MOST_LOG_TEXT: Final = 2_000
 """Characters of a line of a strategy's log that are kept."""
 
 
+_Version = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+_Length = Annotated[int, Meta(ge=0, le=2**53)]
+"""Of time. JSON has numbers of any length, which neither the journal nor who asks for the figures can hold."""
+
+
 class _Message(Struct, frozen=True, tag_field="type", omit_defaults=True):
     pass
 
@@ -92,7 +97,7 @@ class Hello(_Message, frozen=True, tag="hello", kw_only=True):
     """What the peer calls itself, for people."""
     run: str = ""
     """Made up anew for each beginning: by it the host tells a repetition from a peer that starts again."""
-    state_version: int = 1
+    state_version: _Version = 1
     """The version of the states that it will send."""
     subscribe: tuple[str, ...] = ("book",)
     """What it wants to hear of the market: `book`, `depth`, `trade`, `ticker`, `candle`."""
@@ -140,9 +145,9 @@ class Turn(_Message, frozen=True, tag="turn", kw_only=True):
     requests: tuple[Request, ...] = ()
     state: Raw = NO_STATE
     """The strategy's state after that, any plain data; absent where it is what it was."""
-    slowest_us: int = 0
+    slowest_us: _Length = 0
     """The longest that one event took since the last turn."""
-    busy_ns: int = 0
+    busy_ns: _Length = 0
     """How long the events took together since then."""
 
 

@@ -303,6 +303,41 @@ def test_a_turn_with_more_requests_than_there_are_ids_is_refused_whole(tmp_path:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(
+    "last", [{"type": "bye"}, {"type": "failed", "where": "on_book", "error": "KeyError"}]
+)
+def test_a_last_word_without_a_hello_ends_nothing(tmp_path: Path, last: dict[str, str]) -> None:
+    async def run() -> None:
+        async with client_desk(tmp_path) as desk:
+            desk.open_door("q", **PAUSE)
+            stranger, lsn = Peer(desk.doors["q"]), desk.desk.engine.state.lsn
+
+            def is_cut_off() -> list[str]:
+                stranger.say(*[last] * 500)
+                return desk.alerts("client_cut_off")
+
+            await until(is_cut_off, "it is cut off for so many")
+            assert desk.desk.state_of("q") is InstanceState.RUNNING
+            assert desk.alerts("client_gone") == []
+            assert desk.desk.engine.state.lsn < lsn + 10
+            stranger.close()
+
+    asyncio.run(run())
+
+
+def test_one_that_is_cut_off_while_it_is_to_stop_leaves_no_door_open(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with client_desk(tmp_path) as desk:
+            instance = desk.open_door("q", **{**PAUSE, "stop_ns": 10**15})
+            async with peer_at(desk) as peer:
+                desk.desk.engine.roster.stop(instance, "enough")
+                peer.misbehaves("garbage", "")
+                await until(lambda: desk.alerts("client_cut_off"), "it is cut off")
+                assert desk.attached["q"].is_over
+
+    asyncio.run(run())
+
+
 # -- workers -------------------------------------------------------------------------------------
 
 MISCHIEF = (

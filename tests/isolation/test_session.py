@@ -209,6 +209,19 @@ def test_what_is_no_number_comes_to_no_order(tmp_path: Path) -> None:
     peer.desk.journal.close()
 
 
+@pytest.mark.parametrize("number", [10**25, -(10**25), -1])
+def test_a_number_that_could_not_be_kept_or_shown_is_refused(peer: Peer, number: int) -> None:
+    peer.hello(state_version=number)
+    assert (peer.said, peer.refused) == ([], 1)
+    peer.hello()
+    for name in ("slowest_us", "busy_ns"):
+        peer.turn(peer.place(peer.id(0)), **{name: number})
+    assert peer.desk.venue.open() == []
+    assert (peer.refused, peer.session.slowest_us, peer.session.busy_ns) == (3, 0, 0)
+    peer.turn(peer.place(peer.id(0)), seq=1, state={"n": 1})
+    assert len(peer.desk.venue.open()) == 1
+
+
 GARBAGE = st.one_of(
     st.binary(max_size=200),
     st.text(max_size=100).map(str.encode),
