@@ -18,11 +18,11 @@ from host.core import entries as e
 from host.core.entries import InstanceState
 from host.core.state import InstanceRecord
 from host.runtime.culprit import Culprit
-from host.runtime.remote import RemoteStrategy
 from host.runtime.watchdog import Block, LoopWatchdog, take_last_words
 
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
+    from host.runtime.instance import Instance
 
 __all__ = ["LAST_WORDS", "BlockCount", "Blocks"]
 
@@ -113,14 +113,12 @@ class Blocks:
         instance = engine.roster.instances.get(culprit.instance)
         if instance is None or instance.state not in _RECEIVING or engine.is_following:
             return
+        is_of_a_model = _is_of_a_model(culprit, engine.state.instances[instance.instance])
+        if not _runs_here(instance, culprit, is_of_a_model):
+            return
         where = f"{culprit.file}, line {culprit.line}"
         why = f"{culprit.callback} held the event loop for more than {self._section.limit_ms} ms ({where})"
-        is_to_move = (
-            self._policy == "worker"
-            and instance.probation is None
-            and not isinstance(instance.strategy, RemoteStrategy)
-            and not _is_of_a_model(culprit, engine.state.instances[instance.instance])
-        )
+        is_to_move = self._policy == "worker" and instance.probation is None and not is_of_a_model
         if not (is_to_move and engine.move_to_worker(instance.instance, why)):
             engine.roster.quarantine_for(instance, why)
 
@@ -176,6 +174,16 @@ def _is_of_a_model(culprit: Culprit, record: InstanceRecord) -> bool:
     """Return whether it is a quote model that blocks: those of a strategy in a worker run on the loop all the same."""
     is_other_code = bool(culprit.calls) and not record.digest.startswith(culprit.calls[0].digest)
     return is_other_code or culprit.callback == QuoteModel.adjust.__name__
+
+
+def _runs_here(instance: "Instance", culprit: Culprit, is_of_a_model: bool) -> bool:
+    """Return whether the code that blocked is what an instance runs on this loop by now.
+
+    It may be that of a version that it has left since or never took, as each new one rehearses first. And what has
+    moved into a worker since may be told of a second time.
+    """
+    own = [stage.model for stage in instance.models] if is_of_a_model else [instance.strategy]
+    return any(call.digest in type(one).__module__ for one in own for call in culprit.calls)
 
 
 def _only_user(culprit: Culprit, records: list[InstanceRecord]) -> InstanceRecord | None:

@@ -18,6 +18,9 @@ from host.loader import Catalog, make
 from host.runtime.blocking import LAST_WORDS, Blocks
 from host.runtime.culprit import Call, Culprit, culprit_in
 from host.runtime.instance import Instance
+from host.runtime.reload.shadow import Shadow
+from host.runtime.remote import RemoteStrategy
+from host.runtime.turn import turn
 from host.runtime.watchdog import BEAT_S, LoopWatchdog, take_last_words
 
 LIMIT_MS = 100
@@ -112,6 +115,81 @@ def test_instance_that_blocks_is_quarantined_in_the_very_turn_and_its_neighbours
     assert (
         reason == f"on_book held the event loop for more than {LIMIT_MS} ms (blocker.py, line {SLEEP_LINE})"
     )
+
+
+STOPPER = BLOCKER.replace(
+    "    def on_book(", "    def on_stop(self) -> None:\n        nap(self.params)\n\n    def on_book(", 1
+)
+
+
+def test_version_that_blocks_as_it_goes_is_not_held_against_the_one_in_its_place(tmp_path: Path) -> None:
+    desk = WatchedDesk(tmp_path, "quarantine")
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "stopper.py").write_text(STOPPER)
+    offer = Catalog.load([tmp_path / "others"], entry_points=False).strategy("stopper")
+    old = make(offer, {"seconds": long_enough(), "at_book": 0}, instance="mm")
+    before = desk.run("mm", old, BTC, digest=offer.version.digest)
+
+    async def story() -> None:
+        await desk.beat()
+        with turn(desk.engine):
+            desk.engine.roster.stop(before, "replaced")
+            desk.engine.roster.remove(before)
+            desk.blocker("mm")
+        assert desk.state_of("mm") is RUNNING
+        await desk.beat()
+
+    desk.play(story)
+    assert any("instance mm, on_stop (stopper.py" in text for text in _told(desk))
+
+
+def test_new_version_that_blocks_as_it_rehearses_is_not_held_against_the_one_that_runs(
+    tmp_path: Path,
+) -> None:
+    desk = WatchedDesk(tmp_path, "quarantine")
+    running = desk.blocker("mm", at_book=0)
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "stopper.py").write_text(STOPPER)
+    offer = Catalog.load([tmp_path / "others"], entry_points=False).strategy("stopper")
+    new = make(offer, {"seconds": long_enough(), "at_book": 1}, instance="mm")
+    clock = desk.engine.clock
+
+    async def story() -> None:
+        await desk.beat()
+        desk.top()
+        Shadow(running, new, clock.now_ns(), clock.stopwatch_ns).run(list(running.account_history.events))
+        desk.top(60_010.0, 60_010.1)
+        assert running.state is RUNNING
+        await desk.beat()
+
+    desk.play(story)
+    assert any("instance mm, on_book (stopper.py" in text for text in _told(desk))
+
+
+def test_block_that_is_told_of_twice_moves_its_instance_into_a_worker_once(tmp_path: Path) -> None:
+    """Once by the thread and, as it keeps the interpreter's lock then, once by a dump of its stack."""
+    desk = WatchedDesk(tmp_path, "worker")
+    slow = desk.blocker("slow")
+    digest = desk.engine.state.instances["slow"].digest[:12]
+    moved: list[str] = []
+
+    def move(name: str, why: str) -> bool:
+        moved.append(why)
+        slow.strategy = RemoteStrategy(slow.strategy.params)
+        return True
+
+    desk.engine.move_to_worker = move
+    told = Culprit("slow", "", "on_book", "blocker.py", 7, (Call("on_book", digest),))
+    for culprit in (told, msgspec.structs.replace(told, instance="")):
+        desk.blocks._on_culprit(culprit)
+        desk.advance(1)
+    assert len(moved) == 1
+    assert slow.state is RUNNING
+
+
+def _told(desk: WatchedDesk) -> list[str]:
+    desk.blocks.tell(desk.engine.alert)
+    return desk.alerts("loop_blocked")
 
 
 def test_model_that_blocks_is_named_with_the_instance_whose_quote_it_adjusts(tmp_path: Path) -> None:
