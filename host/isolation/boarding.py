@@ -17,9 +17,14 @@ GATHER_S: Final = 0.05
 class Berth:
     """One strategy's share of a worker process; of use once `Boarding.board` has returned it."""
 
-    def __init__(self, group: "_Group", name: str) -> None:
+    def __init__(
+        self, group: "_Group", plan: SeatPlan, memory_bytes: int, on_exit: Callable[[str], None]
+    ) -> None:
+        self.plan: Final = plan
+        self.own_memory_bytes: Final = memory_bytes
+        """What it may hold, of the process's memory."""
+        self.on_exit: Final = on_exit
         self._group: Final = group
-        self._name: Final = name
         group.berths.append(self)
 
     @property
@@ -40,7 +45,7 @@ class Berth:
     @property
     def others(self) -> str:
         """Return the names of the others who share the process."""
-        return ", ".join(plan.instance for plan in self._group.plans if plan.instance != self._name)
+        return ", ".join(plan.instance for plan in self._group.plans if plan is not self.plan)
 
     @property
     def memory_limit(self) -> int:
@@ -85,10 +90,12 @@ class _Group:
     """Those who wait for the process of a group, or are in it."""
 
     def __init__(self) -> None:
-        self.plans: list[SeatPlan] = []
-        self.memory_bytes = 0
-        self.on_exits: list[Callable[[str], None]] = []
         self.berths: list[Berth] = []
+        """Of those who have not left."""
+        self.plans: tuple[SeatPlan, ...] = ()
+        """What the process was told to run, ..."""
+        self.memory_bytes = 0
+        """... and what it may hold."""
         self.process: WorkerProcess | None = None
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -117,10 +124,7 @@ class Boarding:
             if name:
                 self._gathering[name] = group
             self._spawn(self._depart(name, group))
-        group.plans.append(plan)
-        group.memory_bytes += memory_bytes
-        group.on_exits.append(on_exit)
-        berth = Berth(group, plan.instance)
+        berth = Berth(group, plan, memory_bytes, on_exit)
         try:
             await asyncio.shield(group.started)
         except BaseException:
@@ -139,15 +143,17 @@ class Boarding:
             return
 
         def on_exit(how: str) -> None:
-            for tell in group.on_exits:
-                tell(how)
+            for berth in tuple(group.berths):
+                berth.on_exit(how)
 
         if not group.berths:  # all who wanted it have changed their minds meanwhile
             process.kill()
             return
+        group.plans = tuple(berth.plan for berth in group.berths)
+        group.memory_bytes = sum(berth.own_memory_bytes for berth in group.berths)
         group.started.set_result(None)
         try:
-            await process.assign(Assignment(group.memory_bytes, tuple(group.plans)).encode(), on_exit)
+            await process.assign(Assignment(group.memory_bytes, group.plans).encode(), on_exit)
         except asyncio.CancelledError:
             process.kill()
             raise

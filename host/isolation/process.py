@@ -48,11 +48,12 @@ class WorkerProcess:
         """
         spawning = _Spawning(reaper)
         try:
-            process = await asyncio.to_thread(spawning.run, os.getpid())
-        except asyncio.CancelledError:
+            return cls(await asyncio.to_thread(spawning.run, os.getpid()), reaper)
+        except BaseException as error:
             spawning.give_up()
+            if isinstance(error, RuntimeError):  # no thread can be started
+                raise OSError(str(error)) from error
             raise
-        return cls(process, reaper)
 
     async def assign(self, assignment: bytes, on_exit: Callable[[str], None]) -> None:
         """Tell it what to run, beside the loop; `on_exit(how)` is told once how it ended, in words."""

@@ -213,9 +213,11 @@ class Rehearsal:
         self._seat.end()
 
     async def _wait(self) -> None:
-        outlet = self._session.outlet
+        outlet, now_ns = self._session.outlet, time.monotonic_ns()
+        # What it writes is read with that, too: else it would wait for a reader.
+        self._failure = self._failure or self._seat.fault(now_ns)
         if not self._failure and outlet is not None:
-            stuck_ns = outlet.stuck_ns(time.monotonic_ns())
+            stuck_ns = outlet.stuck_ns(now_ns)
             if stuck_ns > self._settings.deadline_ns:
                 limit_ms = self._settings.deadline_ns / 1e6
                 self._failure = (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
-from host.api import Params
+from host.api import Params, TandemError
 from host.core import entries as e
 from host.core.entries import InstanceState
 from host.isolation.probation import WorkerProbation
@@ -86,7 +86,11 @@ class WorkerRevision:
         start = instance.checkpoints[0].sequence if instance.checkpoints else history.sequence - LEAST_EVENTS
         events = history.since(max(start, 0))
         new = self._worker.rehearsal(self._worker_of(self._proxy()).offer, self._proxy().params)
-        old = self._worker.rehearsal(self._worker.offer, instance.strategy.params)
+        try:
+            old = self._worker.rehearsal(self._worker.offer, instance.strategy.params)
+        except TandemError:
+            new.close()
+            raise
         comparison: Comparison | None = Comparison(old, new)
         try:
             with self._failing_as("starting it"):
@@ -132,8 +136,8 @@ class WorkerRevision:
         worker = self._worker_of(self._proxy())
         worker.stand_by()
         while not worker.stands_by:
-            if self._failure:
-                raise RevisionFailed(f"instance {self.name}: {self._failure}")
+            if self._failure or not worker.is_wanted:
+                raise RevisionFailed(f"instance {self.name}: {self._failure or 'its worker was ended'}")
             await asyncio.sleep(STANDS_BY_LOOK_S)
 
     def _failed_before(self, why: str) -> bool:

@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+import zmq
+
+from host.api import TandemError
 from host.isolation.assignment import SeatPlan
 from host.isolation.boarding import Berth
 from host.isolation.channel import Channel
@@ -18,7 +21,7 @@ from host.loader import Offer
 if TYPE_CHECKING:
     from host.isolation.workers import Workers
 
-__all__ = ["Seat"]
+__all__ = ["NoSeat", "Seat"]
 
 LAST_WORDS: Final = 1500
 """Characters of what a process wrote last that are told with its end."""
@@ -26,11 +29,15 @@ LAST_WORDS_S: Final = 0.1
 """How long what a process said before it ended by itself has to arrive."""
 
 
+class NoSeat(TandemError):  # noqa: N818 - the fact, in the words operators see
+    """A worker's sockets could not be opened: no room on the disk, no descriptor left, no folder."""
+
+
 class Seat:
     """Belongs to the running loop. From `begin` until `end`, and never again: a restart takes another one.
 
     `on_exit(how)` is told, in words and with the process's last ones, that it ended or could not be started;
-    nothing is told any more after `end`.
+    nothing is told any more after `end`. To make one raises `NoSeat`.
     """
 
     def __init__(
@@ -46,7 +53,10 @@ class Seat:
         self._settings: Final = settings
         self._on_exit: Final = on_exit
         self._key: Final = secrets.token_hex(16).encode()
-        self.channel: Final = Channel(node.context, *node.new_addresses(), self._key, tally=tally)
+        try:
+            self.channel: Final = Channel(node.context, *node.new_addresses(), self._key, tally=tally)
+        except (OSError, zmq.ZMQError) as error:
+            raise NoSeat(f"its sockets could not be opened: {error}") from error
         self._meter: Final = Meter(settings)
         self._boarding: asyncio.Task[None] | None = None
         self._is_over = False

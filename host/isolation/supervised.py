@@ -1,5 +1,6 @@
 """One worker and its process: started, watched, ended, and started again when it was lost."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from host.isolation.fate import Fate
 from host.isolation.proxy import Proxy
 from host.isolation.rehearsal import Rehearsal
 from host.isolation.revision import WorkerRevision
-from host.isolation.seat import Seat
+from host.isolation.seat import NoSeat, Seat
 from host.isolation.session import Session
 from host.isolation.settings import WorkerSettings
 from host.loader import Offer
@@ -60,6 +61,8 @@ class Worker:
         self._tally: Final = Tally()
         self._seat: Seat | None = None
         """Of what runs now, or is about to."""
+        self._unseated: asyncio.Handle | None = None
+        """Tells, after the turn that it was to start in, that it got no seat."""
         self._starts_ns = 0
         """When it is to be started again; 0 while it is not waiting for that."""
         self._started_ns = 0
@@ -114,6 +117,9 @@ class Worker:
         self._before = structs.replace(self.status(), behind=0, lag_ns=0, memory_bytes=0)
         self._starts_ns = self._stopping_ns = self._welcomed_ns = 0
         self._before_me = None
+        if self._unseated is not None:
+            self._unseated.cancel()
+            self._unseated = None
         session, self._proxy.session = self._proxy.session, None
         if session is not None:
             session.end()
@@ -204,7 +210,11 @@ class Worker:
         engine, proxy, settings = self._engine, self._proxy, self.settings
         self._starts_ns = 0
         self._started_ns = time.monotonic_ns()
-        seat = self._seat = Seat(self._node, settings, self._exited, self._tally)
+        try:
+            seat = self._seat = Seat(self._node, settings, self._exited, self._tally)
+        except NoSeat as error:
+            self._unseated = asyncio.get_running_loop().call_soon(self._lost, str(error))
+            return
         instance = proxy.instance
         session = proxy.session = Session(
             engine,
@@ -236,9 +246,15 @@ class Worker:
 
     def _failed(self, what: str) -> None:
         """Quarantine the instance for what its code raised, as an inline one."""
-        with turn(self._engine):
+        engine, instance = self._engine, self._proxy.instance
+        if not self.is_wanted and engine.roster.instances.get(self.name) is not instance:
+            # It raised in `on_stop`. It was removed meanwhile, or another one has its name by now.
+            engine.alert("worker_lost", f"instance {self.name}, which was removed: {what}", self.name)
+            self.end()
+            return
+        with turn(engine):
             if not self.on_fault(what):
-                self._engine.roster.put_in_quarantine(self._proxy.instance, what)
+                engine.roster.put_in_quarantine(instance, what)
 
     def _said_bye(self, reason: str) -> None:
         if self.is_wanted:
@@ -305,6 +321,8 @@ class Worker:
         if outlet is None:
             if now_ns - self._started_ns > settings.start_ns and not self.stands_by:
                 self._lost(f"it did not start within {settings.start_ns / 1e9:g} s")
+            elif self._seat is not None and (fault := self._seat.fault(now_ns)):
+                self._lost(fault)
             return
         known_ns = now_ns if self._seat is None else self._seat.channel.known_ns(now_ns)
         stuck_ns = min(outlet.stuck_ns(now_ns), known_ns)

@@ -82,11 +82,17 @@ def _expect_little(memory_bytes: int) -> None:
 class _Seat:
     """One strategy and its way to the host."""
 
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", plan: SeatPlan) -> None:
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", plan: SeatPlan, *, is_shared: bool) -> None:
         self.plan: Final = plan
         self.events: Final = context.socket(zmq.SUB)
         """Of its own: a socket for several seats would tell the host of each what the others subscribe to."""
         self.events.rcvhwm = 0  # flow control is the host's, which lets few events be on their way
+        self.host_gone: Final = (
+            self.events.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED)
+            if is_shared
+            else None
+        )
+        """Has something to read once the host has shut its end. One that has the process to itself ends with that."""
         self.events.connect(plan.events)
         self.events.setsockopt(zmq.SUBSCRIBE, plan.key)
         self._turns = context.socket(zmq.PUSH)
@@ -148,6 +154,9 @@ class _Seat:
             print(f"instance {self.plan.instance}: {refused}", file=sys.stderr)
 
     def close(self) -> None:
+        if self.host_gone is not None:
+            self.events.disable_monitor()
+            self.host_gone.close(linger=0)
         self.events.close()
         self._turns.close()
 
@@ -170,7 +179,9 @@ class _Worker:
     def __init__(self, assignment: Assignment, parent: int) -> None:
         self._parent: Final = parent
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._seats: Final = [_Seat(self._context, plan) for plan in assignment.seats]
+        self._seats: Final = [
+            _Seat(self._context, plan, is_shared=len(assignment.seats) > 1) for plan in assignment.seats
+        ]
         self._wait_ms = -1
 
     def run(self) -> None:
@@ -208,9 +219,12 @@ class _Worker:
 
 
 def _together(seats: list[_Seat], wait_ms: int) -> bool:
-    ready, _, _ = zmq.select([seat.events for seat in seats], [], [], wait_ms / 1000)
+    sockets = [socket for seat in seats for socket in (seat.events, seat.host_gone) if socket is not None]
+    ready, _, _ = zmq.select(sockets, [], [], wait_ms / 1000)
     for seat in seats:
-        if seat.events in ready:
+        if seat.host_gone in ready:
+            seat.is_given_up = True
+        elif seat.events in ready:
             seat.react(zmq.NOBLOCK)
     return bool(ready)
 

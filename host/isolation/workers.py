@@ -39,8 +39,8 @@ HELD_NS: Final = 100_000_000
 """A look that comes so late was held up: what workers have said meanwhile is read before they are judged, ..."""
 MOST_HELD: Final = 10
 """... unless so many looks in a row came late: that loop is always so."""
-MOST_PATH: Final = 100
-"""Characters that the path of a socket may have."""
+MOST_PATH: Final = 75
+"""Bytes that the path of the folder may have: a socket's has 107 at most, and its name some 30 of them."""
 
 
 class Workers:
@@ -65,7 +65,7 @@ class Workers:
         self._doors: Final = folder.parent / "clients"
         self._find_secret: Final = find_secret
         self._is_temporary = False
-        self._is_open = False
+        self._has_folder = False
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._reaper: Final = Reaper()
         self.spares: Final = Spares(self._reaper, self.spawn)
@@ -153,7 +153,8 @@ class Workers:
     def add(self, worker: Worker | Attached | ModelInWorker) -> None:
         """Look after a worker from here on, until it has ended."""
         self.running.add(worker)
-        self._open()
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
 
     def busy(self, newcomer: Worker | Attached) -> Worker | Attached | ModelInWorker | None:
         """Return what else still ends under the name of an instance that starts, if anything does."""
@@ -163,8 +164,11 @@ class Workers:
         )
 
     def new_addresses(self) -> tuple[str, str]:
-        """Return where the sockets of a worker that starts are to be bound: for events, and for turns."""
-        self._open()
+        """Return where the sockets of a worker that starts are to be bound: for events, and for turns.
+
+        Raises `OSError` where there is no folder for them and none can be made.
+        """
+        self._make_folder()
         self._sockets += 1
         base = self._folder.absolute() / f"{os.getpid()}-{self._sockets}"
         return f"ipc://{base}.events.sock", f"ipc://{base}.turns.sock"
@@ -178,18 +182,16 @@ class Workers:
 
     # -- inside ----------------------------------------------------------------------------------
 
-    def _open(self) -> None:
-        """Have a folder for sockets, and begin to look after workers."""
-        if self._is_open:
+    def _make_folder(self) -> None:
+        if self._has_folder:
             return
-        self._is_open = True
-        if len(str(self._folder.absolute())) > MOST_PATH:
+        if len(os.fsencode(self._folder.absolute())) > MOST_PATH:
             self._folder, self._is_temporary = Path(tempfile.mkdtemp(prefix="tandem-")), True
         self._folder.mkdir(parents=True, exist_ok=True)
         self._folder.chmod(0o700)
         for left in self._folder.glob("*.sock"):
             left.unlink(missing_ok=True)  # of a process that died
-        self._looking = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
+        self._has_folder = True
 
     def _look(self) -> None:
         self._looking = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -74,5 +75,51 @@ def test_one_that_is_started_later_has_its_own(tmp_path: Path) -> None:
             pid = await desk.started("a")
             desk.add("b", **TOGETHER)
             assert await desk.started("b") != pid
+
+    asyncio.run(run())
+
+
+def test_the_code_of_one_who_left_is_run_no_more(tmp_path: Path) -> None:
+    written = tmp_path / "written"
+    source = QUOTER.replace("self.state.starts += 1", "self.ctx.set_timer('often', 0.001)")
+    source += f"\n    def on_timer(self, name):\n        open({str(written)!r}, 'a').write('x')\n"
+
+    async def run() -> None:
+        async with worker_desk(tmp_path) as desk:
+            instance = desk.add("a", source, **TOGETHER)
+            desk.add("b", **TOGETHER)
+            pid = await desk.started("a")
+            await desk.started("b")
+            await until(written.exists, "its timer runs")
+            desk.desk.engine.roster.quarantine_for(instance, "an operator's word")
+
+            bids = count(60_000.0)
+
+            async def goes_on() -> bool:
+                before = written.stat().st_size
+                for _ in range(20):
+                    bid = next(bids)
+                    await desk.top_and_quotes(bid, bid + 0.1)
+                return written.stat().st_size > before
+
+            while await goes_on():
+                assert next(bids) < 62_000.0, "its timer runs for ever"
+            assert is_alive(pid)
+
+    asyncio.run(run())
+
+
+def test_one_who_left_before_the_process_started_has_no_part_in_it(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with worker_desk(tmp_path) as desk:
+            instance = desk.add("a", **TOGETHER)
+            desk.add("b", **TOGETHER)
+            await asyncio.sleep(0)  # both are on their way
+            desk.desk.engine.roster.stop(instance, "changed my mind")
+            await desk.started("b")
+            process = desk.of["b"].process
+            assert process is not None
+            assert (process.members, process.others) == (1, "")
+            assert process.memory_limit == desk.of["b"].settings.memory_bytes
 
     asyncio.run(run())

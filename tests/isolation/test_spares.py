@@ -1,6 +1,7 @@
 """Worker processes in reserve."""
 
 import asyncio
+import errno
 import os
 import signal
 from pathlib import Path
@@ -70,3 +71,42 @@ def test_one_that_is_given_up_while_it_starts_is_not_left_behind(tmp_path: Path)
 
     asyncio.run(run())
     asyncio.run(until(lambda: not children(), "none is left"))
+
+
+def test_one_that_the_host_has_no_descriptor_for_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def fail(pid: int) -> int:
+        tried.append(pid)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def run() -> None:
+        async with worker_desk(tmp_path) as desk:
+            with monkeypatch.context() as full:
+                full.setattr(os, "pidfd_open", fail)
+                desk.add("q", backoff_ns=1_000_000, crashes=1000)
+                await until(lambda: desk.alerts("worker_lost"), "it is told")
+            text = desk.alerts("worker_lost")[0]
+            assert "its process could not be started: [Errno 24] Too many open files" in text
+            await desk.started()
+            assert [pid for pid in tried if Path(f"/proc/{pid}").exists()] == []
+
+    asyncio.run(run())
+
+
+def test_one_that_no_thread_can_start_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def run() -> None:
+        async with worker_desk(tmp_path) as desk:
+            with monkeypatch.context() as full:
+                full.setattr(asyncio, "to_thread", fail)
+                desk.add("q", backoff_ns=1_000_000, crashes=1000)
+                await until(lambda: desk.alerts("worker_lost"), "it is told")
+            assert "could not be started: can't start new thread" in desk.alerts("worker_lost")[0]
+            await desk.started()
+
+    asyncio.run(run())

@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -224,3 +226,70 @@ def test_what_it_started_goes_with_it(tmp_path: Path, end: str) -> None:
             await until(lambda: not is_alive(int(left.read_text())), "its child ends")
 
     asyncio.run(run())
+
+
+def importing(code: str) -> str:
+    """Return a quoter whose file runs `code` when a worker imports it."""
+    return f"import sys, time\nif 'host.isolation.worker' in sys.orig_argv: {code}\n{QUOTER}"
+
+
+def test_one_that_writes_much_while_it_is_imported_starts(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with worker_desk(tmp_path) as desk:
+            desk.add("q", importing("print('x' * 200_000)"), **AT_ONCE)
+            await desk.started()
+            assert desk.alerts("worker_lost") == []
+
+    asyncio.run(run())
+
+
+def test_its_limits_hold_while_it_is_imported(tmp_path: Path) -> None:
+    source = importing("kept = b'x' * (200 << 20); time.sleep(1000)")
+
+    async def run() -> None:
+        async with worker_desk(tmp_path) as desk:
+            desk.add("q", source, memory_bytes=150 << 20, start_ns=600_000 * MS, crashes=1)
+            await until(lambda: desk.alerts("worker_lost"), "it is lost")
+            assert desk.alerts("worker_lost")[0].endswith(" MiB, the limit is 150")
+
+    asyncio.run(run())
+
+
+def test_one_for_whose_sockets_there_is_no_room_is_tried_again(tmp_path: Path) -> None:
+    folder = tmp_path / "workers"
+
+    async def run() -> None:
+        async with worker_desk(tmp_path) as desk:
+            instance = desk.add("q", **AT_ONCE | {"crashes": 1000, "most_backoff_ns": 10 * MS})
+            desk.add("r", **AT_ONCE)
+            pid, other = await desk.started(), await desk.started("r")
+            shutil.rmtree(folder)
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda: len(desk.alerts("worker_lost")) > 2, "it cannot start")
+            assert "its sockets could not be opened: No such file" in desk.alerts("worker_lost")[2]
+            # As little can it start when somebody asks for that; the others do not notice.
+            desk.add("s", **AT_ONCE | {"crashes": 1})
+            assert desk.desk.state_of("s") is InstanceState.RUNNING
+            await desk.reach(InstanceState.QUARANTINED, "s")
+            folder.mkdir()
+            await desk.started()
+            assert instance.state is InstanceState.RUNNING
+            assert await desk.started("r") == other
+            assert all("instance r" not in text for text in desk.alerts("worker_lost"))
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("length", [75, 90, 110])
+def test_it_starts_however_long_the_path_of_the_folder_is(tmp_path: Path, length: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="t-") as short:
+        folder = Path(short, "x" * (length - len(short) - len("//workers")))
+        folder.mkdir()
+
+        async def run() -> None:
+            async with worker_desk(folder) as desk:
+                assert len(str(folder / "workers")) == length
+                desk.add("q")
+                await desk.started()
+
+        asyncio.run(run())

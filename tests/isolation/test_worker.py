@@ -88,6 +88,31 @@ def test_one_that_takes_its_place_at_once_has_the_state_of_its_last_moment(tmp_p
     asyncio.run(run())
 
 
+def test_what_one_raises_at_its_end_is_not_the_fault_of_the_one_that_took_its_place(tmp_path: Path) -> None:
+    let_go = tmp_path / "let go"
+    source = QUOTER + SLOW_STOP.replace("LET_GO", str(let_go)).replace(
+        "self.state.fills += 1", "raise ValueError('at the end')"
+    )
+
+    async def run() -> None:
+        async with worker_desk(tmp_path) as desk:
+            instance = desk.add("q", source, stop_ns=30_000_000_000)
+            await desk.started()
+            await desk.top_and_quotes()
+            desk.desk.engine.roster.stop(instance, "to be replaced")
+            desk.desk.settle()
+            desk.add("q")
+            let_go.touch()
+            await desk.started()
+            assert desk.desk.state_of("q") is InstanceState.RUNNING
+            assert desk.desk.engine.state.instances["q"].state is InstanceState.RUNNING
+            assert desk.alerts("quarantined") == []
+            (text,) = desk.alerts("worker_lost")
+            assert text.startswith("instance q, which was removed: on_stop raised ValueError: at the end (")
+
+    asyncio.run(run())
+
+
 def test_an_exception_quarantines_it_as_inline(tmp_path: Path) -> None:
     source = QUOTER.replace(
         "p = self.params", "p = self.params\n        if book.bid > 70_000: raise ValueError('too high')"

@@ -371,3 +371,34 @@ def test_reloads_under_load_lose_and_double_nothing(tmp_path: Path) -> None:
             assert str(position.qty) == saved["traded"] or float(position.qty) == float(saved["traded"])
 
     asyncio.run(run())
+
+
+def test_one_that_writes_much_is_rehearsed(tmp_path: Path) -> None:
+    """Its output is read: a pipe holds 64 KiB, and who writes more waits for a reader."""
+    writes = "print('x' * 5_000); p = self.params"
+
+    async def run() -> None:
+        async with reloads(tmp_path, source=QUOTER.replace("p = self.params", writes)) as there:
+            for step in range(40):
+                there.desk.desk.top(60_000.0 + step, 60_000.1 + step)
+                await there.desk.handled()
+            report = await there.save(WIDER.replace("p = self.params", writes))
+            assert report.state is VersionState.ACTIVE, report.reason
+            detail = next(result.detail for result in report.stages if result.stage is Stage.WARM_UP)
+            assert "intents differ" in detail
+
+    asyncio.run(run())
+
+
+def test_one_that_stands_by_when_the_workers_end_is_refused(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with reloads(tmp_path) as there:
+            saving = asyncio.create_task(there.save(WIDER))
+            await until(lambda: len(there.desk.workers.running) == 2, "the new one's worker starts")
+            there.desk.workers.close()
+            await until(saving.done, "the reload ends")
+            report = saving.result()
+            assert report.state is VersionState.REFUSED
+            assert report.reason == "instance q: its worker was ended"
+
+    asyncio.run(run())
