@@ -44,4 +44,13 @@ class Broke(_Message, frozen=True, tag="broke"):
 Message = Ready | Ask | Answer | Broke
 
 encode: Final = msgspec.msgpack.Encoder(decimal_format="string").encode
-decode: Final = msgspec.msgpack.Decoder(Message).decode
+_decode: Final = msgspec.msgpack.Decoder(Message).decode
+
+
+def decode(body: bytes) -> Message:
+    """Return a message; raise `msgspec.DecodeError` for bytes that are none."""
+    try:
+        message: Message = _decode(body)
+    except (RecursionError, UnicodeDecodeError) as error:
+        raise msgspec.DecodeError(str(error)) from None
+    return message

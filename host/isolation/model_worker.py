@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 import zmq
 
-from host.api import AsyncQuoteModel, QuoteModel
+from host.api import Adjustment, AsyncQuoteModel, QuoteModel
 from host.isolation.assignment import SeatPlan
 from host.isolation.model_messages import Answer, Ask, Broke, Ready, decode, encode
 from host.loader import Kind, import_version, make
@@ -67,7 +67,14 @@ def _answer(runner: asyncio.Runner, model: QuoteModel[Any], ask: Ask) -> Answer 
     where = "predict" if isinstance(model, AsyncQuoteModel) else "adjust"
     try:
         if isinstance(model, AsyncQuoteModel):
-            return Answer(ask.seq, runner.run(model.predict(ask.features)))
-        return Answer(ask.seq, model.adjust(ask.features, ask.quote))
+            return Answer(ask.seq, _plain(runner.run(model.predict(ask.features))))
+        return Answer(ask.seq, _plain(model.adjust(ask.features, ask.quote)))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary: told to the host
         return Broke(ask.seq, where, describe_error(error))
+
+
+def _plain(adjustment: Any) -> Adjustment:
+    """Return an answer as it can be sent: a library's own kind of number, such as NumPy's, is a float here."""
+    if not isinstance(adjustment, Adjustment):
+        raise TypeError(f"it should have returned an Adjustment, was {type(adjustment).__name__}")
+    return Adjustment(*map(float, msgspec.structs.astuple(adjustment)))

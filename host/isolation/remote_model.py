@@ -14,7 +14,7 @@ import msgspec
 from host.api import Adjustment, AsyncQuoteModel, Features, Params, Quote, TandemError
 from host.isolation.fate import Fate
 from host.isolation.model_messages import Answer, Ask, Broke, Ready, decode, encode
-from host.isolation.seat import Seat
+from host.isolation.seat import NoSeat, Seat
 from host.isolation.settings import WorkerSettings
 from host.loader import Offer, decode_params
 from host.runtime.latency import Histogram
@@ -69,6 +69,8 @@ class ModelInWorker(RemoteModel):
         self._settings: Final = settings
         self._fate: Final = Fate(settings)
         self._seat: Seat | None = None
+        self._unseated: asyncio.Handle | None = None
+        """Tells, once who started it has gone on, that it got no seat."""
         self._started_ns = self._starts_ns = 0
         self._is_ready = False
         self._readies = 0
@@ -195,6 +197,9 @@ class ModelInWorker(RemoteModel):
         """End its process, and hear no more of it."""
         self._starts_ns = 0
         self._is_ready, self._question = False, None
+        if self._unseated is not None:
+            self._unseated.cancel()
+            self._unseated = None
         seat, self._seat = self._seat, None
         if seat is not None:
             seat.end()
@@ -219,7 +224,11 @@ class ModelInWorker(RemoteModel):
     def _start(self) -> None:
         self._starts_ns = self._readies = 0
         self._started_ns = time.monotonic_ns()
-        seat = self._seat = Seat(self._node, self._settings, self._lost)
+        try:
+            seat = self._seat = Seat(self._node, self._settings, self._lost)
+        except NoSeat as error:
+            self._unseated = asyncio.get_running_loop().call_soon(self._lost, str(error))
+            return
         seat.begin(self.name, self._offer, self._on_message, model_params=msgspec.json.encode(self.params))
 
     def _ask(self, features: Features, quote: Quote) -> None:

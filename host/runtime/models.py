@@ -177,9 +177,9 @@ def apply_adjustment(adjustment: Adjustment, quote: Quote) -> Quote | None:
         if not (bid_scale >= 0.0 and ask_scale >= 0.0 and isfinite(bid_scale + ask_scale)):
             return None
         if bid_scale != 1.0:
-            bid_qty *= Decimal(repr(bid_scale))
+            bid_qty *= Decimal(repr(float(bid_scale)))  # NumPy's own numbers are written in another way
         if ask_scale != 1.0:
-            ask_qty *= Decimal(repr(ask_scale))
+            ask_qty *= Decimal(repr(float(ask_scale)))
     factor = 1.0 + shift * 1e-4
     if bid is not None and ask is not None:
         if scale != 1.0:

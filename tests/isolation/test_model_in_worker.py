@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -166,12 +168,17 @@ LONG = "x" * 1_000_000
     ("forgery", "why"),
     [
         ("say(b'garbage')", "it sent what is no message: "),
+        (r"say(b'\x94\xa5broke\x00\xa2\xff\xff\xa1a')", "it sent what is no message: 'utf-8' codec"),
+        (
+            "say(b'\\x92\\xa5ready' + b'\\x91' * 100_000 + b'\\xc0')",
+            "it sent what is no message: maximum recursion",
+        ),
         ("say(encode(Answer(10**9, Adjustment())))", "it sent what it was not asked for"),
         ("say(encode(Answer(1, Adjustment())))", "it sent what it was not asked for"),
         ("while True: say(encode(Ready()))", "it said more than 10000 times that it is ready"),
         (f"say(encode(Broke(0, '', {LONG!r})))", " raised xxx"),
     ],
-    ids=["garbage", "never asked", "answered before", "ready", "long"],
+    ids=["garbage", "no text", "deep", "never asked", "answered before", "ready", "long"],
 )
 def test_one_that_sends_what_it_was_not_asked_for_is_lost(tmp_path: Path, forgery: str, why: str) -> None:
     async def run() -> None:
@@ -184,6 +191,56 @@ def test_one_that_sends_what_it_was_not_asked_for_is_lost(tmp_path: Path, forger
             assert len(text) < 3_000
             await until(lambda: not children(), "its process ends")
             await until(lambda: best_bid(desk, 60_100.0) == 60_099.98, "quotes go out without it")
+
+    asyncio.run(run())
+
+
+NUMBER = """
+
+class Number(float):
+    \"\"\"Stands for the numbers of a library, such as NumPy's.\"\"\"
+
+    def __repr__(self):
+        return f"lib.Number({float(self)})"
+"""
+
+
+def test_numbers_may_be_of_a_librarys_own_kind(tmp_path: Path) -> None:
+    source = SHIFTER.replace("MISBEHAVE", "pass").replace(
+        "shift_bps=self.params.shift_bps", "shift_bps=Number(-100.0), bid_size_scale=Number(0.5)"
+    )
+
+    async def run() -> None:
+        async with desk_with_model(tmp_path, source + NUMBER) as desk:
+            await until(lambda: best_bid(desk) == 59_399.98, "its answer is used")
+            assert {order.qty for order in desk.open() if order.side == "buy"} == {Decimal("0.5")}
+            assert desk.alerts("worker_lost") == []
+
+    asyncio.run(run())
+
+
+def test_an_answer_that_is_none_is_counted_and_its_worker_goes_on(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with desk_with_model(tmp_path, SHIFTER.replace("MISBEHAVE", "return None")) as desk:
+            await until(lambda: best_bid(desk) == 59_399.98, "its answer is used")
+            await until(lambda: best_bid(desk, 70_001.0) and desk.model.broken, "it is asked")
+            assert "it should have returned an Adjustment, was NoneType" in desk.model.last_error
+            assert desk.alerts("worker_lost") == []
+
+    asyncio.run(run())
+
+
+def test_one_for_whose_sockets_there_is_no_room_is_tried_again(tmp_path: Path) -> None:
+    async def run() -> None:
+        many: dict[str, Any] = {"crashes": 1000, "most_backoff_ns": 10 * MS}
+        async with desk_with_model(tmp_path, SHIFTER.replace("MISBEHAVE", "pass"), **many) as desk:
+            await until(lambda: best_bid(desk) == 59_399.98, "its answer is used")
+            shutil.rmtree(tmp_path / "workers")
+            os.kill(desk.model.pid, signal.SIGKILL)
+            await until(lambda: len(desk.alerts("worker_lost")) > 2, "it cannot start")
+            assert "its sockets could not be opened: No such file" in desk.alerts("worker_lost")[2]
+            (tmp_path / "workers").mkdir()
+            await until(lambda: desk.model.status().state == "running", "another one is there")
 
     asyncio.run(run())
 

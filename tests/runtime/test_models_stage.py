@@ -66,6 +66,20 @@ def test_adjustment_shifts_widens_and_scales() -> None:
     assert (adjusted.bid_qty, adjusted.ask_qty) == (Decimal("0.5"), Decimal(0))
 
 
+def test_sizes_may_be_scaled_by_a_librarys_own_kind_of_number() -> None:
+    class Number(float):
+        """As those of NumPy are written."""
+
+        def __repr__(self) -> str:
+            return f"lib.Number({float(self)})"
+
+    adjusted = stage(Adjustment(bid_size_scale=Number(0.5), ask_size_scale=Number(0.25))).adjust(
+        FEATURES, QUOTE
+    )
+
+    assert (adjusted.bid_qty, adjusted.ask_qty) == (Decimal("0.5"), Decimal("0.5"))
+
+
 def test_side_that_is_not_quoted_stays_out() -> None:
     one_sided = Quote(99.0, Decimal(1), None, Decimal(0))
 
