@@ -12,6 +12,7 @@ const door = resolve(dataDir, "clients", instance);
 const token = readFileSync(`${door}.token`, "utf8").trim();
 const SIZE = "0.01"; // money is text: a float is not exact
 const HELLO_EVERY_MS = 20;
+const BRACE = 0x7b; // what JSON begins with here
 const SILENT_MS = 2000; // the host says something four times a second
 
 const events = new Subscriber({ linger: 0, receiveTimeout: HELLO_EVERY_MS });
@@ -70,7 +71,8 @@ while (!isOver) {
   try {
     const [, body] = await events.receive();
     heardMs = Date.now();
-    await onMessage(JSON.parse(body));
+    if (body[0] === BRACE) await onMessage(JSON.parse(body));
+    else if (turn !== null) beginAnew(); // MessagePack: said to another program, which has the place by now
   } catch (error) {
     if (error.code !== "EAGAIN") throw error; // nothing came for a while
     if (turn !== null && Date.now() - heardMs > SILENT_MS) beginAnew();

@@ -25,6 +25,7 @@ from host.api import (
     Instrument,
     Order,
     OrderRequest,
+    OrderStatus,
     Params,
     Position,
     Quote,
@@ -90,6 +91,8 @@ class TradingClient:
         self._inbox: deque[Heard] = deque()
         self._fills: dict[tuple[str, str], None] = {}
         """The latest fills that came, by order and trade: a host that does not know that they did tells them again."""
+        self._unsure: dict[str, Order] = {}
+        """Orders sent before it had to begin anew, of which no host has said anything."""
         self._strategy: type[Strategy[Any]] = Strategy
         self._params: Params | None = None
 
@@ -115,9 +118,12 @@ class TradingClient:
         """Run a strategy until `stop`, an interrupt, or, without `stay`, until the host stops the instance.
 
         Each beginning constructs it anew, with the state that the host saved and the parameters of the instance,
-        or `params` where they are given. Raises `NoHost` or `TokenRefused` where the host does not answer at
-        first (later it is waited for), `ClientRefused`, and `StrategyFailed` from what the strategy raised.
+        or `params` where they are given; a client that is attached begins anew. Raises `NoHost` or `TokenRefused`
+        where the host does not answer at first (later it is waited for), `ClientRefused`, and `StrategyFailed` from
+        what the strategy raised.
         """
+        if self._stage is not None:
+            self.close()
         self._strategy, self._params = strategy, params
         try:
             self._wait_until_welcome()
@@ -309,6 +315,8 @@ class TradingClient:
                 raise ClientRefused(refused.reason, str(refused)) from None
             _log.warning("%s", refused)
             return
+        if self._unsure and stage.is_briefed:
+            self._tell_lost(stage)
         raised = stage.failure
         if raised is not None:
             self._drop(has_said_bye=True)
@@ -345,7 +353,20 @@ class TradingClient:
         self._inbox.extend(reports)
         return stage, attachment
 
+    def _tell_lost(self, stage: Stage) -> None:
+        """Say which orders never came to the host: by now it has told of all that it knows."""
+        known = {order.client_id for order in stage.open_orders()}
+        for order in self._unsure.values():
+            if order.client_id not in known:
+                reason = (
+                    "NOT_TAKEN: the connection ended, and the host that answers now does not know the order"
+                )
+                self._inbox.append(msgspec.structs.replace(order, status=OrderStatus.REJECTED, reason=reason))
+        self._unsure.clear()
+
     def _put(self, event: Heard) -> None:
+        if isinstance(event, Order | Fill):
+            self._unsure.pop(event.client_id, None)
         if isinstance(event, Fill):
             key = (event.client_id, event.trade_id)
             if key in self._fills:
@@ -362,7 +383,14 @@ class TradingClient:
         return self._strategy(params)
 
     def _drop(self, *, has_said_bye: bool) -> None:
-        attachment, self._attachment, self._stage = self._attachment, None, None
+        stage, attachment = self._stage, self._attachment
+        self._stage = self._attachment = None
+        if stage is not None and isinstance(self._params, _AnyParams):
+            self._unsure |= {
+                order.client_id: order
+                for order in stage.open_orders()
+                if order.status is OrderStatus.PENDING_NEW
+            }
         if attachment is not None:
             self._why_silent = attachment.why_silent()
             attachment.close(has_said_bye=has_said_bye)

@@ -207,7 +207,7 @@ class Session:
         self._is_over = True
         if self._way.is_subscribed():
             for codec in (self._codec,) if self._codec is not None else ():
-                self._way.send(codec.encode(Refused(reason, detail)))
+                self._way.send(codec.encode(Refused(reason, detail, self._run)))
 
     def end(self) -> None:
         """Hear and say nothing any more."""
@@ -298,12 +298,15 @@ class Session:
         is_answer = False
         conduct.count(now_ns)
         try:
-            codec = self._codec or codec_of(body)
+            codec = codec_of(body)
             message = codec.decode_from_strategy(body)
         except CodecError as error:
             conduct.strike(str(error), now_ns, len(body))
         else:
-            if isinstance(message, Turn):
+            if self._codec not in (None, codec) and not isinstance(message, Hello):
+                conduct.tally.repeated += 1  # of one before who spoke in the other encoding, and was given up
+                conduct.count(now_ns, NOT_DUE_WEIGHS)
+            elif isinstance(message, Turn):
                 self._on_turn(message, now_ns)
                 is_answer = (
                     outlet is not None

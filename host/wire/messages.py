@@ -375,7 +375,7 @@ class Refused(_Message, frozen=True, tag="refused"):
     reason: str
     detail: str
     run: str = ""
-    """That of the `hello` which this answers; empty where it is said to whoever is in."""
+    """That of the `hello` of whom it is said to."""
 
 
 class Ack(_Message, frozen=True, tag="ack"):

@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from host.api import Fill, Order, OrderStatus, Params, Strategy, TandemError
 from host.core.carried import StateNotCarried, carry_state, encode_state
-from host.wire.codec import JSON, Codec
+from host.wire.codec import JSON, Codec, codec_of
 from host.wire.context import RemoteContext, boot_ns
 from host.wire.messages import (
     NO_STATE,
@@ -84,6 +84,8 @@ class Stage:
     ) -> None:
         self.is_over = False
         self.is_welcome = False
+        self.is_briefed = False
+        """Whether all that it had not heard before it came has been told."""
         self.strategy: Strategy[Any] | None = None
         self.failure: BaseException | None = None
         """What its code raised; None while it has not."""
@@ -148,7 +150,8 @@ class Stage:
 
     def receive(self, body: bytes) -> None:
         """Take in one message of the host; raise `StageRefused`, or `CodecError` for what is none."""
-        message = self._codec.decode_from_host(body)
+        # What is said to a peer of another encoding comes here, too: that it has the place, for one.
+        message = codec_of(body).decode_from_host(body)
         if isinstance(message, Events):
             if self.is_welcome and not self.is_over:
                 self._take_in(message)
@@ -167,6 +170,10 @@ class Stage:
         """Say how far everything is handled; to be called when nothing more is there to receive."""
         if self._handled != self._said_handled and not self.is_over:
             self._say()
+
+    def open_orders(self) -> list[Order]:
+        """Return the orders that may still trade, those included of which the host has said nothing yet."""
+        return [] if self._ctx is None else self._ctx.open_orders()
 
     def next_timer_ns(self) -> int | None:
         """Return in how many ns a timer is due; None without one."""
@@ -250,6 +257,8 @@ class Stage:
         requests = self._ctx.requests
         for event in message.events:
             number += 1
+            if not self.is_briefed:
+                self.is_briefed = not isinstance(event, Start | Reports)
             react = self._reactions.get(type(event))
             if react is not None:
                 started_ns = time.perf_counter_ns()
@@ -289,16 +298,20 @@ class Stage:
             self._has_news = False
             self._next_save_ns = now_ns + SAVE_STATE_NS
         self._turn += 1
-        body = self._codec.encode(
-            Turn(
-                seq=self._turn,
-                handled=self._handled,
-                requests=tuple(ctx.requests),
-                state=state,
-                slowest_us=self._slowest_ns // 1000,
-                busy_ns=self._busy_ns,
-            )
+        turn = Turn(
+            seq=self._turn,
+            handled=self._handled,
+            requests=tuple(ctx.requests),
+            state=state,
+            slowest_us=self._slowest_ns // 1000,
+            busy_ns=self._busy_ns,
         )
+        try:
+            body = self._codec.encode(turn)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            self._where = "sending what it wants"
+            self._failed(error)
+            return
         ctx.requests.clear()
         self._said_handled = self._handled
         self._unsaid = self._slowest_ns = self._busy_ns = 0

@@ -1,6 +1,7 @@
 """A client that trades call by call: nothing that it was told is lost or told twice, and nothing vanishes quietly."""
 
 import asyncio
+import functools
 import subprocess
 import sys
 from decimal import Decimal
@@ -11,7 +12,7 @@ from attached_tools import client_desk, running
 from desk_tools import BTC
 from isolation_tools import QUOTER, until
 
-from host.api import Fill
+from host.api import Fill, Order, OrderStatus
 from host.client.trading_errors import NoHost, StrategyFailed
 from host.config import ClientSection
 
@@ -111,6 +112,56 @@ def test_an_order_after_the_host_stopped_the_instance_is_not_taken_for_sent(tmp_
                 await asyncio.to_thread(client._step, 1.0)
             with pytest.raises(NoHost):
                 await asyncio.to_thread(client.buy_limit, BTC, Decimal(1), Decimal(50_000))
+
+    asyncio.run(run())
+
+
+def test_an_order_that_went_with_the_connection_is_told_as_rejected_and_no_other(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with client_desk(tmp_path) as desk:
+            desk.open_door(section=ClientSection(on_loss="keep"), deadline_ns=10**15)
+            client = desk.client()
+            await asyncio.to_thread(client.connect)
+            buy = functools.partial(asyncio.to_thread, client.buy_limit, BTC, Decimal(1))
+            filled, resting = await buy(Decimal(50_000)), await buy(Decimal(40_000))
+            await until(lambda: len(desk.open()) == 2, "they rest")
+            assert client._stage is not None
+            client._stage._send_bytes = lambda _body: None  # type: ignore[misc] # what is said is lost
+            lost = await buy(Decimal(30_000))
+            client._drop(has_said_bye=False)
+            await until(lambda: desk.alerts("client_gone"), "the host notices")
+            (order,) = (order for order in desk.open() if order.client_id == filled)
+            desk.desk.venue.trade(order, "1")
+            desk.desk.settle()
+            told: list[Order | Fill] = []
+
+            def listen() -> None:
+                for event in client.events(30):
+                    told.extend([event] if isinstance(event, Order | Fill) else [])
+                    if isinstance(event, Order) and event.client_id == lost:
+                        return
+
+            await asyncio.to_thread(listen)
+            assert [one.client_id for one in told if isinstance(one, Fill)] == [filled]
+            rejected = [one for one in told if isinstance(one, Order) and one.status is OrderStatus.REJECTED]
+            assert [(one.client_id, one.reason.partition(":")[0]) for one in rejected] == [
+                (lost, "NOT_TAKEN")
+            ]
+            assert [one.client_id for one in client.open_orders()] == [resting]
+            await asyncio.to_thread(client.close)
+
+    asyncio.run(run())
+
+
+def test_a_class_is_run_though_its_client_was_attached_before(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with client_desk(tmp_path) as desk:
+            desk.open_door(deadline_ns=10**15)
+            client = desk.client()
+            await asyncio.to_thread(client.connect)
+            program = running(client, desk.cls["q"])
+            await desk.top_and_quotes()
+            await program.stop()
 
     asyncio.run(run())
 

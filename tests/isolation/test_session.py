@@ -209,6 +209,17 @@ def test_what_is_no_number_comes_to_no_order(tmp_path: Path) -> None:
     peer.desk.journal.close()
 
 
+def test_what_comes_in_the_other_encoding_is_somebody_else_s(peer: Peer) -> None:
+    peer.hello()
+    for seq in range(1, 31):
+        turn = {"type": "turn", "seq": seq, "handled": 1, "requests": [peer.place(peer.id(0))]}
+        peer.session.on_message(msgspec.msgpack.encode(turn))
+    peer.session.on_message(msgspec.msgpack.encode({"type": "bye"}))
+    assert (peer.ends, peer.desk.venue.open(), peer.session.conduct.tally.repeated) == ([], [], 31)
+    peer.turn(peer.place(peer.id(0)))
+    assert len(peer.desk.venue.open()) == 1
+
+
 @pytest.mark.parametrize("number", [10**25, -(10**25), -1])
 def test_a_number_that_could_not_be_kept_or_shown_is_refused(peer: Peer, number: int) -> None:
     peer.hello(state_version=number)
@@ -270,7 +281,7 @@ def test_one_that_breaks_the_rules_again_and_again_is_cut_off(peer: Peer) -> Non
     peer.session.on_message(b"garbage")
     (end,) = peer.ends
     assert "20 of its messages within 10 s broke the protocol" in end
-    assert peer.said[-1]["reason"] == "CUT_OFF"
+    assert (peer.said[-1]["reason"], peer.said[-1]["run"]) == ("CUT_OFF", "r"), "it is nobody else's fault"
     peer.turn(peer.place(peer.id(0)))
     assert peer.desk.venue.open() == []
 

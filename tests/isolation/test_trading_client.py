@@ -251,14 +251,19 @@ def test_what_its_strategy_raises_quarantines_the_instance_and_reaches_the_progr
     asyncio.run(run())
 
 
-def test_a_second_one_is_refused_while_the_first_is_alive(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("of_first", "of_second"), [("msgpack",) * 2, ("json", "msgpack"), ("msgpack", "json")]
+)
+def test_a_second_one_is_refused_while_the_first_is_alive(
+    tmp_path: Path, of_first: str, of_second: str
+) -> None:
     async def run() -> None:
         async with client_desk(tmp_path) as desk:
             desk.open_door(deadline_ns=10**15)
-            first = running(desk.client(name="the first"), desk.cls["q"])
+            first = running(desk.client(name="the first", encoding=of_first), desk.cls["q"])
             await desk.attached_to()
             with pytest.raises(ClientRefused, match="'the first'") as refused:
-                await asyncio.to_thread(desk.client().connect)
+                await asyncio.to_thread(desk.client(encoding=of_second).connect)
             assert refused.value.reason == "TAKEN"
             await desk.top_and_quotes()  # the first trades on
             await first.stop()

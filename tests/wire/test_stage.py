@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from host.api import BookTop, NoParams, Strategy
-from host.wire import JSON
+from host.wire import JSON, MSGPACK, Codec
 from host.wire.messages import Ack, Book, Bye, Events, IdRange, Start, Turn, Welcome
 from host.wire.stage import KEPT_TURNS, Stage, StageRefused
 
@@ -17,6 +17,13 @@ class Quoting(Strategy[NoParams]):
 
     def on_book(self, book: BookTop) -> None:
         self.ctx.quote(book.symbol, ())
+
+
+def welcome(run: str) -> Welcome:
+    return Welcome(
+        protocol=1, instance="q", account="acc", symbols=(BTC,), now_ns=1, params={}, state_version=1,
+        instruments=(), held=(), orders=(), books=(), ids=IdRange("td", 1, 9), next_turn=7, run=run,
+    )  # fmt: skip
 
 
 class Played:
@@ -32,12 +39,7 @@ class Played:
             run="r",
         )
         self.seq = 0
-        self.tell(
-            Welcome(
-                protocol=1, instance="q", account="acc", symbols=(BTC,), now_ns=1, params={}, state_version=1,
-                instruments=(), held=(), orders=(), books=(), ids=IdRange("td", 1, 9), next_turn=7, run="r",
-            )
-        )  # fmt: skip
+        self.tell(welcome("r"))
         self.happens(Start())
 
     def tell(self, message: Any) -> None:
@@ -93,3 +95,10 @@ def test_an_event_of_a_later_host_is_counted_as_handled() -> None:
     assert played.said[-1].handled == 3
     played.stage.leave("enough")
     assert isinstance(played.said[-1], Bye)
+
+
+@pytest.mark.parametrize("codec", [JSON, MSGPACK])
+def test_a_welcome_to_somebody_else_in_any_encoding_says_that_its_place_is_theirs(codec: Codec) -> None:
+    played = Played()
+    with pytest.raises(StageRefused, match="TAKEN"):
+        played.stage.receive(codec.encode(welcome("another")))
