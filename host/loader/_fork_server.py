@@ -127,7 +127,7 @@ class _Server:
             # Before `waitpid`: until then the process id, and so its group's, cannot be another's.
             os.killpg(child.pid, signal.SIGKILL)
         exit_code = os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])
-        needed = os.pread(child.notes, os.fstat(child.notes).st_size, 0).decode().split()
+        needed = os.pread(child.notes, os.fstat(child.notes).st_size, 0).decode(errors="replace").split()
         os.close(child.pidfd)
         os.close(child.notes)
         del self._children[child.number]

@@ -5,6 +5,7 @@ Each answer is one line of JSON.
 
 import faulthandler
 import os
+import signal
 import sys
 import threading
 import time
@@ -21,6 +22,8 @@ from host.loader.offers import Offer, collect_offers, new_manager
 from host.loader.problem import PluginProblem, PluginRejected
 from host.loader.source import CompiledVersion
 from host.loader.stages import OFFER_CHECKS, Outcome, Stage, StageReport
+
+_WORKS_IN = Path("/proc/self/cwd")  # and not `Path.cwd`, which a folder that was deleted has none of
 
 
 def main() -> None:
@@ -46,14 +49,14 @@ def probe_stdin(deadline_s: float) -> None:
 def run_stages(version: Version, answers: IO[bytes]) -> None:
     """Write what the version compiles to and a report per stage; stop after the first that fails."""
     offers: list[Offer] = []
-    process_id = os.getpid()
+    forks: list[int] = []
+    process_id, folder = os.getpid(), _WORKS_IN.readlink()
+    os.register_at_fork(before=lambda: forks.append(os.getpid()))
 
     def import_it() -> str:
         compiled = CompiledVersion.of(version)
         answers.write(msgspec.json.encode(compiled) + b"\n")  # before the plugin's code can write anything
         module = import_version(version, compiled)
-        if os.getpid() != process_id:
-            os._exit(0)  # a copy that the plugin forked: one answers
         others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
         if others:
             next_step = "start nothing at import: a version that is only looked at would leave it behind"
@@ -78,11 +81,36 @@ def run_stages(version: Version, answers: IO[bytes]) -> None:
             raise PluginRejected(problems)
         return "; ".join(texts)
 
+    def left_nothing(step: Callable[[], str]) -> str:
+        try:
+            text = step()
+        finally:
+            if os.getpid() != process_id:
+                os._exit(0)  # a copy that the plugin forked: one answers
+        problem = None
+        if forks:
+            next_step = (
+                "a copy of a node keeps its journal and its connections open; take subprocess, from on_start"
+            )
+            problem = version.problem("forks the process that runs it", next_step=next_step)
+        elif _WORKS_IN.readlink() != folder:
+            next_step = "the files of a node are found from its working directory"
+            problem = version.problem("changes the working directory", next_step=next_step)
+        elif signal.getitimer(signal.ITIMER_REAL)[0]:
+            next_step = "SIGALRM ends a node; take set_timer, from on_start"
+            problem = version.problem("sets an alarm for the process that runs it", next_step=next_step)
+        elif sys.stdout is None or sys.stdout.closed or sys.stderr is None or sys.stderr.closed:
+            next_step = "what a node has to say goes there"
+            problem = version.problem("closes the output of the process that runs it", next_step=next_step)
+        if problem is not None:
+            raise PluginRejected([problem])
+        return text
+
     steps: list[tuple[Stage, Callable[[], str]]] = [(Stage.IMPORT, import_it), (Stage.CLASSES, find_classes)]
     for stage, check in OFFER_CHECKS.items():
         steps.append((stage, lambda check=check: each_offer(check)))  # type: ignore[misc]
     for stage, step in steps:
-        report = run_stage(version, stage, step)
+        report = run_stage(version, stage, lambda step=step: left_nothing(step))  # type: ignore[misc]
         answers.write(msgspec.json.encode(report, enc_hook=str) + b"\n")
         if report.outcome is Outcome.FAILED:
             return

@@ -9,7 +9,7 @@ import os
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Self
 
@@ -73,17 +73,20 @@ class ForkServer:
         """Import and check a version in a throwaway process that gets `deadline_s` seconds for it.
 
         Whatever the plugin does, this returns, and nothing that it started is left behind; cancelled,
-        it ends the child. Where the server dies meanwhile, the probe runs once more on a new one.
+        it ends the child. Where the server dies meanwhile, the probe runs once more on one of its own.
         Raises `ForkServerFailed` only.
         """
         request = await asyncio.to_thread(msgspec.msgpack.encode, version, enc_hook=str)
         async with self._room:
-            for _ in range(2):
-                link = await self._connected()
-                try:
+            with suppress(_LinkLost):
+                return await _probe_on(await self._connected(), version, request, deadline_s)
+            # It may have been another plugin that ended the server: the second one serves this one alone.
+            link = await _Link.open()
+            try:
+                with suppress(_LinkLost):
                     return await _probe_on(link, version, request, deadline_s)
-                except _LinkLost:
-                    continue
+            finally:
+                await asyncio.shield(link.close())
         problem = version.problem(
             "the process that forks probes ended during its probe, twice",
             next_step="plugin code must not end the process that runs it",

@@ -159,11 +159,45 @@ def test_processes_that_the_plugin_started_end_with_the_probe(
     assert has_ended(int(pid_file.read_text()), within_s=0.0)
 
 
-def test_plugin_that_forks_at_import_is_judged_once(write: WritePlugin) -> None:
-    (result,) = probe_all(capture(write("alpha.py", "import os\nos.fork()\n" + _dedented(STRATEGY))))
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("os.fork()", "forks the process that runs it"),
+        ("if os.fork() == 0: time.sleep(60)", "forks the process that runs it"),
+        ("os.fork() or os.fork() or time.sleep(60)", "forks the process that runs it"),
+        ("os.chdir('/')", "changes the working directory"),
+        ("signal.alarm(60)", "sets an alarm"),
+        ("sys.stderr.close()", "closes the output"),
+    ],
+)
+@pytest.mark.parametrize("where", ["import", "constructor"])
+def test_plugin_that_would_leave_a_node_otherwise_than_it_was_is_refused(
+    write: WritePlugin, code: str, says: str, where: str
+) -> None:
+    text = "import os, signal, sys, time\n" + _dedented(STRATEGY)
+    if where == "import":
+        text += code + "\n"
+    else:
+        text += f"\n    def __init__(self, params):\n        super().__init__(params)\n        {code}\n"
+    (result,) = probe_all(capture(write("alpha.py", text)))
 
-    assert [stage.stage for stage in result.stages] == list(Stage)[2:]
-    assert result.is_ok
+    (problem,) = result.problems
+    assert says in str(problem)
+    assert [stage.stage for stage in result.stages] == list(Stage)[2:]  # each once
+
+
+def test_plugin_that_is_probed_beside_one_that_kills_the_server_is_not_taken_for_it(
+    write: WritePlugin,
+) -> None:
+    slow = capture(write("slow.py", "import time\ntime.sleep(0.3)\n" + _dedented(STRATEGY)))
+    killer = capture(write("killer.py", "import os\nos.kill(os.getppid(), 9)\n" + HANG))
+    garbler = capture(
+        write("garbler.py", r"import os; os.write(3, b'\xff\x00')" + "\n" + _dedented(STRATEGY))
+    )
+
+    slow_result, killed, _ = probe_all(slow, killer, garbler)
+    assert slow_result.is_ok
+    assert "ended during its probe, twice" in str(killed.problems[0])
 
 
 def test_nothing_accumulates_over_many_probes(write: WritePlugin) -> None:
@@ -238,7 +272,8 @@ def test_server_that_died_is_replaced(write: WritePlugin) -> None:
         first = server.pid
         assert first is not None
         os.kill(first, signal.SIGKILL)
-        assert (await server.probe(good, DEADLINE_S)).is_ok
+        for _ in range(2):  # the one under way gets a server of its own
+            assert (await server.probe(good, DEADLINE_S)).is_ok
         assert server.pid not in (None, first)
 
     run(story)
