@@ -4,6 +4,7 @@ A message is a map in both, so its first byte tells which it is.
 """
 
 from collections.abc import Callable
+from numbers import Integral, Real
 from typing import Any, Final, cast, get_args
 
 import msgspec
@@ -34,7 +35,9 @@ class Codec:
 
     def __init__(self, name: str, module: Any) -> None:
         self.name: Final = name
-        self.encode: Final[Callable[[Any], bytes]] = module.Encoder(decimal_format="string").encode
+        self.encode: Final[Callable[[Any], bytes]] = module.Encoder(
+            decimal_format="string", enc_hook=_number
+        ).encode
         self._from_host = module.Decoder(FromHost).decode
         self._from_strategy = module.Decoder(FromStrategy).decode
         self._event = module.Decoder(Event).decode
@@ -89,6 +92,13 @@ class Codec:
         if self.name == "msgpack":
             return Raw(data)
         return Raw(_written(self, _decoded(msgspec.msgpack.decode, data)))
+
+
+def _number(value: Any) -> int | float:
+    """Return a library's own kind of number, such as NumPy's, as one that can be written."""
+    if isinstance(value, Real):
+        return int(value) if isinstance(value, Integral) else float(value)
+    raise TypeError(f"{type(value).__qualname__} cannot be sent")
 
 
 _NO_MESSAGE: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)

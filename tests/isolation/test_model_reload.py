@@ -16,6 +16,7 @@ from host.isolation.settings import WorkerSettings
 from host.loader import Catalog, Version, capture
 from host.runtime.reload import ModelUse, Reloader, ReloadReport, ReloadSettings, Stage
 from host.runtime.reload.probation import ProbationLimits
+from host.runtime.turn import turn
 
 PLUGIN = "shifter"
 MS = 1_000_000
@@ -314,5 +315,23 @@ def test_one_that_is_lost_as_it_is_promoted_is_started_again(tmp_path: Path) -> 
             asked = model.asked
             await until(lambda: there.best_bid() and model.asked > asked + 1, "it answers again")
             assert there.model is model
+
+    asyncio.run(run())
+
+
+def test_nothing_is_left_of_a_version_whose_instance_is_removed_meanwhile(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with reloads(tmp_path) as there:
+            roster = there.engine.roster
+            saving = asyncio.create_task(there.save(OTHER))
+            await until(lambda: len(there.desk.workers.running) == 2, "the new one's worker starts")
+            with turn(there.engine) as now_ns:
+                roster.stop(there.instance, "removed")
+                there.reloader.forget(there.instance, now_ns)
+                roster.remove(there.instance)
+            await until(saving.done, "the reload ends")
+            report = saving.result()
+            assert (report.state, report.reason) == (VersionState.PERMANENT, "nothing runs it")
+            await until(lambda: not children(), "no process is left")
 
     asyncio.run(run())

@@ -184,6 +184,46 @@ def test_an_order_of_its_own_has_its_id_at_once_and_a_refusal_is_told(tmp_path: 
     asyncio.run(run())
 
 
+NUMBER = """
+
+class Number(float):
+    \"\"\"Stands for the numbers of a library, such as NumPy's.\"\"\"
+"""
+
+
+def test_it_may_quote_in_a_librarys_own_kind_of_number(tmp_path: Path) -> None:
+    source = QUOTER.replace("book.bid - p.away", "Number(book.bid - p.away)") + NUMBER
+
+    async def run() -> None:
+        async with worker_desk(tmp_path) as desk:
+            desk.add("q", source)
+            await desk.started()
+            await desk.top_and_quotes()
+            assert desk.alerts("worker_lost") == []
+
+    asyncio.run(run())
+
+
+def test_what_cannot_be_sent_quarantines_it_and_not_who_shares_its_process(tmp_path: Path) -> None:
+    source = QUOTER.replace("book.bid - p.away", "object()")
+
+    async def run() -> None:
+        async with worker_desk(tmp_path) as desk:
+            desk.add("bad", source, group="makers")
+            desk.add("good", group="makers")
+            pid = await desk.started("bad")
+            assert await desk.started("good") == pid
+            desk.desk.top()
+            await desk.reach(InstanceState.QUARANTINED, "bad")
+            (text,) = desk.alerts("quarantined")
+            assert "sending what it wants raised TypeError: object cannot be sent" in text
+            await desk.top_and_quotes(60_100.0, 60_100.1)
+            assert is_alive(pid)
+            assert desk.alerts("worker_lost") == []
+
+    asyncio.run(run())
+
+
 def test_new_parameters_reach_it(tmp_path: Path) -> None:
     async def run() -> None:
         async with worker_desk(tmp_path) as desk:

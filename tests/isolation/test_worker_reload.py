@@ -24,6 +24,7 @@ from host.runtime.reload import Reloader, ReloadReport, ReloadSettings, Strategy
 from host.runtime.reload.probation import ProbationLimits
 from host.runtime.reload.stages import Stage
 from host.runtime.roster import InstanceSpec
+from host.runtime.turn import turn
 
 PLUGIN = "quoter"
 ROUNDS = int(os.environ.get("TANDEM_WORKER_RELOADS", "6"))
@@ -400,5 +401,23 @@ def test_one_that_stands_by_when_the_workers_end_is_refused(tmp_path: Path) -> N
             report = saving.result()
             assert report.state is VersionState.REFUSED
             assert report.reason == "instance q: its worker was ended"
+
+    asyncio.run(run())
+
+
+def test_nothing_is_left_of_a_version_whose_instance_is_removed_meanwhile(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with reloads(tmp_path) as there:
+            roster = there.engine.roster
+            saving = asyncio.create_task(there.save(WIDER))
+            await until(lambda: len(there.desk.workers.running) == 2, "the new one's worker starts")
+            with turn(there.engine) as now_ns:
+                roster.stop(there.instance, "removed")
+                there.reloader.forget(there.instance, now_ns)
+                roster.remove(there.instance)
+            await until(saving.done, "the reload ends")
+            report = saving.result()
+            assert (report.state, report.reason) == (VersionState.PERMANENT, "nothing runs it")
+            await until(lambda: not children(), "no process is left")
 
     asyncio.run(run())

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from host.api import Quote
 from host.wire import JSON, MSGPACK, Codec, CodecError, codec_of
 from host.wire.messages import (
     NO_STATE,
@@ -18,6 +20,7 @@ from host.wire.messages import (
     Failed,
     Hello,
     Log,
+    PutQuotes,
     Start,
     Stop,
     Turn,
@@ -120,3 +123,25 @@ def test_an_event_of_a_later_host_is_counted_and_passed_over(codec: Codec) -> No
 def test_an_event_that_is_damaged_is_none_of_a_later_host(codec: Codec, event: object) -> None:
     with pytest.raises(CodecError, match="no message of the strategy protocol"):
         codec.decode_from_host(codec.encode({"type": "events", "seq": 1, "events": [event]}))
+
+
+class Number(float):
+    """Stands for the numbers of a library, such as NumPy's."""
+
+
+class Whole(int):
+    """The same, whole."""
+
+
+@BOTH
+def test_numbers_of_a_librarys_own_kind_are_written_as_numbers(codec: Codec) -> None:
+    quote = Quote(Number(99.5), Decimal(1), Number(100.5), Decimal(2))
+    turn = Turn(seq=Whole(1), handled=0, requests=(PutQuotes("BTC-USDT", (quote,)),))
+
+    assert codec.decode_from_strategy(codec.encode(turn)) == turn
+
+
+@BOTH
+def test_what_is_no_number_is_not_written(codec: Codec) -> None:
+    with pytest.raises(TypeError, match="object cannot be sent"):
+        codec.encode(Log("info", object()))  # type: ignore[arg-type]

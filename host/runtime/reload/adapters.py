@@ -51,6 +51,7 @@ class AdapterRevision:
         limits: ProbationLimits,
         on_fault: Callable[["AdapterRevision", str], None],
     ) -> None:
+        self.instance: Final = None
         self.name: Final = f"account {account}"
         self.place: Final = "adapter"
         self.probation: AdapterProbation | None = None

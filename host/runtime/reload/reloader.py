@@ -232,6 +232,7 @@ class Reloader:
                 journal.move(plugin, version.digest, VersionState.STAGED, "waits to be activated")
             return self._report(version, VersionState.STAGED, "waits to be activated", log)
         with log.stage(Stage.SWAP), journal.turn() as now_ns:
+            revisions = self.in_use.without_gone(revisions)
             for revision in revisions:
                 revision.prepare(now_ns)
             if self.catalog is not base:  # another plugin went live or back meanwhile

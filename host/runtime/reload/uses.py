@@ -46,8 +46,12 @@ class Revision(Protocol):
     """
 
     @property
+    def instance(self) -> Instance | None:
+        """Whose it is, where it is not an account's."""
+
+    @property
     def name(self) -> str:
-        """Whose it is: an instance or an account."""
+        """The name of that instance or account."""
 
     @property
     def place(self) -> str:
@@ -144,6 +148,17 @@ class Uses:
             for name, use in self.strategies.items()
             if use.offer.version.name == plugin and name in instances
         ]
+
+    def without_gone(self, revisions: list[Revision]) -> list[Revision]:
+        """Return those whose instance is still there, and undo what was built for one that was removed meanwhile."""
+        instances, kept = self._engine.roster.instances, []
+        for revision in revisions:
+            instance = revision.instance
+            if instance is None or instances.get(revision.name) is instance:
+                kept.append(revision)
+            else:
+                revision.abandon()
+        return kept
 
     def users(self, plugin: str) -> tuple[str, ...]:
         """Return who runs something of this plugin, in words."""
