@@ -16,7 +16,7 @@ from host.api import BookTop, Candle, Depth, MarketEvent, Ticker, Trade
 from host.isolation.settings import WorkerSettings
 from host.runtime.latency import Histogram
 from host.wire import Codec
-from host.wire.messages import Book, CandleEvent, DepthEvent, Event, Missed, TickerEvent, TradeEvent
+from host.wire.messages import Book, BookLost, CandleEvent, DepthEvent, Event, Missed, TickerEvent, TradeEvent
 
 __all__ = ["Item", "Outlet"]
 
@@ -31,6 +31,7 @@ _WRAPPED: Final[dict[type[Any], Callable[[Any], Any]]] = {
     Trade: TradeEvent,
     Ticker: TickerEvent,
     Candle: CandleEvent,
+    BookLost: lambda lost: lost,
 }
 
 
@@ -39,7 +40,7 @@ class Item:
 
     __slots__ = ("_raws", "event")
 
-    def __init__(self, event: MarketEvent | Candle) -> None:
+    def __init__(self, event: MarketEvent | Candle | BookLost) -> None:
         self.event: Final = event
         self._raws: dict[str, Raw] = {}
 
@@ -58,6 +59,7 @@ class _Latest:
 
     def __init__(self) -> None:
         self.book: Item | None = None
+        """The newest word on the best bid and ask: what they are, or that they are lost."""
         self.ticker: Item | None = None
         self.books = self.tickers = self.depths = self.trades = 0
         self.bought = self.sold = 0.0
@@ -74,6 +76,8 @@ class _Latest:
                 self.sold += event.qty
         elif isinstance(event, Depth):
             self.depths += 1
+        elif isinstance(event, BookLost):
+            self.book = item
         elif isinstance(event, Ticker):
             self.ticker, self.tickers = item, self.tickers + 1
 
@@ -112,7 +116,7 @@ class Outlet:
     # -- in --------------------------------------------------------------------------------------
 
     def put(self, item: Item, now_ns: int) -> None:
-        """Add a market event."""
+        """Add a market event, or that a book is lost."""
         if self._latest:
             self._conflate(item)
             return
@@ -177,9 +181,10 @@ class Outlet:
     def _conflated(self) -> list[Raw]:
         codec, batch = self._codec, []
         for symbol, left in self._latest.items():
+            is_top = left.book is not None and isinstance(left.book.event, BookTop)
             missed = Missed(
                 symbol,
-                max(left.books - 1, 0),
+                left.books - is_top,
                 left.depths,
                 max(left.tickers - 1, 0),
                 left.trades,

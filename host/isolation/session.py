@@ -219,10 +219,10 @@ class Session:
         outlet = self.outlet
         if outlet is None:
             return
+        for symbol in self._standing.newly_lost_books():
+            outlet.put(Item(BookLost(symbol)), now_ns)
+        self._put_positions(outlet, now_ns)
         if not outlet.behind:
-            for symbol in self._standing.newly_lost_books():
-                outlet.put_own(BookLost(symbol), now_ns)
-            self._put_positions(outlet, now_ns)
             outlet.put_own(Heartbeat(self._engine.clock.now_ns()), now_ns)
         self._send(outlet, now_ns)
         if self.conduct.last_turn != self._acked:

@@ -10,7 +10,7 @@ from host.api import BookTop, Depth, Ticker, Trade
 from host.isolation.outlet import Item, Outlet
 from host.isolation.settings import WorkerSettings
 from host.wire import JSON
-from host.wire.messages import Event, Heartbeat, TimerEvent
+from host.wire.messages import BookLost, Event, Heartbeat, TimerEvent
 
 MS = 1_000_000
 BTC, ETH = "BTC-USDT", "ETH-USDT"
@@ -91,6 +91,24 @@ def test_each_symbol_keeps_its_own_newest() -> None:
     out.handle(1, 0)
     newest = {event.data.symbol: event.data.bid for event in taken(out) if hasattr(event, "data")}
     assert newest == {BTC: 19.0, ETH: 38.0}
+
+
+def test_of_a_book_that_is_lost_no_older_quote_is_the_last_word() -> None:
+    out = outlet(window=1)
+    out.put(book(0.0, ETH), 0)
+    out.take(0)
+    out.put(book(1.0), 0)
+    out.put(Item(BookLost(BTC)), 0)
+    for price in range(20):
+        out.put(book(price, ETH), 200 * MS)
+    out.handle(1, 200 * MS)
+    assert [type(event).__name__ for event in taken(out)] == ["Missed", "BookLost", "Missed", "Book"]
+    assert out.conflated == 1 + 19
+    for price in range(20):
+        out.put(Item(BookLost(BTC)), 200 * MS)
+        out.put(book(price), 200 * MS)
+    out.handle(out.sent, 200 * MS)
+    assert taken(out, 200 * MS)[-1].data.bid == 19.0
 
 
 def test_what_concerns_the_instance_is_never_left_out() -> None:

@@ -8,13 +8,14 @@ from typing import Any
 
 import msgspec
 import pytest
-from desk_tools import ACCOUNT, BTC
+from desk_tools import ACCOUNT, BTC, Quoter
 from hypothesis import given
 from hypothesis import strategies as st
 from session_tools import Peer
 
 from host.core import entries as e
 from host.wire import JSON, MSGPACK
+from host.wire.messages import TimerEvent
 
 
 @pytest.fixture
@@ -148,8 +149,6 @@ def test_events_that_were_never_sent_cannot_be_handled(peer: Peer, handled: int)
 
 
 def test_an_order_of_another_instance_is_not_its_to_cancel(peer: Peer) -> None:
-    from desk_tools import Quoter
-
     peer.hello()
     peer.desk.run("other", Quoter())
     peer.desk.top()
@@ -212,8 +211,8 @@ def test_what_is_no_number_comes_to_no_order(tmp_path: Path) -> None:
 def test_what_comes_in_the_other_encoding_is_somebody_else_s(peer: Peer) -> None:
     peer.hello()
     for seq in range(1, 31):
-        turn = {"type": "turn", "seq": seq, "handled": 1, "requests": [peer.place(peer.id(0))]}
-        peer.session.on_message(msgspec.msgpack.encode(turn))
+        said = {"type": "turn", "seq": seq, "handled": 1, "requests": [peer.place(peer.id(0))]}
+        peer.session.on_message(msgspec.msgpack.encode(said))
     peer.session.on_message(msgspec.msgpack.encode({"type": "bye"}))
     assert (peer.ends, peer.desk.venue.open(), peer.session.conduct.tally.repeated) == ([], [], 31)
     peer.turn(peer.place(peer.id(0)))
@@ -389,6 +388,17 @@ def test_a_book_that_cannot_be_trusted_is_taken_back(peer: Peer) -> None:
     peer.desk.connection("market", is_up=False)
     peer.session.beat(0)
     assert peer.events("book_lost") == [{"type": "book_lost", "symbol": BTC}]
+
+
+def test_one_that_never_has_handled_everything_hears_what_changed_too(peer: Peer) -> None:
+    peer.hello()
+    peer.desk.top()
+    peer.turn()
+    peer.desk.connection("market", is_up=False)
+    peer.session.put(TimerEvent("another"))
+    peer.session.beat(0)
+    assert [event["type"] for event in peer.events()[-2:]] == ["timer", "book_lost"]
+    assert peer.events("heartbeat") == [], "it has something to handle without one"
 
 
 def test_a_later_peer_is_given_the_state_in_its_own_encoding(peer: Peer) -> None:
