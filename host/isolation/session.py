@@ -453,6 +453,8 @@ class Session:
         started_ns = time.perf_counter_ns()
         engine.begin_turn(engine.clock.now_ns())
         try:
+            if engine.now_ns >= engine.scheduler.look_ns and engine.depth == 1:
+                engine.scheduler.look(engine.now_ns)
             for request in turn.requests:
                 refusal = self._wishes.do(request, now_ns)
                 if refusal is not None and self.outlet is not None:

@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from session_tools import Peer
 
+from host.config import InstanceSection, ScheduleSection
 from host.core import entries as e
+from host.core.entries import InstanceState
 from host.wire import JSON, MSGPACK
 from host.wire.messages import TimerEvent
 
@@ -306,6 +308,21 @@ def test_of_a_message_that_breaks_the_rules_little_is_repeated(peer: Peer) -> No
     (end,) = peer.ends
     assert "a message of 1000" in end
     assert len(end) < 3_000
+
+
+def test_an_order_that_comes_first_after_a_window_has_closed_is_refused(peer: Peer) -> None:
+    desk = peer.desk
+    until = ScheduleSection(windows=("fri 10:00-11:00",))  # UTC; the desk's time is 10:46:40
+    section = InstanceSection(name="q", plugin="test", account=ACCOUNT, symbols=(BTC,), schedule=until)
+    desk.engine.scheduler.take_on(section)
+    peer.hello()
+    peer.turn(peer.place(peer.id(0)))
+    desk.clock.set(desk.clock.now_ns() + 800 * 1_000_000_000)  # at once, as for a process that was frozen
+    peer.turn(peer.place(peer.id(1)))
+    assert [order.client_id for order in desk.venue.orders.values()] == [peer.id(0)]
+    assert peer.instance.state is InstanceState.PAUSED
+    (refusal,) = peer.events("order_refused")
+    assert refusal["client_id"] == peer.id(1)
 
 
 def test_a_flood_is_cut_off(tmp_path: Path) -> None:
