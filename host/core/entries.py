@@ -227,7 +227,10 @@ class TriggerFired(_Entry, frozen=True, tag="trigger_fired"):
 
 
 class ParamsChanged(_Entry, frozen=True, tag="params_changed"):
-    """An instance has new parameters. `params` is JSON, `who` is the caller or `config`."""
+    """An instance has new parameters. `params` is JSON, `who` is the caller, `config`, or `reload`.
+
+    The last is written where those of the version that is permanent by now are others than those before it.
+    """
 
     instance: str
     params: bytes

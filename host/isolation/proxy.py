@@ -62,6 +62,11 @@ class Proxy(RemoteStrategy):
         """Return how things are with the worker."""
         return self.get_status()
 
+    @property
+    def is_there(self) -> bool:
+        """Return whether a strategy is in, and so hears."""
+        return self.session is not None and self.session.outlet is not None
+
     def restore(self, version: int, data: bytes) -> None:
         """Keep a saved state: the worker is given it with its `welcome`."""
         self.state = msgspec.Raw(data)

@@ -231,11 +231,11 @@ class Worker:
             on_bye=self._said_bye,
             on_cut_off=lambda why: self._lost(f"it was cut off: {why}"),
         )
-        proxy.takes_over = False
         seat.begin(instance.instance, self.offer, session.on_message, group=settings.group)
 
     def _welcomed(self) -> None:
         self._welcomed_ns = time.monotonic_ns()
+        self._proxy.takes_over = False  # one that was lost on its way was told nothing
         pid = 0 if self._seat is None else self._seat.pid
         again = f", restart {self.restarts}" if self.restarts else ""
         took_ms = (self._welcomed_ns - self._started_ns) // 1_000_000

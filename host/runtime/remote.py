@@ -69,6 +69,11 @@ class RemoteStrategy(Strategy[Any]):
         """Return how things are with the other side."""
         raise NotImplementedError
 
+    @property
+    def is_there(self) -> bool:
+        """Return whether anybody is on the other side who hears what is passed on."""
+        raise NotImplementedError
+
     def restore(self, version: int, data: bytes) -> None:
         """Keep a saved state for the other side, which brings it up to its own version."""
         raise NotImplementedError

@@ -21,6 +21,7 @@ from host.core.trading_hours import Phase, TradingHours
 from host.core.triggers import Trigger, parse_trigger
 from host.core.wall_time import local_time, time_zone
 from host.runtime.history import Due, OwnEvent
+from host.runtime.remote import RemoteStrategy
 
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
@@ -373,7 +374,12 @@ def _is_to_start(instance: "Instance", hold: Hold | None) -> bool:
 
 
 def _may_trade(instance: "Instance") -> bool:
-    """Return whether an order of it would not be refused at once: in touch, and with books that can be trusted."""
+    """Return whether an order of it would not be refused at once: in touch, and with books that can be trusted.
+
+    One in another process has to be there: whoever comes later is not told of a trigger.
+    """
+    if isinstance(instance.strategy, RemoteStrategy) and not instance.strategy.is_there:
+        return False
     return instance.is_trading and all(
         feed.book.top is not None and not feed.book.top_fault for feed in instance.feeds.values()
     )

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from failover.guardian import release
@@ -192,6 +193,46 @@ def test_a_standby_that_takes_over_in_a_window_goes_on_with_it_to_its_end(
             ("day", "flat", flat_ns),
             ("made", "flat", flat_ns),
         ]
+
+    asyncio.run(story())
+
+
+def test_a_worker_hears_of_a_trigger_that_came_due_while_nobody_led(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not there yet when its node has taken over."""
+    winding = Winding(monkeypatch)
+    begin_ns = winding.now_ns() // SECOND * SECOND
+    flat_ns = begin_ns + 30 * MINUTE
+    window = f"{clock(begin_ns - HOUR, '%H:%M:%S')}-{clock(begin_ns + HOUR, '%H:%M:%S')}"
+    instance = INSTANCE.format(name="day", window=window, flat=clock(flat_ns, "%-S %-M %-H * * *"))
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "timed.py").write_text(MAKER)
+
+    async def story() -> None:
+        options: dict[str, Any] = {
+            "node": f'plugin_dirs = ["{tmp_path}/plugins"]',
+            "instances": instance.replace(
+                "[instance.schedule]", 'isolation = "process"\n[instance.schedule]'
+            ),
+            "segment_kb": 1024,
+        }
+        async with Cell.open(tmp_path, **options) as cell:
+            await cell.start()
+            await cell.until(lambda: resting(cell, "a") == {"day"}, "a to quote")
+            session = cell["a"].member.membership.session
+            await cell["a"].lose()
+            winding.to(flat_ns + 10 * SECOND)
+            store = open_store(cell.lease)
+            await release(store, CELL, session, 60.0, 60.0)
+            await store.close()
+            await cell.until_trading("b")
+            await cell.until(lambda: ("day", "flat", flat_ns) in fired(tmp_path / "b"), "the trigger")
+            record = cell["b"].member.engine.state.instances["day"]
+            await cell.until(
+                lambda: msgspec.msgpack.decode(record.strategy_state)["calls"].get("flat") == 1,
+                "the worker to have been called",
+            )
 
     asyncio.run(story())
 

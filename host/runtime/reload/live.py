@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 from msgspec import Struct
 
 from host.api import TandemError
@@ -230,6 +231,7 @@ class LiveVersions:
         journal.move(version.name, version.digest, VersionState.PERMANENT, reason)
         for revision in live.revisions:
             revision.settle(now_ns)
+        self._keep_params(version.name)
         self._engine.roster.rewire()
         live.revisions.clear()
         unload(live.before)
@@ -279,6 +281,19 @@ class LiveVersions:
                     instance.set_params(params)
             except (Exception, SystemExit) as error:  # noqa: BLE001 - plugin boundary: quarantined
                 roster.quarantine(instance, error, "on_params")
+        self._keep_params(plugin)
+
+    def _keep_params(self, plugin: str) -> None:
+        """Journal, within a turn, the parameters that go with the version which is permanent, where they are others.
+
+        A standby that takes over goes on with what the journal has, and the classes of two versions differ: in
+        the parameters that there are, and in their defaults. On probation the journal has those of the version before.
+        """
+        engine = self._engine
+        for instance in self._uses.instances(plugin):
+            params = msgspec.json.encode(instance.strategy.params)
+            if params != engine.state.instances[instance.instance].params:
+                engine.record(e.ParamsChanged(instance.instance, params, "reload"), engine.now_ns)
 
     def _stop_after_many(self, plugin: str, now_ns: int) -> None:
         record = self._engine.state.plugin(plugin)
