@@ -9,7 +9,7 @@ from host.api import ExchangeError, Instrument, SteppedAdapter, TandemError
 from host.config import AccountSection, InstanceSection, NodeConfig, RunOptions
 from host.core.state import TradingState
 from host.isolation.workers import Workers
-from host.loader import Catalog, Offer, make
+from host.loader import Catalog, Kind, Offer, make
 from host.runtime.declared import check_declared
 from host.runtime.engine import Engine
 from host.runtime.instance import Instance
@@ -250,9 +250,11 @@ class Assembly:
     def start_skipped(self, plugin: str) -> None:
         """Start the instances that were skipped and name an offer of `plugin`, which is good now."""
         added: dict[str, tuple[InstanceSection, Instance]] = {}
+        plugin_of = self._catalog().plugin_of
         for section in self._config.instance:
-            names = {section.plugin, *(model.name for model in section.models)}
-            if section.name not in self.skipped or all(n.partition(".")[0] != plugin for n in names):
+            plugins = {plugin_of(Kind.STRATEGY, section.plugin)}
+            plugins |= {plugin_of(Kind.MODEL, model.name) for model in section.models}
+            if section.name not in self.skipped or plugin not in plugins:
                 continue
             try:
                 added[section.name] = section, self.add_instance(section)

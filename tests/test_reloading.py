@@ -37,6 +37,13 @@ MAKER = """
         def on_book(self, book: BookTop) -> None:
             self.quote(book.symbol, Quote.around(book.mid, self.params.away, Decimal("0.01")))
 """
+HOOK = """
+    from host.api import hookimpl
+
+    @hookimpl
+    def provide_strategies():
+        return {"of_another_name": Maker}
+"""
 CONFIG = """
     [node]
     data_dir = "data"
@@ -200,20 +207,22 @@ def test_saved_adapter_takes_the_place_of_the_one_that_trades(tmp_path: Path, mo
     run(tmp_path, monkeypatch, story)
 
 
+@pytest.mark.parametrize("offer", ["other", "of_another_name"])
 def test_skipped_instances_whose_plugin_is_mended_start_in_their_order(
-    tmp_path: Path, monkeypatch: Any
+    tmp_path: Path, monkeypatch: Any, offer: str
 ) -> None:
     async def story(files: Files) -> None:
         files.configure("auto")
         text = (tmp_path / "tandem.toml").read_text()
-        instance = text[text.index("[[instance]]") :].replace('"maker"', '"other"')
+        instance = text[text.index("[[instance]]") :].replace('"maker"', f'"{offer}"')
         hedger = instance.replace('"mm"', '"hedger"') + 'after = ["quoter"]\non_dependency_lost = "keep"\n'
         (tmp_path / "tandem.toml").write_text(text + hedger + instance.replace('"mm"', '"quoter"'))
         other = tmp_path / "plugins" / "other.py"
         other.write_text("raise ValueError\n")
         async with running(files) as node:
             assert node.engine.roster.instances.keys() == {"mm"}
-            files._put(other, MAKER.replace("EDITION", "1"))
+            hook = HOOK if offer != "other" else ""
+            files._put(other, MAKER.replace("EDITION", "1") + hook)
             await node.until(lambda: "hedger" in node.engine.roster.instances)
             moves = [entry for entry in _moves(tmp_path) if entry.state is InstanceState.RUNNING]
             assert [entry.instance for entry in moves] == ["mm", "quoter", "hedger"]

@@ -176,6 +176,11 @@ class Catalog:
             [problem for problem in self.problems if problem.plugin == plugin],
         )
 
+    def plugin_of(self, kind: Kind, name: str) -> str:
+        """Return the plugin that offers this; where none does, the one that its name points to."""
+        offer = self._offers.get((kind, name))
+        return name.partition(".")[0] if offer is None else offer.version.name
+
     def find_after(self, before: "Catalog", kind: Kind, name: str, version: Version) -> Offer:
         """Return what `version` offers in the place of an offer of the catalog `before`.
 

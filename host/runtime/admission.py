@@ -47,10 +47,17 @@ def admit(
     _check_account(engine, spec)
     _check_symbols(engine, spec)
     check_candles(spec.name, strategy)
-    stages = [start_model(spec.name, ModelStage(name, m, engine.clock, spawn)) for name, m in models]
-    instance = Instance(engine, spec.name, spec.account, spec.symbols, strategy, stages)
-    if known is not None:
-        instance.restore_state(known.state_version, known.strategy_state)
+    stages = [ModelStage(name, model, engine.clock, spawn) for name, model in models]
+    try:
+        for stage in stages:
+            start_model(spec.name, stage)
+        instance = Instance(engine, spec.name, spec.account, spec.symbols, strategy, stages)
+        if known is not None:
+            instance.restore_state(known.state_version, known.strategy_state)
+    except BaseException:
+        for stage in stages:
+            stage.close()  # one may have a process of its own by now
+        raise
     return instance
 
 

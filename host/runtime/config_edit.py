@@ -18,7 +18,7 @@ from host.core import entries as e
 from host.core.entries import InstanceState
 from host.core.risk_limits import RiskConfig
 from host.journal import JournalError
-from host.loader import Offer, ParamsInvalid, UnknownPlugin, decode_params
+from host.loader import Kind, Offer, ParamsInvalid, UnknownPlugin, decode_params
 from host.runtime.instance import Instance, StateNotCarried, carry_state, encode_state
 from host.runtime.instance_maker import InstanceMaker, PreparedInstance
 from host.runtime.models import ModelStage
@@ -47,15 +47,19 @@ class EditTools(Struct, frozen=True):
     reloader: Reloader
     maker: InstanceMaker
     skipped: dict[str, str]
-    leaving: set[str]
+    leaving: dict[str, Instance]
     on_reload_settings: Callable[[NodeSection], None]
 
     def let_go(self) -> None:
         """Have removed instances leave the roster whose orders are done; within a turn."""
         busy = {order.instance for order in self.engine.state.orders.values()}
-        for name in sorted(self.leaving - busy):
-            self.engine.roster.remove(self.engine.roster.instances[name])
-            self.leaving.discard(name)
+        for name, instance in list(self.leaving.items()):
+            # Another one may have its name by now, which the control API made.
+            is_there = self.engine.roster.instances.get(name) is instance
+            if is_there and name not in busy:
+                self.engine.roster.remove(instance)
+            if not is_there or name not in busy:
+                del self.leaving[name]
 
 
 class _Chain(Struct, frozen=True):
@@ -83,6 +87,8 @@ class ConfigEdit:
         self._instances: list[PreparedInstance] = []
         self._params: list[tuple[Instance, InstanceSection, Params]] = []
         self._chains: list[_Chain] = []
+        self._started: list[ModelStage] = []
+        """Models of those chains that did not run before."""
 
     # -- what an edit means here -----------------------------------------------------------------
 
@@ -111,9 +117,10 @@ class ConfigEdit:
     def plugins(self) -> frozenset[str]:
         """Return the plugins of which an edit wants instances or models made, or replaced."""
         names: set[str] = set()
+        plugin_of = self._reloader.catalog.plugin_of
         for section in (*self._to_make().values(), *self.plan.models):
-            names.add(section.plugin.partition(".")[0])
-            names |= {ref.name.partition(".")[0] for ref in section.models}
+            names.add(plugin_of(Kind.STRATEGY, section.plugin))
+            names |= {plugin_of(Kind.MODEL, ref.name) for ref in section.models}
             names |= {use.offer.version.name for use in self._reloader.model_uses.get(section.name, ())}
             if section.name in self._reloader.uses:
                 names.add(self._reloader.uses[section.name].offer.version.name)
@@ -201,15 +208,15 @@ class ConfigEdit:
         def blamed_on(section: InstanceSection, key: str) -> Iterator[None]:
             try:
                 yield
-            except TandemError as error:
+            except (TandemError, OSError) as error:
                 at = ("instance", index_of[section.name], key)
                 problems.append(self._loaded.problem(at, str(error)))
 
         for section in self._to_make().values():
             with blamed_on(section, "plugin"):
                 one = self._tools.maker.prepare(section)
-                self._check_state(one)
                 self._instances.append(one)
+                self._check_state(one)
         for instance, section in self._of_running(self.plan.params):
             with blamed_on(section, "params"):
                 offer = self._reloader.uses[section.name].offer
@@ -225,10 +232,8 @@ class ConfigEdit:
         for one in self._instances:
             for stage in one.instance.models:
                 stage.close()
-        for chain in self._chains:
-            for stage in chain.stages:
-                if stage not in chain.instance.models:
-                    stage.close()
+        for stage in self._started:
+            stage.close()
 
     def _check_state(self, one: PreparedInstance) -> None:
         """Prove that the state of the instance which goes fits: what is journaled may be older."""
@@ -256,6 +261,7 @@ class ConfigEdit:
             )
             if place is None:
                 stages.append(self._tools.maker.prepare_model(section.name, section.account, use))
+                self._started.append(stages[-1])
             else:
                 stages.append(running.pop(place)[1])
             uses.append(use)
@@ -285,6 +291,11 @@ class ConfigEdit:
             self._set_limits(plan.limits, now_ns)
         if plan.reload is not None:
             self._tools.on_reload_settings(plan.reload)
+        start_paused = {one.section.name: self._starts_paused(one.section) for one in self._instances}
+        scheduled = list(self._of_running(plan.schedules))
+        made = [one.section for one in self._instances]
+        # Before anything stops: what comes after that no more is not to be held for it.
+        engine.scheduler.take_on(*(section for _, section in scheduled), *made)
         for section in plan.removed:
             self._remove(section.name, now_ns)
         for instance, section, params in self._params:
@@ -293,19 +304,18 @@ class ConfigEdit:
             engine.oms.set_tolerance(instance.instance, section.quote_tolerance_bps)
         for chain in self._chains:
             self._set_models(chain)
-        scheduled = list(self._of_running(plan.schedules))
-        made = [one.section for one in self._instances]
-        engine.scheduler.take_on(*(section for _, section in scheduled), *made)
         for instance, section in scheduled:
             self._set_schedule(instance, section)
         for instance, section in self._of_running(plan.starts):
             self._move(instance, section)
-        # Looked up before the new ones are in the roster: from here on they are running ones.
-        starting = {one.section.name: (one, self._install(one, now_ns)) for one in self._instances}
+        # From here on the new ones are in the roster, and running ones.
+        starting = {one.section.name: one for one in self._instances}
+        for one in self._instances:
+            self._install(one, now_ns)
         for instance in engine.scheduler.in_order(one.instance for one in self._instances):
-            one, paused = starting[instance.instance]
+            name = instance.instance
             if instance.state is InstanceState.LOADED:
-                self._tools.maker.start(instance, one.section, paused=paused)
+                self._tools.maker.start(instance, starting[name].section, paused=start_paused[name])
         self._tools.let_go()
 
     def _set_limits(self, limits: RiskConfig, now_ns: int) -> None:
@@ -325,21 +335,24 @@ class ConfigEdit:
             self._engine.record(e.InstanceChanged(name, InstanceState.STOPPED, _REMOVED), now_ns)
         self._reloader.forget(instance, now_ns)
         self._engine.scheduler.forget(name)
-        self._tools.leaving.add(name)
+        self._tools.leaving[name] = instance
 
-    def _install(self, one: PreparedInstance, now_ns: int) -> bool | None:
-        """Put a new instance in the place of one that may be there; return whether it starts paused."""
+    def _starts_paused(self, section: InstanceSection) -> bool | None:
+        """Return whether an instance is to be paused as the one before it; None where its section says."""
+        old = self._engine.roster.instances.get(section.name)
+        before = next((s for s in self._before.instance if s.name == section.name), None)
+        if old is None or before is None or before.start != section.start or old.state not in _RECEIVING:
+            return None
+        return old.state is InstanceState.PAUSED and not self._engine.state.instances[section.name].by
+
+    def _install(self, one: PreparedInstance, now_ns: int) -> None:
+        """Put a new instance in the place of one that may be there."""
         engine, name = self._engine, one.section.name
         old = engine.roster.instances.get(name)
-        paused: bool | None = None
         if old is not None:
-            before = next((s for s in self._before.instance if s.name == name), None)
-            if before is not None and before.start == one.section.start and old.state in _RECEIVING:
-                paused = old.state is InstanceState.PAUSED and not engine.state.instances[name].by
-            if name not in self._tools.leaving:
+            if self._tools.leaving.pop(name, None) is not old:
                 engine.roster.stop(old, _REPLACED)
             self._reloader.forget(old, now_ns)
-            self._tools.leaving.discard(name)
             engine.roster.remove(old)
         self._tools.maker.install(one)
         self._reloader.take_on(name, one.use, one.model_uses)
@@ -349,7 +362,6 @@ class ConfigEdit:
             one.instance.restore_state(record.state_version, record.strategy_state)
         except StateNotCarried as error:  # it fitted when it was tried; `on_stop` changed it since
             engine.roster.put_in_quarantine(one.instance, str(error))
-        return paused
 
     def _set_params(self, instance: Instance, section: InstanceSection, params: Params, now_ns: int) -> None:
         """Hand new parameters to a strategy; one that raises in `on_params` is quarantined."""

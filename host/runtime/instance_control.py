@@ -15,7 +15,7 @@ from host.config import InstanceSection, NodeConfig, find_instance_mistakes
 from host.core import entries as e
 from host.core.entries import InstanceState
 from host.core.state import TradingState
-from host.loader import decode_params
+from host.loader import Kind, decode_params
 from host.runtime.instance import Instance
 from host.runtime.instance_maker import InstanceMaker, PreparedInstance
 from host.runtime.listening import listen_to
@@ -270,12 +270,16 @@ class InstanceControl:
     def _start_on_schedule(self, name: str) -> bool:
         """Make an instance that its schedule stopped anew; return False while its plugin is being changed."""
         section = self.section(name)
-        offers = [section.plugin, *(ref.name for ref in section.models)]
-        if self._reloader.is_changing({offer.partition(".")[0] for offer in offers}):
+        if self._reloader.is_changing(self._plugins_of(section)):
             return False
         prepared = self._maker.prepare(section)
         self._take_on(prepared, BY_SCHEDULE, lambda _: None, is_new=False, paused=False)
         return True
+
+    def _plugins_of(self, section: InstanceSection) -> set[str]:
+        plugin_of = self._reloader.catalog.plugin_of
+        models = {plugin_of(Kind.MODEL, ref.name) for ref in section.models}
+        return {plugin_of(Kind.STRATEGY, section.plugin), *models}
 
     def _receiving(self, name: str, wanted: str) -> Instance:
         instance = self._engine.roster.instances[name]
@@ -291,10 +295,7 @@ class InstanceControl:
         """
         engine, instance = self._engine, self._engine.roster.instances[name]
         record, section = engine.state.instances[name], self.section(name)
-        offers = [section.plugin, *(ref.name for ref in section.models)]
-        if not self._maker.has_workers or self._reloader.is_changing(
-            {one.partition(".")[0] for one in offers}
-        ):
+        if not self._maker.has_workers or self._reloader.is_changing(self._plugins_of(section)):
             return False
         was_paused = instance.state is InstanceState.PAUSED and not record.by
         with turn(engine) as now_ns:
@@ -339,14 +340,19 @@ class InstanceControl:
         """Hand parameters to an instance between two events; one that raises in `on_params` is quarantined."""
         engine = self._engine
         instance = engine.roster.instances[name]
-        self._reloader.uses[name] = StrategyUse(self._reloader.uses[name].offer, table)
-        if params == instance.strategy.params:
+        before = self._reloader.uses[name]
+        self._reloader.uses[name] = StrategyUse(before.offer, table)
+        is_other = params != instance.strategy.params
+        # A default that is said outright is kept, too: another version may have another one.
+        is_kept = name in engine.state.api_instances and (is_other or dict(before.params) != dict(table))
+        if not (is_other or is_kept):
             return
         with turn(self._engine) as now_ns:
-            engine.record(e.ParamsChanged(name, msgspec.json.encode(params), who), now_ns)
-            if name in engine.state.api_instances:
+            if is_other:
+                engine.record(e.ParamsChanged(name, msgspec.json.encode(params), who), now_ns)
+            if is_kept:
                 self._keep_section(msgspec.structs.replace(self.section(name), params=dict(table)), who)
-            if instance.state in RECEIVING:
+            if is_other and instance.state in RECEIVING:
                 engine.roster.call(instance, lambda _: instance.set_params(params), None, "on_params")
             else:
                 instance.strategy.params = params

@@ -73,7 +73,8 @@ class InstanceMaker:
         if feed is None:
             raise TandemError(f"account {section.account} is not connected")
         offer = self._catalog().strategy(section.plugin)
-        if not as_configured and is_isolated(section.name, offer.version.digest, engine.state):
+        is_moved = not as_configured and is_isolated(section.name, offer.version.digest, engine.state)
+        if is_moved and section.isolation == "inline":
             section = msgspec.structs.replace(section, isolation="process")
         strategy = self._make_strategy(section, offer)
         uses = tuple(ModelUse.of(self._catalog().model(ref.name), ref) for ref in section.models)
@@ -134,7 +135,7 @@ class InstanceMaker:
             return
         is_same = not engine.roster.is_new_version(instance.instance)
         if record.state is InstanceState.QUARANTINED and is_same:
-            engine.roster.keep_quarantined(instance, record.reason)
+            engine.roster.keep_quarantined(instance, record.reason, was_paused=section.start == "paused")
             return
         was_paused = record.state is InstanceState.PAUSED and not record.by
         if paused is None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from host.api import ExchangeError, TandemError
+from host.api import TandemError
 from host.config import ConfigError, ConfigSource, NodeConfig, NodeSection, Problem
 from host.loader import settle_files
 from host.runtime.config_edit import ConfigEdit, EditTools
@@ -58,7 +58,7 @@ class Reconfigurer:
         self._engine = engine
         self._reloader = reloader
         self._source = source
-        self._tools = EditTools(engine, reloader, maker, skipped, set(), on_reload_settings)
+        self._tools = EditTools(engine, reloader, maker, skipped, {}, on_reload_settings)
         self._blocked: frozenset[str] = frozenset()
         self._told: tuple[object, ...] = ()
         self._is_dirty = False
@@ -108,7 +108,7 @@ class Reconfigurer:
 
     async def look(self) -> ConfigReport:
         """Read the configuration and follow it, or say why not; what is refused changes nothing."""
-        if self._engine.halted:
+        if self._engine.halted or self._engine.stopping:
             return ConfigReport()
         try:
             await settle_files(self._source.files)
@@ -124,16 +124,18 @@ class Reconfigurer:
         problems = list(edit.faults())
         if problems:
             return self._refuse(problems)
-        plugins, new_symbols = edit.plugins(), edit.new_symbols()
-        async with self._reloader.holding((*plugins, *self._adapters(new_symbols))):
+        plugins = edit.plugins()
+        async with self._reloader.holding((*plugins, *self._adapters(edit.new_symbols()))):
             if waits_for := self._reloader.on_probation & plugins:
                 return self._wait(waits_for)
             try:
                 await self._reloader.keep(edit.offers())
-                await listen_to(self._engine, new_symbols)
-            except (ExchangeError, OSError) as error:
+                await listen_to(self._engine, edit.new_symbols())  # another change may follow them by now
+            except (TandemError, OSError) as error:
                 return self._refuse([Problem("", "instance", str(error))])
             # Once more: time has passed. From here to the end there is no await.
+            if self._engine.stopping:
+                return ConfigReport()  # the next start reads it
             problems = list(edit.faults()) or edit.prepare()
             if problems:
                 edit.abandon()
@@ -161,6 +163,5 @@ class Reconfigurer:
         return ConfigReport(waits_for=plugins)
 
     def _adapters(self, accounts: Mapping[str, set[str]]) -> set[str]:
-        return {
-            section.exchange.partition(".")[0] for section in self.config.account if section.name in accounts
-        }
+        uses = self._reloader.adapter_uses
+        return {uses[account].offer.version.name for account in accounts if account in uses}

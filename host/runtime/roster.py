@@ -140,6 +140,7 @@ class Roster:
         it has been one.
         """
         now_ns = self._engine.clock.now_ns()
+        self._paused_before.discard(instance.instance)
         self._engine.begin_turn(now_ns)
         self._set_state(instance, InstanceState.STARTING, "")
         shadow, instance.shadow = instance.shadow, None
@@ -176,9 +177,14 @@ class Roster:
         """Return whether the instance runs other plugin bytes than when the node last ran."""
         return instance in self._new_versions
 
-    def keep_quarantined(self, instance: Instance, reason: str) -> None:
-        """Leave an instance in quarantine: the same bytes would misbehave again."""
+    def keep_quarantined(self, instance: Instance, reason: str, *, was_paused: bool = False) -> None:
+        """Leave an instance in quarantine: the same bytes would misbehave again.
+
+        One that `was_paused` is paused again when it leaves it.
+        """
         instance.state = InstanceState.QUARANTINED
+        if was_paused:
+            self._paused_before.add(instance.instance)
         self._engine.begin_turn(self._engine.clock.now_ns())
         text = f"instance {instance.instance} stays quarantined: {reason}"
         self._engine.record_alert("quarantined", text, instance.instance)

@@ -187,6 +187,8 @@ class Reloader:
         running = self.catalog.versions.get(plugin)
         if self._engine.halted:
             return f"trading is halted: {self._engine.halted}"
+        if self._engine.stopping:
+            return f"this node stops: {self._engine.stopping}"
         if running is not None and version.digest == running.digest:
             return "unchanged"
         if is_ordered:
@@ -231,6 +233,8 @@ class Reloader:
             with journal.turn():
                 journal.move(plugin, version.digest, VersionState.STAGED, "waits to be activated")
             return self._report(version, VersionState.STAGED, "waits to be activated", log)
+        if self._engine.stopping:  # no fault of the version: the next start tries it
+            return self._report(version, None, f"this node stops: {self._engine.stopping}", log)
         with log.stage(Stage.SWAP), journal.turn() as now_ns:
             revisions = self.in_use.without_gone(revisions)
             for revision in revisions:
