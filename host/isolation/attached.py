@@ -109,6 +109,11 @@ class Attached:
             self._stopping_ns = time.monotonic_ns()
             session.tell_stop("")
 
+    def silence(self) -> None:
+        """Have its client end without a last word: an inline instance has its name, and goes on from what is saved."""
+        if self._proxy.session is not None:
+            self._proxy.session.leave_record()
+
     def end(self) -> None:
         """Shut the door, and hear no more of whoever is there."""
         self._opens_ns = self._closes_ns = self._alone_ns = 0
@@ -226,8 +231,18 @@ class Attached:
 
     def _failed(self, what: str) -> None:
         """Quarantine the instance for what its code raised, as an inline one."""
+        if self._is_of_another("client_gone", what):
+            return
         with turn(self._engine):
             self._engine.roster.put_in_quarantine(self._proxy.instance, what)
+
+    def _is_of_another(self, kind: str, why: str) -> bool:
+        """Return whether the name, and all orders, are another instance's by now; then end, and only tell of it."""
+        if self._engine.roster.instances.get(self.name) is self._proxy.instance:
+            return False
+        self._engine.alert(kind, f"instance {self.name}, which was removed: {why}", self.name)
+        self.end()
+        return True
 
     def _said_bye(self, reason: str) -> None:
         if self.is_wanted:
@@ -254,6 +269,8 @@ class Attached:
 
     def _cut_off(self, why: str) -> None:
         """Shut the door for a while; for good, by quarantine, where that happens again and again."""
+        if self._is_of_another("client_cut_off", why):
+            return
         self._end_session()
         delay_ns = self._fate.lost(time.monotonic_ns())
         with turn(self._engine) as now_ns:
@@ -327,6 +344,8 @@ class Attached:
 
     def _shut_out(self, why: str) -> None:
         """Shut the door for a while: nobody is known by what comes in without the token."""
+        if self._is_of_another("client_cut_off", why):
+            return
         self._end_session()
         with turn(self._engine) as turn_ns:
             self._engine.record_alert("client_cut_off", f"instance {self.name}: {why}", self.name)

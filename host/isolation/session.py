@@ -286,6 +286,10 @@ class Session:
         engine.roster.states.heard(instance, version, data, heard - self._heard, engine.now_ns)
         self._heard = heard
 
+    def leave_record(self) -> None:
+        """Journal nothing of the peer any more: an instance that runs elsewhere has gone on from what is saved."""
+        self._is_of_record = False
+
     # -- what the peer says ----------------------------------------------------------------------
 
     def on_message(self, body: bytes) -> None:
@@ -485,10 +489,12 @@ class Session:
             if state is not None:
                 self._unsaved = (self._state_version, state)
             return
+        # By the journal, not by the instance: that was made before the last word of who ran the one before it.
+        record = engine.state.instances[instance.instance]
         version, data = self._state_version, state
         if data is None:  # what was saved is still its state, in the version that it was saved in
-            version, data = engine.state.instances[instance.instance].state_version, instance.saved_state
-        if heard > self._heard or data != instance.saved_state:
+            version, data = record.state_version, record.strategy_state
+        if heard > self._heard or data != record.strategy_state:
             engine.roster.states.heard(instance, version, data, heard - self._heard, engine.now_ns)
             self._heard = heard
 

@@ -104,15 +104,22 @@ class Workers:
     ) -> tuple[
         Callable[[InstanceSection, Offer], Proxy],
         Callable[[str, Offer, Mapping[str, object], WorkerLimits], ModelInWorker],
+        Callable[[str], None],
     ]:
-        """Return what makes stand-ins: for strategies, and for quote models."""
-        return self.stand_in, self.model_stand_in
+        """Return what makes stand-ins, for strategies and for quote models, and what silences those before."""
+        return self.stand_in, self.model_stand_in, self.silence
 
     def model_stand_in(
         self, instance: str, offer: Offer, params: Mapping[str, object], limits: WorkerLimits
     ) -> ModelInWorker:
         """Return what stands in an instance's chain for an offered quote model; raise `ParamsInvalid`."""
         return ModelInWorker.of(self._engine, self, instance, offer, params, settings_of(limits))
+
+    def silence(self, name: str) -> None:
+        """Have whoever still ends under the name of an instance, which runs inline from here on, say nothing of it."""
+        for one in self.running:
+            if not isinstance(one, ModelInWorker) and one.name == name:
+                one.silence()
 
     def item(self, event: Any) -> Item:
         """Return an event as it is sent; the same for every worker that gets it, so it is encoded once."""

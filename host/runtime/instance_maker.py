@@ -16,6 +16,7 @@ from host.runtime.admission import InstanceSpec, admit, start_model
 from host.runtime.instance import Instance
 from host.runtime.models import ModelStage
 from host.runtime.reload import ModelUse, StrategyUse
+from host.runtime.remote import RemoteStrategy
 
 if TYPE_CHECKING:
     from host.runtime.engine import Engine
@@ -48,6 +49,7 @@ class InstanceMaker:
         stand_in: Callable[[InstanceSection, Offer], Strategy[Any]] | None = None,
         model_stand_in: Callable[[str, Offer, Mapping[str, object], WorkerLimits], QuoteModel[Any]]
         | None = None,
+        silence: Callable[[str], None] = lambda _name: None,
     ) -> None:
         self._engine: Final = engine
         self._catalog: Final = catalog
@@ -55,6 +57,8 @@ class InstanceMaker:
         """Makes what stands in for a strategy in another process; None: there are none, all run here."""
         self._model_stand_in: Final = model_stand_in
         """The same for a model of an instance."""
+        self._silence: Final = silence
+        """Told who runs here from now on: nobody else speaks for an instance of that name."""
 
     @property
     def has_workers(self) -> bool:
@@ -92,6 +96,20 @@ class InstanceMaker:
         instance.hears_market = section.schedule.market_events
         return PreparedInstance(section, instance, spec, StrategyUse(offer, section.params), uses)
 
+    def check(self, section: InstanceSection) -> Version:
+        """Return the version that an instance in another process would run here; nothing of it is started.
+
+        Raises `TandemError` where it could not be made: an offer that is not there, parameters that do not fit, a
+        token or key of its client that cannot be read.
+        """
+        if section.account not in self._engine.feeds:
+            raise TandemError(f"account {section.account} is not connected")
+        offer = self._catalog().strategy(section.plugin)
+        self._make_strategy(section, offer)
+        for ref in section.models:
+            self._make_model(section.name, ModelUse.of(self._catalog().model(ref.name), ref))
+        return offer.version
+
     def prepare_model(self, instance: str, account: str, use: ModelUse) -> ModelStage:
         """Construct and start one model of a chain; raises `TandemError`."""
         stage = ModelStage(
@@ -105,6 +123,8 @@ class InstanceMaker:
     def install(self, prepared: PreparedInstance) -> Instance:
         """Let an instance hear of the market; it is not started and cannot trade yet. Cannot fail."""
         roster = self._engine.roster
+        if not isinstance(prepared.instance.strategy, RemoteStrategy):
+            self._silence(prepared.instance.instance)
         for use in prepared.model_uses:
             self.note_loaded(use.offer.version, use.offer.name)
         self.note_loaded(prepared.use.offer.version, prepared.use.offer.name)
