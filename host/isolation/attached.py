@@ -70,6 +70,8 @@ class Attached:
         self._beat_ns = 0
         self._hung_up_ns = 0
         """When its connection ended; its last words, on another socket, may come after that. 0: it is there."""
+        self._barred_ns = 0
+        """Since when this node may send nothing, as another one may lead; 0 while it may."""
         self._before_me: Worker | Attached | ModelInWorker | None = None
         """What ran under this name and is still on its way to its end."""
         self._tally: Final = Tally()
@@ -301,6 +303,8 @@ class Attached:
             if self._before_me.is_over:
                 self._before_me, self._opens_ns = None, now_ns + LINGER_NS
             return
+        if self._is_barred(now_ns):
+            return
         channel, session, settings = self._channel, self._proxy.session, self._settings
         if self._closes_ns and now_ns >= self._closes_ns and channel is not None:
             channel.close()
@@ -334,6 +338,25 @@ class Attached:
         elif now_ns - self._beat_ns >= settings.heartbeat_ns:
             self._beat_ns = now_ns
             session.beat(now_ns)
+
+    def _is_barred(self, now_ns: int) -> bool:
+        """Return whether nobody is let in now; who is in has to find the node that may send, if another does.
+
+        A lease that is renewed late is no reason: that is over before `deadline_ns`.
+        """
+        gate = self._engine.gate
+        if gate.permit(self._engine.clock.now_ns()) or not self.is_wanted:
+            if self._barred_ns and self._channel is None and not self._opens_ns:
+                self._opens_ns = now_ns
+            self._barred_ns = 0
+            return False
+        self._barred_ns = self._barred_ns or now_ns
+        if now_ns - self._barred_ns <= self._settings.deadline_ns:
+            return False
+        if self._channel is not None:
+            _log.warning("instance %s: no client is let in while this node has no right to send", self.name)
+            self.end()
+        return True
 
     def _pull_if_alone(self, now_ns: int) -> None:
         """Pull what an earlier run of the node left resting, when nobody has come back to it in time."""

@@ -11,7 +11,7 @@ from host.config import InstanceSection
 from host.config.schema import WorkerLimits
 from host.core.entries import InstanceState
 from host.core.state import TradingState
-from host.loader import Catalog, Offer, Version, make
+from host.loader import Catalog, Offer, Version, decode_params, make
 from host.runtime.admission import InstanceSpec, admit, start_model
 from host.runtime.instance import Instance
 from host.runtime.models import ModelStage
@@ -107,7 +107,9 @@ class InstanceMaker:
         offer = self._catalog().strategy(section.plugin)
         self._make_strategy(section, offer)
         for ref in section.models:
-            self._make_model(section.name, ModelUse.of(self._catalog().model(ref.name), ref))
+            decode_params(
+                self._catalog().model(ref.name), ref.params, instance=f"{section.name}, model {ref.name}"
+            )
         return offer.version
 
     def prepare_model(self, instance: str, account: str, use: ModelUse) -> ModelStage:

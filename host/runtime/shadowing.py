@@ -16,6 +16,7 @@ from host.config import InstanceSection
 from host.core import entries as e
 from host.core.entries import InstanceState
 from host.core.state import Outcome
+from host.loader import Version
 from host.runtime.history import Due, OwnEvent
 from host.runtime.instance import Instance
 from host.runtime.instance_maker import InstanceMaker, PreparedInstance, is_isolated
@@ -46,7 +47,7 @@ def as_the_primary_runs_it(section: InstanceSection, engine: "Engine") -> Instan
     record = engine.state.instances.get(section.name)
     if record is None or record.plugin != section.plugin or not record.params:
         return section
-    if is_isolated(section.name, record.digest, engine.state):
+    if section.isolation == "inline" and is_isolated(section.name, record.digest, engine.state):
         section = msgspec.structs.replace(section, isolation="process")
     return msgspec.structs.replace(section, params=msgspec.json.decode(record.params))
 
@@ -188,8 +189,11 @@ class Shadowing:
 
     def _begin(self, section: InstanceSection) -> None:
         engine, name = self._engine, section.name
-        if name in self.stumbles or section.isolation != "inline":
-            return  # one that runs in a worker is started with the takeover, from the state that was saved
+        if name in self.stumbles:
+            return
+        if section.isolation != "inline":
+            self._check(section)  # it is started with the takeover, from the state that was saved
+            return
         if engine.blocks.ended_in(name, engine):
             # It would end this process as well, before that leads and can quarantine it.
             self._stumble(name, "there is no copy of it: the process before this one ended in its code")
@@ -199,16 +203,9 @@ class Shadowing:
         except (TandemError, KeyError) as error:
             self._fault(name, f"instance {name}: {error}")
             return
-        record = engine.state.instances[name]
-        found = prepared.use.offer.version.digest
-        known = engine.state.plugins.get(prepared.use.offer.version.name)
-        if found != record.digest and (known is None or found != known.permanent):
+        if other := self._other_version(section, prepared.use.offer.version):
             _close_models(prepared)
-            self._fault(
-                name,
-                f"instance {name}: the primary runs version {record.digest[:12]} of plugin {section.plugin}, "
-                f"this node has {found[:12]}; put the same files into its plugin folder",
-            )
+            self._fault(name, other)
             return
         self.faults.pop(name, None)
         instance = prepared.instance
@@ -216,6 +213,30 @@ class Shadowing:
         instance.shadow = _Copy(instance, engine, self._stumbled)
         self._running[name] = prepared
         self._guard(prepared, instance.shadow.start)
+
+    def _check(self, section: InstanceSection) -> None:
+        """See whether this node could start what runs in another process."""
+        name = section.name
+        try:
+            version = self._maker.check(section)
+        except (TandemError, KeyError, OSError) as error:
+            self._fault(name, f"instance {name}: {error}")
+            return
+        if other := self._other_version(section, version):
+            self._fault(name, other)
+        else:
+            self.faults.pop(name, None)
+
+    def _other_version(self, section: InstanceSection, version: Version) -> str:
+        """Return what is wrong with the version that this node has; empty where the primary runs it, or would."""
+        state = self._engine.state
+        record, known = state.instances[section.name], state.plugins.get(version.name)
+        if version.digest in (record.digest, "" if known is None else known.permanent):
+            return ""
+        return (
+            f"instance {section.name}: the primary runs version {record.digest[:12]} of plugin {section.plugin}, "
+            f"this node has {version.digest[:12]}; put the same files into its plugin folder"
+        )
 
     def _fault(self, name: str, text: str) -> None:
         if self.faults.get(name) != text:

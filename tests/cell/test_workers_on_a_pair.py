@@ -1,14 +1,20 @@
 """Strategies in workers and stand-alone clients on a pair: what one node ran, the other one goes on with."""
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from failover.lease import LeaseUnansweredError
+from host.api import Strategy
+from host.client.trading import TradingClient
 from host.isolation.proxy import Proxy
 from host.isolation.supervised import Worker
+from tests.cell.cell_tools import INSTANCE as INLINE
 from tests.cell.cell_tools import Cell, Node
 
 QUOTER = """
@@ -140,5 +146,106 @@ class Mortal(Strategy[NoParams]):
             await cell.until_trading("b")
             await cell.until(lambda: worker_of(cell["b"]).restarts == 1, "its second worker")
             await cell.until(lambda: saved(cell["b"]).get("takeovers") == 2, "it to be told, as on a")
+
+    asyncio.run(story())
+
+
+OTHER = INLINE.replace("mm-btc", "other")
+CLIENT = """
+[[instance]]
+name = "mm-btc"
+plugin = "external"
+account = "acc"
+symbols = ["BTC-USDT"]
+isolation = "client"
+client = {{ token = "file:{folder}/token", deadline_ms = {deadline_ms} }}
+"""
+TOKEN = "a token of some length"
+
+
+def clients(folder: Path, deadline_ms: int = 1_000) -> str:
+    """Return an instance that a program runs which shows the same token to each node."""
+    (folder / "token").write_text(TOKEN)
+    (folder / "token").chmod(0o600)
+    return CLIENT.format(folder=folder, deadline_ms=deadline_ms)
+
+
+def is_attached(node: Node) -> bool:
+    """Return whether a program is at work with the instance of a node."""
+    session = running(node).strategy.session
+    return session is not None and session.outlet is not None and session.outlet.handled > 0
+
+
+@contextmanager
+def without_a_store(node: Node) -> Iterator[None]:
+    """Have the lease store not answer this node."""
+
+    async def unanswered(*_: object) -> None:
+        raise LeaseUnansweredError("of a test", "cut off")
+
+    store = node.member.membership._store
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "read", unanswered)
+        patch.setattr(store, "swap", unanswered)
+        yield
+
+
+@asynccontextmanager
+async def program_of(cell: Cell) -> AsyncIterator[None]:
+    """Run a program that knows every node of a cell."""
+    client = TradingClient(
+        [f"ipc://{cell.folder}/{name}/clients/mm-btc" for name in cell.nodes], TOKEN, answer_s=60.0
+    )
+    program = asyncio.ensure_future(asyncio.to_thread(client.run, Strategy))
+    try:
+        yield
+    finally:
+        client.stop()
+        await program
+
+
+def test_a_client_leaves_a_node_that_may_send_nothing_for_the_one_that_may(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with Cell.open(tmp_path, instances=clients(tmp_path), ttl_ms=2_000) as cell:
+            await cell.start()
+            async with program_of(cell):
+                await cell.until(lambda: is_attached(cell["a"]), "the client to attach to a")
+                with without_a_store(cell["a"]):
+                    await cell.until_trading("b")
+                    await cell.until(lambda: is_attached(cell["b"]), "the client to attach to b")
+                    assert cell["a"].member.membership.term is not None, "it does not know that b leads"
+
+    asyncio.run(story())
+
+
+def test_a_client_is_let_in_again_once_its_node_may_send_again(tmp_path: Path) -> None:
+    async def story() -> None:
+        instances = clients(tmp_path, deadline_ms=200)
+        async with Cell.open(tmp_path, "a", instances=instances, ttl_ms=1_000) as cell:
+            cell["a"].start()
+            await cell.until_trading("a")
+            async with program_of(cell):
+                await cell.until(lambda: is_attached(cell["a"]), "the client to attach")
+                with without_a_store(cell["a"]):
+                    await cell.until(lambda: not is_attached(cell["a"]), "the client to be sent away")
+                await cell.until(lambda: is_attached(cell["a"]), "the client to attach again")
+
+    asyncio.run(story())
+
+
+def test_a_standby_that_could_not_let_a_client_in_is_not_ready(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with Cell.open(tmp_path, instances=OTHER + clients(tmp_path)) as cell:
+            cell["b"].rewrite(f"{tmp_path}/token", f"{tmp_path}/nowhere")
+            cell["a"].start()
+            await cell.until_trading("a")
+            cell["b"].start()
+            b = cell["b"].member
+            await cell.until(lambda: "nowhere" in b.membership.health.reason, "b to say what it lacks")
+            assert not cell["a"].member.membership.has_successor()
+            await cell["b"].stop()
+            cell["b"].rewrite(f"{tmp_path}/nowhere", f"{tmp_path}/token")
+            cell["b"].start()
+            await cell.until_ready("a", "b")
 
     asyncio.run(story())

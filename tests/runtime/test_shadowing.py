@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -20,7 +20,7 @@ from host.runtime.culprit import Call, Culprit
 from host.runtime.engine import Engine, EngineSettings
 from host.runtime.instance_maker import InstanceMaker
 from host.runtime.roster import InstanceSpec
-from host.runtime.shadowing import Shadowing
+from host.runtime.shadowing import Shadowing, as_the_primary_runs_it
 
 PLUGIN = """
 from decimal import Decimal
@@ -318,7 +318,11 @@ def test_code_that_the_process_before_ended_in_gets_no_copy_until_it_is_other_co
     assert standby.shadows.faults == {}, "it can lead all the same"
 
 
-def test_standby_without_the_primarys_version_says_so(desk: Desk, standby: Standby, catalog: Catalog) -> None:
+@pytest.mark.parametrize("isolation", ["inline", "process"])
+def test_standby_without_the_primarys_version_says_so(
+    desk: Desk, standby: Standby, catalog: Catalog, isolation: Literal["inline", "process"]
+) -> None:
+    standby.sections[0] = msgspec.structs.replace(standby.sections[0], isolation=isolation)
     instance = run_on(desk, catalog)
     with pytest.raises(AssertionError):
         standby.engine.record(e.Alert("x", "y"), 0)
@@ -329,6 +333,22 @@ def test_standby_without_the_primarys_version_says_so(desk: Desk, standby: Stand
     standby.catch_up()
 
     assert "the primary runs version ffffffffffff" in standby.shadows.faults["count"]
+
+
+def test_what_a_client_runs_by_now_is_not_moved_to_a_worker_for_what_it_did_before(
+    desk: Desk, standby: Standby, catalog: Catalog
+) -> None:
+    instance = run_on(desk, catalog)
+    digest = desk.engine.state.instances["count"].digest
+    now_ns = desk.clock.now_ns()
+    desk.engine.begin_turn(now_ns)
+    desk.engine.record(e.InstanceIsolated(instance.instance, digest, "it blocked the loop"), now_ns)
+    desk.engine.end_turn(now_ns, 0)
+    standby.catch_up()
+    (inline,) = standby.sections
+    client = msgspec.structs.replace(inline, isolation="client")
+    taken_over = [as_the_primary_runs_it(one, standby.engine).isolation for one in (inline, client)]
+    assert taken_over == ["process", "client"]
 
 
 def test_instance_that_is_stopped_has_no_copy(desk: Desk, standby: Standby, catalog: Catalog) -> None:
