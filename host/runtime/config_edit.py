@@ -5,6 +5,7 @@ applied in one turn, between two events. Only the last step touches what runs, a
 """
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from host.runtime.engine import Engine
 
 __all__ = ["ConfigEdit", "EditTools"]
+
+_log = logging.getLogger("tandem.config")
 
 _RECEIVING: Final = (InstanceState.RUNNING, InstanceState.PAUSED)
 _REMOVED: Final = "removed from the configuration"
@@ -283,6 +286,7 @@ class ConfigEdit:
             engine.end_turn(now_ns, 0)
             raise
         engine.end_turn(now_ns, 0)
+        _log.info("configuration changed: %s", "; ".join(self.plan.changes))
 
     def _take_steps(self, now_ns: int) -> None:
         engine, plan = self._engine, self.plan

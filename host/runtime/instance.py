@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SECOND_NS", "Checkpoint", "Instance", "StateNotCarried", "carry_state", "encode_state"]
 
-_log = logging.getLogger("tandem.strategy")
+LOGGER: Final = "tandem.strategy"
+"""Above the loggers of all strategies: each has its own, `tandem.strategy.NAME`, so that a line says whose it is."""
 
 
 class Checkpoint(Struct, frozen=True):
@@ -78,7 +79,7 @@ class Instance:
         """Whether it runs and its account is in touch, kept beside `state` because every quote asks."""
         self.hears_market = True
         """Whether market data calls its strategy, as its schedule says."""
-        self.log = logging.LoggerAdapter(_log, {"instance": name})
+        self.log = logging.LoggerAdapter(logging.getLogger(f"{LOGGER}.{name}"), {"instance": name})
         self.channels: dict[str, Channel] = {}
         self.feeds: dict[str, SymbolFeed] = {}
         self.timers: dict[str, tuple[int, int]] = {}

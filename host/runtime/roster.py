@@ -31,6 +31,9 @@ __all__ = ["InstanceSpec", "Roster"]
 
 _log = logging.getLogger("tandem.roster")
 
+_TOLD: Final = (InstanceState.RUNNING, InstanceState.PAUSED, InstanceState.STOPPED)
+"""What is logged of its own; of a quarantine an alert tells, with more."""
+
 
 class Roster:
     """Every instance of a node, by name.
@@ -386,6 +389,8 @@ class Roster:
         if state not in RECEIVING and state is not InstanceState.STARTING:
             instance.timers.clear()
         self._engine.record(e.InstanceChanged(instance.instance, state, reason, by), self._engine.now_ns)
+        if state in _TOLD:
+            _log.info("instance %s is %s%s", instance.instance, state, f": {reason}" if reason else "")
         self._engine.scheduler.on_changed(is_lost=state in (InstanceState.STOPPED, InstanceState.QUARANTINED))
 
     def set_trading(self, instance: Instance) -> None:

@@ -3,6 +3,7 @@
 Warm-up, the version kept for a rollback and its catching up are this one mechanism.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter_ns
 from typing import Any, Final
@@ -71,7 +72,8 @@ class Shadow:
         self.instance = instance.instance
         self.account = instance.account
         self.symbols = instance.symbols
-        self.log = instance.log
+        self.log = logging.LoggerAdapter(instance.log.logger.getChild("muted"), instance.log.extra)
+        """Its own, for what it logs is not what is traded on."""
         self.intents: list[Intent] = []
         self.quotes: dict[str, tuple[Quote, ...]] = {}
         """What it wants by now, for each symbol that it ever quoted."""
