@@ -1,7 +1,7 @@
 """The part of PluginService that is about instances."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -197,8 +197,18 @@ class InstanceMethods:
         return {"state": str(instance.state), "params": msgspec.to_builtins(instance.strategy.params)}
 
 
+_NEXT: Final = {
+    ("started", InstanceState.PAUSED): "resume it",
+    ("resumed", InstanceState.STOPPED): "start it",
+    ("resumed", InstanceState.QUARANTINED): "start it",
+}
+"""The call that was meant, where there is one."""
+
+
 def _check_state(instance: Instance, verb: str, *allowed: InstanceState) -> None:
     if instance.state not in allowed:
         names = " or ".join(allowed)
         text = f"instance {instance.instance} is {instance.state}; only one that is {names} can be {verb}"
+        if next_step := _NEXT.get((verb, instance.state)):
+            text = f"{text}; {next_step}"
         raise NotNow("WRONG_STATE", text)

@@ -11,9 +11,11 @@ import pytest
 from control_tools import MAKER, ControlDesk
 from ctl_tools import LiveDesk
 
+from host.cli.ctl._instances import described
 from host.core import entries as e
 from host.core.entries import InstanceState
 from host.loader import settle
+from tandem.v1 import plugin_pb2 as p
 
 
 @pytest.fixture
@@ -138,6 +140,22 @@ def test_an_instance_is_created_with_models_and_what_each_of_them_is_to_have(liv
         {"bps": -3.0},
         "ISOLATION_PROCESS",
     )
+
+
+def test_what_runs_an_instance_is_called_what_it_is() -> None:
+    worker = p.WorkerStatus(state="waiting")
+    for isolation, who in (
+        (p.ISOLATION_PROCESS, "worker     waiting, 0 restarts"),
+        (p.ISOLATION_CLIENT, "client     waiting"),
+    ):
+        assert f"\n  {who}, 0 events behind" in described(p.Instance(isolation=isolation, worker=worker))
+
+
+def test_a_refused_start_or_resume_names_the_call_that_was_meant(live: LiveDesk) -> None:
+    live.ok("pause", "mm")
+    assert "can be started; resume it" in live.ctl("start", "mm").output
+    live.ok("stop", "mm")
+    assert "can be resumed; start it" in live.ctl("resume", "mm").output
 
 
 def test_an_instance_is_created_with_a_schedule_and_shown_with_it(live: LiveDesk) -> None:

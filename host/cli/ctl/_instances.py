@@ -201,8 +201,8 @@ def described(instance: p.Instance) -> str:
             f"  blocks     {instance.blocks} of the event loop, {span(instance.longest_block)} at most"
         )
     if instance.HasField("worker"):
-        lines.append(_worker_line(instance.worker))
-    lines += [_worker_line(one.worker, one.model) for one in instance.models if one.HasField("worker")]
+        lines.append(_worker_line(instance))
+    lines += [_model_line(one) for one in instance.models if one.HasField("worker")]
     if instance.HasField("worker_settings"):
         lines.append(f"  worker has {_limits_line(instance.worker_settings)}")
     if instance.HasField("client_settings"):
@@ -227,20 +227,30 @@ def _limits_line(settings: p.WorkerSettings | p.ClientSettings) -> str:
     return " ".join(f"{key}={value}" for key, value in words.items() if value != "")
 
 
-def _worker_line(worker: p.WorkerStatus, model: str = "") -> str:
-    """Return how a strategy's worker is doing, or that of a model."""
-    process = f", process {worker.pid}, {worker.memory_bytes >> 20} MiB" if worker.pid else ""
-    if model:
-        return (
-            f"  {model} runs in a worker: {worker.state}{process}, {worker.restarts} restarts, "
-            f"answers within {span(worker.handled_p99)}"
-        )
+def _worker_line(instance: p.Instance) -> str:
+    """Return how the process is doing in which a strategy runs: its worker, or a client, which no host restarts."""
+    worker = instance.worker
+    is_client = instance.isolation == p.ISOLATION_CLIENT
+    who, restarts = ("client", "") if is_client else ("worker", f", {worker.restarts} restarts")
     return (
-        f"  worker     {worker.state}{process}, {worker.restarts} restarts, {worker.behind} events behind, "
+        f"  {who}     {worker.state}{_process(worker)}{restarts}, {worker.behind} events behind, "
         f"{worker.conflated} left out, handles one within {span(worker.handled_p99)}"
         + (f", {worker.refused} messages refused" if worker.refused else "")
         + (f", {worker.strangers} without its token" if worker.strangers else "")
     )
+
+
+def _model_line(model: p.ModelUse) -> str:
+    """Return how the worker of a model is doing."""
+    worker = model.worker
+    return (
+        f"  {model.model} runs in a worker: {worker.state}{_process(worker)}, {worker.restarts} restarts, "
+        f"answers within {span(worker.handled_p99)}"
+    )
+
+
+def _process(worker: p.WorkerStatus) -> str:
+    return f", process {worker.pid}, {worker.memory_bytes >> 20} MiB" if worker.pid else ""
 
 
 def _schedule_lines(instance: p.Instance) -> list[str]:
