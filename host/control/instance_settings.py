@@ -54,7 +54,9 @@ def read_settings(
         "models": [
             {
                 "name": model.model,
-                **_table(model, ("model", "params", "used", "skipped", "worker_settings", "worker")),
+                **_table(
+                    model, ("model", "params", "used", "skipped", "worker_settings", "worker", "last_error")
+                ),
                 "worker": _table(model.worker_settings),
             }
             for model in wanted.models

@@ -137,6 +137,7 @@ class InstanceView:
         to_struct(msgspec.to_builtins(instance.strategy.params), shown.params)
         for model, stage in zip(reloader.model_uses.get(name, ()), instance.models, strict=False):
             one = shown.models.add(model=model.offer.name, used=stage.used, skipped=stage.skipped)
+            one.last_error = stage.last_error
             show_model_settings(model, one)
             to_struct(msgspec.to_builtins(stage.model.params), one.params)
             if isinstance(stage.model, RemoteModel):

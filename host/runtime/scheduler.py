@@ -321,7 +321,7 @@ class Scheduler:
             if _is_to_start(instance, hold):
                 self._start_again(instance, now_ns)
             elif hold is None:
-                engine.roster.resume(instance, "its schedule lets it trade")
+                engine.roster.resume(instance, "nothing holds it any more")
 
     def _moves(self, now_ns: int) -> "list[tuple[Instance, Hold | None]]":
         """Return the instances that are not where their schedules want them, in order, and what holds each."""

@@ -158,6 +158,18 @@ def test_a_refused_start_or_resume_names_the_call_that_was_meant(live: LiveDesk)
     assert "can be resumed; start it" in live.ctl("resume", "mm").output
 
 
+def test_why_a_model_was_skipped_is_shown(live: LiveDesk) -> None:
+    live.ok(
+        "create", "two", "maker", "--account", "acc", "--symbol", "BTC-USDT", "--model", "shift",
+        "--model-set", "shift.bps=1000",
+    )  # fmt: skip
+    assert "shift (used 0, skipped 0)" in live.ok("get", "two")
+    live.do(lambda: live.desk.tick(101.0))
+    (model,) = live.json("get", "two")["models"]
+    assert (model["skipped"], model["lastError"]) == ("1", "ValueError: told to")
+    assert "shift (used 0, skipped 1, last because ValueError: told to)" in live.ok("get", "two")
+
+
 def test_an_instance_is_created_with_a_schedule_and_shown_with_it(live: LiveDesk) -> None:
     said = live.ok(
         "create", "day", "maker", "--account", "acc", "--symbol", "ETH-USDT", "--window", "mon-fri 09:00-10:00",

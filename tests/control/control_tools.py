@@ -70,6 +70,8 @@ class ShiftParams(Params, frozen=True):
 
 class Shift(QuoteModel[ShiftParams]):
     def adjust(self, features: Features, quote: Quote) -> Adjustment:
+        if self.params.bps == 1000.0:
+            raise ValueError("told to")
         return Adjustment(shift_bps=self.params.bps)
 """
 LIMITS = ProbationLimits(seconds=5.0, events=3)

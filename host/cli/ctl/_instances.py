@@ -215,7 +215,8 @@ def described(instance: p.Instance) -> str:
 
 def _model_words(model: p.ModelUse) -> str:
     where = ", in a process" if model.isolation == p.ISOLATION_PROCESS else ""
-    return f"{model.model} (used {model.used}, skipped {model.skipped}{where})"
+    why = f", last because {model.last_error}" if model.skipped and model.last_error else ""
+    return f"{model.model} (used {model.used}, skipped {model.skipped}{why}{where})"
 
 
 def _limits_line(settings: p.WorkerSettings | p.ClientSettings) -> str:

@@ -890,6 +890,7 @@ class ModelUse(_message.Message):
     ISOLATION_FIELD_NUMBER: _builtins.int
     WORKER_SETTINGS_FIELD_NUMBER: _builtins.int
     WORKER_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The offer, such as "inventory_skew"."""
     used: _builtins.int
@@ -898,6 +899,8 @@ class ModelUse(_message.Message):
     """Quotes that went on without it: it was late, failed or answered nonsense. Output only."""
     isolation: Global___Isolation.ValueType
     """Where its code runs: INLINE or PROCESS."""
+    last_error: _builtins.str
+    """Why it was skipped the last time; empty where it never was. Output only."""
     @_builtins.property
     def params(self) -> _struct_pb2.Struct:
         """Its parameters; those left out have their defaults."""
@@ -922,10 +925,11 @@ class ModelUse(_message.Message):
         isolation: Global___Isolation.ValueType = ...,
         worker_settings: Global___WorkerSettings | None = ...,
         worker: Global___WorkerStatus | None = ...,
+        last_error: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["params", b"params", "worker", b"worker", "worker_settings", b"worker_settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["isolation", b"isolation", "model", b"model", "params", b"params", "skipped", b"skipped", "used", b"used", "worker", b"worker", "worker_settings", b"worker_settings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["isolation", b"isolation", "last_error", b"last_error", "model", b"model", "params", b"params", "skipped", b"skipped", "used", b"used", "worker", b"worker", "worker_settings", b"worker_settings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
