@@ -299,7 +299,7 @@ class ModelInWorker(RemoteModel):
         if self.is_wanted and self._is_on_trial:
             self.is_wanted, self.failure = False, why
         self.end()
-        if not self.is_wanted:
+        if not self.is_wanted or self._engine.halted:  # nothing is journaled any more: another node may lead
             return
         delay_ns = self._fate.lost(time.monotonic_ns())
         text = f"instance {self.name}: {why}"

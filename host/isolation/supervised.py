@@ -280,7 +280,7 @@ class Worker:
                 why = f"{why}; it shared its process with {others}, one of which may be the cause"
             self._seat.kill()  # those who share it are lost with it
         self.end()
-        if not self.is_wanted:
+        if not self.is_wanted or self._engine.halted:  # nothing is journaled any more: another node may lead
             return
         engine, instance, settings = self._engine, self._proxy.instance, self.settings
         with turn(engine) as now_ns:

@@ -123,6 +123,21 @@ def test_one_that_hangs_is_killed_and_started_again_and_quotes_go_on(tmp_path: P
     asyncio.run(run())
 
 
+def test_one_that_ends_after_its_node_has_handed_over_is_told_of_to_nobody(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with desk_with_model(tmp_path, SHIFTER.replace("MISBEHAVE", "pass")) as desk:
+            await until(lambda: best_bid(desk) == 59_399.98, "its answer is used")
+            desk.workers._looking.cancel()  # it ends before anybody looks
+            engine = desk.desk.engine
+            engine.retire("another node leads")
+            last_lsn = engine.journal.last_lsn
+            os.kill(desk.model.pid, signal.SIGKILL)
+            await until(lambda: desk.model.pid == 0, "its end is seen")
+            assert engine.journal.last_lsn == last_lsn
+
+    asyncio.run(run())
+
+
 def test_one_that_raises_is_skipped_and_says_why(tmp_path: Path) -> None:
     async def run() -> None:
         source = SHIFTER.replace("MISBEHAVE", "raise ValueError('too high')")

@@ -119,6 +119,26 @@ def test_one_that_is_lost_again_and_again_is_quarantined(tmp_path: Path) -> None
     asyncio.run(run())
 
 
+def test_one_that_ends_after_its_node_has_handed_over_is_told_of_to_nobody(tmp_path: Path) -> None:
+    """What is journaled then, the next leader never sees."""
+
+    async def run() -> None:
+        async with worker_desk(tmp_path) as desk:
+            desk.add("q", **AT_ONCE)
+            worker, engine = await desk.started(), desk.desk.engine
+            wrong: list[dict[str, Any]] = []
+            asyncio.get_running_loop().set_exception_handler(lambda _loop, context: wrong.append(context))
+            assert desk.workers._looking is not None
+            desk.workers._looking.cancel()  # it ends before anybody looks
+            engine.retire("another node leads")
+            last_lsn = engine.journal.last_lsn
+            os.kill(worker, signal.SIGKILL)
+            await until(lambda: desk.of["q"].process is None, "its end is seen")
+            assert (wrong, engine.journal.last_lsn) == ([], last_lsn)
+
+    asyncio.run(run())
+
+
 def test_a_neighbour_goes_on_meanwhile(tmp_path: Path) -> None:
     async def run() -> None:
         async with worker_desk(tmp_path) as desk:
