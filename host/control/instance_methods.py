@@ -83,13 +83,17 @@ class InstanceMethods:
         return response
 
     def remove_instance(self, request: pb.RemoveInstanceRequest, call: Call) -> pb.RemoveInstanceResponse:
-        """Stop an instance that the API made, and forget it."""
-        instance = self._named_instance(request)
+        """Stop an instance that the API made, and forget it; one that could not be made at the start, too."""
         _, control = self._subject.trading()
-        control.check_removable(instance.instance)
+        name = id_of("name", request.name, "instances")
+        if control.was_left_out(name):
+            before: dict[str, Any] = {"state": "not started"}
+        else:
+            before = self._summary(self._named_instance(request))
+        control.check_removable(name)
         if not request.validate_only:
-            call.before = self._summary(instance)
-            control.remove(instance.instance, call.principal.name, call.because(request.reason))
+            call.before = before
+            control.remove(name, call.principal.name, call.because(request.reason))
         return pb.RemoveInstanceResponse()
 
     # -- starting and stopping ---------------------------------------------------------------------

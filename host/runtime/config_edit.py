@@ -358,6 +358,10 @@ class ConfigEdit:
                 engine.roster.stop(old, _REPLACED)
             self._reloader.forget(old, now_ns)
             engine.roster.remove(old)
+        known = engine.state.instances.get(name)
+        if one.section in self.plan.added and known is not None and known.state is InstanceState.QUARANTINED:
+            # Its worker raised in its stop, after it was removed.
+            engine.record(e.InstanceChanged(name, InstanceState.STOPPED, _REMOVED), now_ns)
         self._tools.maker.install(one)
         self._reloader.take_on(name, one.use, one.model_uses)
         self._tools.skipped.pop(name, None)

@@ -106,6 +106,10 @@ class InstanceControl:
         """Return whether an instance was removed and only waits for its orders to be done."""
         return self._leaving.get(name) is self._engine.roster.instances.get(name, _NOBODY)
 
+    def was_left_out(self, name: str) -> bool:
+        """Return whether the API made an instance that the start of this node could not make."""
+        return name in self._engine.state.api_instances and name not in self._engine.roster.instances
+
     def section(self, name: str) -> InstanceSection:
         """Return how an instance is configured, with the parameters that it has now."""
         section = sections_of_api(self._engine.state).get(name)

@@ -245,8 +245,13 @@ class Roster:
             self.call(instance, lambda _: instance.strategy.on_stop(), None, "on_stop")
         self.states.save(instance, now_ns)
         if node_stops and instance.state is InstanceState.PAUSED:
-            self._set_state(instance, InstanceState.PAUSED, reason, self._held_by(instance))
+            # In the journal alone: here it has stopped, and so has whoever runs it in another process.
             instance.state = InstanceState.STOPPED
+            instance.timers.clear()
+            paused = e.InstanceChanged(
+                instance.instance, InstanceState.PAUSED, reason, self._held_by(instance)
+            )
+            self._engine.record(paused, now_ns)
         elif instance.state is not InstanceState.QUARANTINED:
             self._set_state(instance, InstanceState.STOPPED, reason, by)
         self._pull_all(instance, reason, now_ns)

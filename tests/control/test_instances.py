@@ -330,6 +330,32 @@ def test_a_removed_instance_leaves_once_its_orders_are_done_and_does_not_come_ba
     assert "eth" not in desk.restarted().engine.roster.instances
 
 
+def test_an_instance_that_a_start_left_out_can_be_removed_and_made_anew(desk: ControlDesk) -> None:
+    section = msgspec.structs.replace(MM, name="eth", plugin="gone", symbols=(ETH,))
+    desk.engine.begin_turn(desk.clock.now_ns())
+    desk.engine.record(
+        e.InstanceConfigured("eth", msgspec.json.encode(section), "tester"), desk.clock.now_ns()
+    )
+    desk.engine.end_turn(desk.clock.now_ns(), 0)
+
+    async def story() -> None:
+        async with desk.serving() as client:
+            create = pb.CreateInstanceRequest(instance_id="eth", instance=wanted())
+            remove = pb.RemoveInstanceRequest(name="instances/eth", validate_only=True)
+            assert (await refused(client.plugin.CreateInstance(create))).reason == "INSTANCE_EXISTS"
+            await client.plugin.RemoveInstance(remove)
+            assert "eth" in desk.engine.state.api_instances
+            remove.validate_only = False
+            await client.plugin.RemoveInstance(remove)
+            assert "eth" not in desk.engine.state.api_instances
+            assert (await refused(client.plugin.RemoveInstance(remove))).code is Status.NOT_FOUND
+            await client.plugin.CreateInstance(create)
+            desk.tick()
+            assert bids(desk, ETH)
+
+    asyncio.run(story())
+
+
 def test_an_instance_of_the_file_cannot_be_removed_here(desk: ControlDesk) -> None:
     async def story() -> None:
         async with desk.serving() as client:

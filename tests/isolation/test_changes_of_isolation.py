@@ -280,6 +280,62 @@ def test_program_that_raises_in_its_stop_does_not_take_down_who_runs_instead(
     asyncio.run(run())
 
 
+def test_instance_whose_worker_raised_in_its_last_stop_starts_afresh_when_it_is_added_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> None:
+        async with moving_desk(tmp_path, monkeypatch) as desk:
+            desk.reloader.catalog.add(desk.save_keeper("raise ValueError('at the end')"))
+            assert not (await desk.edit(IN_WORKER)).problems
+            await desk.at_work()
+            desk.tick()
+            await until(lambda: len(desk.venue.open(BTC)) == 2, "it quotes")
+            desk.settle()
+            before = desk.proxy.worker
+            desk.file.write_text(FIRST.partition("[[instance]]")[0])
+            await desk.reconfigurer.look()
+            await desk.until_over(before)  # and only then the venue answers the cancels
+            desk.settle()
+            desk.advance(1)
+            assert not desk.engine.roster.instances
+            assert not (await desk.edit(IN_WORKER)).problems
+            await desk.at_work()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("kind", ["worker", "client"])
+def test_paused_instance_ends_with_its_node_and_nobody_is_missed_or_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    async def run() -> None:
+        async with moving_desk(tmp_path, monkeypatch) as desk:
+            version = desk.save_keeper()
+            desk.reloader.catalog.add(version)
+            assert not (await desk.edit(IN_WORKER if kind == "worker" else BY_CLIENT)).problems
+            client = TradingClient.of(tmp_path, "mm", answer_s=30.0) if kind == "client" else None
+            program = client and asyncio.ensure_future(
+                asyncio.to_thread(client.run, import_version(version).Keeper)
+            )
+            try:
+                await desk.at_work()
+                assert desk.workers is not None
+                [who] = desk.workers.running
+                desk.engine.roster.pause(desk.instance(), "by hand")
+                desk.engine.stop_trading("SIGTERM received")
+                await desk.until_over(who)
+
+                assert not desk.alerts("worker_lost") + desk.alerts("client_gone")
+                assert desk.state["stops"] == 1
+                assert desk.state_of("mm") is InstanceState.PAUSED, "as it is to be after the next start"
+            finally:
+                if client is not None and program is not None:
+                    client.stop()
+                    await asyncio.gather(program, return_exceptions=True)
+
+    asyncio.run(run())
+
+
 def test_worker_is_gone_once_its_instance_runs_inline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
