@@ -60,6 +60,12 @@ class Wishes:
 
     def _log(self, line: Log, now_ns: int) -> None:
         if now_ns - self._log_second_ns >= SECOND_NS:
+            if (left_out := self._log_lines - LOG_LINES_PER_S) > 0:
+                self._instance.log.warning(
+                    "at least %d log lines were left out: of those of one second %d are kept",
+                    left_out,
+                    LOG_LINES_PER_S,
+                )
             self._log_second_ns, self._log_lines = now_ns, 0
         self._log_lines += 1
         if self._log_lines <= LOG_LINES_PER_S:

@@ -98,7 +98,9 @@ def _number(value: Any) -> int | float:
     """Return a library's own kind of number, such as NumPy's, as one that can be written."""
     if isinstance(value, Real):
         return int(value) if isinstance(value, Integral) else float(value)
-    raise TypeError(f"{type(value).__qualname__} cannot be sent")
+    raise TypeError(
+        f"{type(value).__qualname__} cannot be sent: prices and quantities are numbers or Decimal"
+    )
 
 
 _NO_MESSAGE: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
