@@ -202,7 +202,10 @@ class LeadingTerm:
         """Let quotes rest, finish what is under way, and say so once the heir holds all of it."""
         engine, term = self._engine, self._term
         engine.stand_back(term.drain, pulls=False)
-        await self._drive(lambda: engine.is_quiet or self._is_drain_off(), RECOVERING_LOOK_S)
+        are_states_there = engine.roster.states.ask(engine.roster.instances.values())
+        await self._drive(
+            lambda: (engine.is_quiet and are_states_there()) or self._is_drain_off(), RECOVERING_LOOK_S
+        )
         if not self._is_drain_off():
             engine.save_all()
             await self._drive(lambda: self._is_held() or self._is_drain_off(), RECOVERING_LOOK_S)

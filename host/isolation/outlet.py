@@ -136,12 +136,14 @@ class Outlet:
             return
         waiting.append((item, now_ns, 0))
 
-    def put_own(self, event: Event, now_ns: int, mark: int = 0) -> None:
+    def put_own(self, event: Event, now_ns: int, mark: int = 0) -> int:
         """Add what concerns the instance itself; encoded at once, for an order may change meanwhile.
 
-        `heard` is `mark` once it is handled; marks rise.
+        `heard` is `mark` once it is handled; marks rise. Returns the number that it will have at most: less where
+        market events before it are left out.
         """
         self._waiting.append((Raw(self._codec.encode(event)), now_ns, mark))
+        return self.sent + len(self._waiting)
 
     def put_candle(self, item: Item, now_ns: int) -> None:
         """Add a candle: there are few of them, and none is left out."""

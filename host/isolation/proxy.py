@@ -76,6 +76,16 @@ class Proxy(RemoteStrategy):
         if self.session is not None:
             self.session.tell()
 
+    def ask_state(self) -> None:
+        """Ask for the state that the strategy has by now."""
+        if self.session is not None:
+            self.session.ask_state()
+
+    @property
+    def owes_state(self) -> bool:
+        """Return whether that has not come yet."""
+        return self.session is not None and self.session.owes_state
+
     def relisted(self, instruments: Sequence[Instrument]) -> None:
         """Pass other terms of its symbols on; a peer that comes later is given them with its `welcome`."""
         if self.session is not None:

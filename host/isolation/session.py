@@ -40,6 +40,7 @@ from host.wire.messages import (
     Refused,
     Report,
     Reports,
+    Save,
     Start,
     Stop,
     Turn,
@@ -141,6 +142,8 @@ class Session:
         self._wishes: Final = Wishes(instance, self._ids, self.conduct)
         self._acked = 0
         self._asked_again_ns = 0
+        self._save_seq = 0
+        """The number of the last event that asked for the peer's state."""
         self._is_in_burst = False
 
     # -- what the peer hears ---------------------------------------------------------------------
@@ -201,6 +204,19 @@ class Session:
             now_ns = time.monotonic_ns()
             outlet.put_own(event, now_ns)
             self._send(outlet, now_ns)
+
+    def ask_state(self) -> None:
+        """Ask for the state that the peer has by now."""
+        outlet = self.outlet
+        if outlet is not None:
+            now_ns = time.monotonic_ns()
+            self._save_seq = outlet.put_own(Save(), now_ns)
+            self._send(outlet, now_ns)
+
+    @property
+    def owes_state(self) -> bool:
+        """Return whether a state that was asked for has not come yet."""
+        return self.outlet is not None and self.outlet.handled < self._save_seq
 
     def refuse(self, reason: str, detail: str) -> None:
         """Say that the peer is not let in, or no more; nothing that it says counts from here on."""

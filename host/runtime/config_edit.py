@@ -129,6 +129,11 @@ class ConfigEdit:
                 names.add(self._reloader.uses[section.name].offer.version.name)
         return frozenset(names)
 
+    def replaced(self) -> list[Instance]:
+        """Return the running instances that make room for others of their names."""
+        running = self._engine.roster.instances
+        return [running[section.name] for section in self.plan.replaced if section.name in running]
+
     def new_symbols(self) -> dict[str, set[str]]:
         """Return, by account, the symbols that nobody follows yet."""
         wanted: dict[str, set[str]] = {}

@@ -131,6 +131,7 @@ class Reconfigurer:
             try:
                 await self._reloader.keep(edit.offers())
                 await listen_to(self._engine, edit.new_symbols())  # another change may follow them by now
+                await self._engine.roster.states.fetch(edit.replaced())
             except (TandemError, OSError) as error:
                 return self._refuse([Problem("", "instance", str(error))])
             # Once more: time has passed. From here to the end there is no await.

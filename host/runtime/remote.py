@@ -82,6 +82,15 @@ class RemoteStrategy(Strategy[Any]):
         """Pass on what was reported in this turn, at its end."""
         raise NotImplementedError
 
+    def ask_state(self) -> None:
+        """Have the other side send its state as it is by now; `owes_state` until it has."""
+        raise NotImplementedError
+
+    @property
+    def owes_state(self) -> bool:
+        """Return whether the other side is there, and has yet to send the state that it was asked for."""
+        raise NotImplementedError
+
     def relisted(self, instruments: Sequence[Instrument]) -> None:
         """Pass on what the venue allows from here on for some of its instance's symbols."""
         raise NotImplementedError

@@ -1,5 +1,8 @@
 """What strategies must remember: their states, saved in the journal with what they have heard."""
 
+import asyncio
+import time
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from host.core import entries as e
@@ -17,6 +20,11 @@ RECEIVING: Final = (InstanceState.RUNNING, InstanceState.PAUSED)
 """The states of instances that hear of the market and of their orders."""
 MAX_STATE_BYTES: Final = 1 << 20
 """A strategy's state is written with each of its fills; one that grows for ever ends here."""
+
+
+MOST_ASKING_S: Final = 0.25
+"""How long is waited for the state of a strategy in another process: what is not hung answers in a fraction of it."""
+FETCH_LOOK_S: Final = 0.0005
 
 
 class StrategyStates:
@@ -40,6 +48,24 @@ class StrategyStates:
                     self._roster.quarantine(instance, error, "encoding its state")
                     continue
                 instance.checkpoints.append(checkpoint)
+
+    def ask(self, instances: Iterable[Instance]) -> Callable[[], bool]:
+        """Ask strategies in other processes for their states as they are by now, for whoever goes on from those.
+
+        Returns what says whether all have sent them; one that does not within `MOST_ASKING_S` is given up: what
+        the market changed in it since it last sent one is lost then.
+        """
+        asked = [one.strategy for one in instances if isinstance(one.strategy, RemoteStrategy)]
+        for strategy in asked:
+            strategy.ask_state()
+        ends_s = time.monotonic() + MOST_ASKING_S
+        return lambda: time.monotonic() > ends_s or not any(strategy.owes_state for strategy in asked)
+
+    async def fetch(self, instances: Iterable[Instance]) -> None:
+        """Do what `ask` does, and wait for it."""
+        are_there = self.ask(instances)
+        while not are_there():
+            await asyncio.sleep(FETCH_LOOK_S)
 
     def save_touched(self, now_ns: int) -> None:
         """Save the states of the strategies that heard of their orders in this turn.

@@ -57,6 +57,7 @@ __all__ = [
     "Report",
     "Reports",
     "Request",
+    "Save",
     "Start",
     "Stop",
     "TickerEvent",
@@ -302,6 +303,10 @@ class Stop(_Message, frozen=True, tag="stop"):
     reason: str = ""
 
 
+class Save(_Message, frozen=True, tag="save"):
+    """Send your state with the turn that says this is handled: somebody is about to go on from it."""
+
+
 class Heartbeat(_Message, frozen=True, tag="heartbeat"):
     """Nothing happened for a while. It is handled like any other event: progress is the only pulse."""
 
@@ -324,6 +329,7 @@ Event = (
     | ParamsEvent
     | Start
     | Stop
+    | Save
     | Heartbeat
 )
 

@@ -35,6 +35,7 @@ from host.wire.messages import (
     Positions,
     Refused,
     Reports,
+    Save,
     Start,
     Stop,
     TickerEvent,
@@ -126,6 +127,7 @@ class Stage:
             TimerEvent: self._on_timer_event,
             Start: self._on_start,
             Stop: self._on_stop,
+            Save: self._on_save,
         }
 
     # -- for whoever has the sockets -------------------------------------------------------------
@@ -466,6 +468,10 @@ class Stage:
             1  # the last turn says that this event is handled, too, because nothing comes after it
         )
         self._part(event.reason)
+
+    def _on_save(self, _event: Save) -> None:
+        self._has_news = True
+        self._unsaid = SAY_HANDLED_EVERY
 
     def _part(self, reason: str) -> None:
         assert self.strategy is not None

@@ -14,6 +14,7 @@ from host.api import Strategy
 from host.client.trading import TradingClient
 from host.isolation.proxy import Proxy
 from host.isolation.supervised import Worker
+from host.leading import NodeLeadership
 from tests.cell.cell_tools import INSTANCE as INLINE
 from tests.cell.cell_tools import Cell, Node
 
@@ -246,5 +247,43 @@ def test_a_standby_that_could_not_let_a_client_in_is_not_ready(tmp_path: Path) -
             cell["b"].rewrite(f"{tmp_path}/nowhere", f"{tmp_path}/token")
             cell["b"].start()
             await cell.until_ready("a", "b")
+
+    asyncio.run(story())
+
+
+def test_what_the_market_alone_changed_in_the_state_goes_with_a_switchover(tmp_path: Path) -> None:
+    """A worker sends such a state once a second: it is asked for it."""
+    counter = f"""
+import os
+from pathlib import Path
+
+from host.api import BookTop, NoParams, State, Strategy
+
+
+class Counted(State):
+    books: int = 0
+
+
+class Quoter(Strategy[NoParams]):
+    state: Counted
+
+    def on_book(self, book: BookTop) -> None:
+        self.state.books += 1
+        Path({str(tmp_path)!r}, "books.new").write_text(str(self.state.books))
+        Path({str(tmp_path)!r}, "books.new").rename(Path({str(tmp_path)!r}, "books"))
+"""
+    books = tmp_path / "books"
+
+    async def story() -> None:
+        save(tmp_path, "ab", counter)
+        async with Cell.open(
+            tmp_path, node=nodes(tmp_path), instances=INSTANCE.format(isolation="process")
+        ) as cell:
+            await cell.start()
+            await cell.until(lambda: books.exists() and int(books.read_text()) > 20, "it hears of the market")
+            count = int(books.read_text())
+            await NodeLeadership(cell["a"].member).switchover("b", "ops")
+            await cell.until_trading("b")
+            assert saved(cell["b"])["books"] >= count
 
     asyncio.run(story())

@@ -57,9 +57,10 @@ BY_CLIENT = KEPT + 'isolation = "client"\nclient = { deadline_ms = 30000 }\n'
 class MovingDesk(ConfigDesk):
     """A desk whose one instance an edit may move."""
 
-    def save_keeper(self, at_stop: str = "pass") -> Version:
+    def save_keeper(self, at_stop: str = "pass", *, is_silent: bool = False) -> Version:
         path = self.maker_file.with_name("keeper.py")
-        path.write_text(KEEPER.replace("AT_STOP", at_stop))
+        source = KEEPER.replace("        self.quote", "        print") if is_silent else KEEPER
+        path.write_text(source.replace("AT_STOP", at_stop))
         return capture(path)
 
     @property
@@ -101,6 +102,23 @@ async def moving_desk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
     finally:
         desk.workers.close()
         desk.journal.close()
+
+
+@pytest.mark.parametrize("to", [KEPT, IN_OTHER_WORKER], ids=["inline", "in another worker"])
+def test_what_the_market_alone_changed_in_the_state_goes_with_an_edit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    async def run() -> None:
+        async with moving_desk(tmp_path, monkeypatch) as desk:
+            desk.reloader.catalog.add(desk.save_keeper(is_silent=True))
+            assert not (await desk.edit(IN_WORKER)).problems
+            await desk.at_work()
+            for number in range(50):
+                desk.tick(100.0 + number)
+            assert not (await desk.edit(to)).problems
+            assert desk.state["seen"] == 50
+
+    asyncio.run(run())
 
 
 # -- what a bad edit leaves ----------------------------------------------------------------------

@@ -49,6 +49,10 @@ FAR_SLOWER = QUOTER.replace("p = self.params", "p = self.params\n        __impor
 SLOW_HIGH = QUOTER.replace(
     "p = self.params", "p = self.params\n        if book.bid > 70_000: __import__('time').sleep(0.05)"
 )
+COUNTER = QUOTER.replace("    starts: int = 0\n", "    starts: int = 0\n    books: int = 0\n").replace(
+    "self.quote(book.symbol, Quote(book.bid - p.away, p.size, book.ask + p.away, p.size))",
+    "self.state.books += 1",
+)
 DOES_NOT_START = QUOTER.replace("self.state.starts += 1", "raise ValueError('no start')")
 HANGS_AT_START = QUOTER.replace("self.state.starts += 1", "while True: pass")
 OTHER_PARAMS = QUOTER.replace("away: float = 0.02", "width: float")
@@ -190,6 +194,46 @@ def test_a_fill_is_heard_once_over_a_reload_and_saved_with_the_version_that_earn
             assert len(set(desk.saved()["trades"])) == 2
             assert desk.unheard() == 0
             assert there.engine.state.instances["q"].state_version == 2
+
+    asyncio.run(run())
+
+
+def test_what_the_market_alone_changed_in_the_state_goes_with_the_instance(tmp_path: Path) -> None:
+    """A worker sends such a state once a second: it is asked for it right before the swap."""
+
+    async def run() -> None:
+        async with reloads(tmp_path, seconds=60.0, source=COUNTER) as there:
+            desk, before = there.desk, there.instance.strategy
+            count = 0
+
+            async def load() -> None:
+                nonlocal count
+                while there.instance.strategy is before:
+                    count += 1
+                    desk.desk.top(60_000.0 + count, 60_001.0 + count)
+                    await asyncio.sleep(0.005)
+
+            loading = asyncio.ensure_future(load())
+            report = await there.save(COUNTER + "\n")
+            assert report.state is VersionState.ACTIVE, report.reason
+            await loading
+            # One may have come in the moment between the answer and the swap.
+            assert desk.saved()["books"] in (count - 1, count)
+
+    asyncio.run(run())
+
+
+def test_a_reload_does_not_wait_for_the_state_of_one_that_hangs(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with reloads(tmp_path, seconds=60.0) as there:
+            desk = there.desk
+            await desk.top_and_quotes()
+            os.kill(there.pid(), signal.SIGSTOP)
+            desk.desk.top(60_010.0, 60_010.1)
+            report = await there.save(WIDER)
+            assert report.state is VersionState.ACTIVE, report.reason
+            desk.desk.top(60_100.0, 60_100.1)
+            await until(lambda: desk.rests_at(60_099.95, 60_100.15), "the new version quotes")
 
     asyncio.run(run())
 

@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
-from host.api import BookTop, NoParams, Strategy
+from host.api import BookTop, NoParams, State, Strategy
 from host.wire import JSON, MSGPACK, Codec
-from host.wire.messages import Ack, Book, Bye, Events, IdRange, Start, Turn, Welcome
+from host.wire.messages import NO_STATE, Ack, Book, Bye, Events, IdRange, Save, Start, Turn, Welcome
 from host.wire.stage import KEPT_TURNS, Stage, StageRefused
 
 BTC = "BTC-USDT"
@@ -29,11 +30,11 @@ def welcome(run: str) -> Welcome:
 class Played:
     """A stage, and the host's end of it played by the test."""
 
-    def __init__(self) -> None:
+    def __init__(self, cls: type[Strategy[NoParams]] = Quoting) -> None:
         self.said: list[Any] = []
         self.stage = Stage(
-            Quoting,
-            lambda _: Quoting(NoParams()),
+            cls,
+            lambda _: cls(NoParams()),
             JSON,
             lambda body: self.said.append(JSON.decode_from_strategy(body)),
             run="r",
@@ -102,3 +103,33 @@ def test_a_welcome_to_somebody_else_in_any_encoding_says_that_its_place_is_their
     played = Played()
     with pytest.raises(StageRefused, match="TAKEN"):
         played.stage.receive(codec.encode(welcome("another")))
+
+
+class Counted(State):
+    """What `Counting` remembers."""
+
+    books: int = 0
+
+
+class Counting(Quoting):
+    """Counts its books."""
+
+    state: Counted
+
+    def on_book(self, book: BookTop) -> None:
+        self.state.books += 1
+
+
+def test_a_state_that_is_asked_for_comes_with_the_turn_that_says_so() -> None:
+    played = Played(Counting)
+    played.stage.idle()
+    played.books(3)
+    played.stage.idle()
+    asleep = played.said[-1]
+    assert (asleep.handled, asleep.state) == (4, NO_STATE), "it sends it once a second"
+    played.happens(Save())
+    turn = played.said[-1]
+    assert (turn.handled, msgspec.json.decode(turn.state)) == (5, {"books": 3})
+    played.happens(Save())
+    turn = played.said[-1]
+    assert (turn.handled, turn.state) == (6, NO_STATE)

@@ -233,6 +233,11 @@ class Reloader:
             with journal.turn():
                 journal.move(plugin, version.digest, VersionState.STAGED, "waits to be activated")
             return self._report(version, VersionState.STAGED, "waits to be activated", log)
+        await self._engine.roster.states.fetch(
+            revision.instance
+            for revision in revisions
+            if revision.instance is not None and revision.place == "strategy"
+        )
         if self._engine.stopping:  # no fault of the version: the next start tries it
             return self._report(version, None, f"this node stops: {self._engine.stopping}", log)
         with log.stage(Stage.SWAP), journal.turn() as now_ns:
