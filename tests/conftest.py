@@ -1,8 +1,10 @@
 """What all tests share: how hypothesis runs, that nodes do not fight for one port, and that files are given back."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +24,13 @@ settings.load_profile("tandem")
 
 # A node serves its control API on one port by default, and several tests run nodes at a time.
 os.environ.setdefault("TANDEM__CONTROL__LISTEN", "[]")
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder such as `tmp_path`, for sockets: their paths have a hundred characters at most."""
+    with tempfile.TemporaryDirectory(prefix="tandem-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(autouse=True)

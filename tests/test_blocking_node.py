@@ -138,19 +138,19 @@ def test_instance_that_blocks_is_quarantined_and_counted_and_the_node_goes_on(tm
     assert "blocker.py@" in (tmp_path / "log").read_text()  # its stack
 
 
-def test_instance_that_blocks_goes_on_in_a_worker_and_does_so_after_a_restart(tmp_path: Path) -> None:
-    configure(tmp_path, "worker", seconds=1.2)
-    with running(tmp_path) as process:
-        wait_for(lambda: is_journaled(tmp_path, e.InstanceIsolated, instance="slow"), "move", LONG_S)
-        lsn = max(record.lsn for record in read(tmp_path / "data" / "journal"))
+def test_instance_that_blocks_goes_on_in_a_worker_and_does_so_after_a_restart(short_path: Path) -> None:
+    configure(short_path, "worker", seconds=1.2)
+    with running(short_path) as process:
+        wait_for(lambda: is_journaled(short_path, e.InstanceIsolated, instance="slow"), "move", LONG_S)
+        lsn = max(record.lsn for record in read(short_path / "data" / "journal"))
 
         def quotes_again() -> bool:
-            later = [record.entry for record in read(tmp_path / "data" / "journal", lsn)]
+            later = [record.entry for record in read(short_path / "data" / "journal", lsn)]
             return any(isinstance(one, e.PlaceSent) and one.instance == "slow" for one in later)
 
         wait_for(quotes_again, "quotes of the worker", LONG_S)
         report = ended(process)
-    later = [record.entry for record in read(tmp_path / "data" / "journal", lsn)]
+    later = [record.entry for record in read(short_path / "data" / "journal", lsn)]
     started = next(
         i for i, one in enumerate(later) if isinstance(one, e.Alert) and one.kind == "worker_started"
     )
@@ -159,10 +159,10 @@ def test_instance_that_blocks_goes_on_in_a_worker_and_does_so_after_a_restart(tm
     assert report["quarantined"] == []
     assert report["blocks"]["slow"]["count"] >= 1
 
-    with running(tmp_path) as process:
-        starts = len(entries(tmp_path, e.NodeStarted))
-        wait_for(lambda: len(entries(tmp_path, e.NodeStarted)) > starts or starts > 1, "restart", LONG_S)
-        wait_for(lambda: bool(list((tmp_path / "data" / "workers").glob("*.sock"))), "its worker", LONG_S)
+    with running(short_path) as process:
+        starts = len(entries(short_path, e.NodeStarted))
+        wait_for(lambda: len(entries(short_path, e.NodeStarted)) > starts or starts > 1, "restart", LONG_S)
+        wait_for(lambda: bool(list((short_path / "data" / "workers").glob("*.sock"))), "its worker", LONG_S)
         assert ended(process)["quarantined"] == []
 
 

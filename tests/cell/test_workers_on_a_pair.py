@@ -86,18 +86,18 @@ def saved(node: Node) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("isolation", ["inline", "process"])
-def test_a_standby_leads_with_the_parameters_that_a_new_version_has(tmp_path: Path, isolation: str) -> None:
+def test_a_standby_leads_with_the_parameters_that_a_new_version_has(short_path: Path, isolation: str) -> None:
     """One that the version before had is gone with it, and so is its default."""
 
     async def story() -> None:
-        save(tmp_path, "ab", QUOTER.format(fields="away: float = 20.0; old: int = 1"))
+        save(short_path, "ab", QUOTER.format(fields="away: float = 20.0; old: int = 1"))
         async with Cell.open(
-            tmp_path, node=nodes(tmp_path), instances=INSTANCE.format(isolation=isolation)
+            short_path, node=nodes(short_path), instances=INSTANCE.format(isolation=isolation)
         ) as cell:
             await cell.start()
             await cell.until(lambda: permanent(cell["a"]) != "", "a first version")
             first = permanent(cell["a"])
-            save(tmp_path, "a", QUOTER.format(fields="away: float = 30.0"))
+            save(short_path, "a", QUOTER.format(fields="away: float = 30.0"))
             trading = cell["a"].member.trading
             assert trading is not None
             await trading.reloading.reload("quoter")
@@ -111,7 +111,7 @@ def test_a_standby_leads_with_the_parameters_that_a_new_version_has(tmp_path: Pa
     asyncio.run(story())
 
 
-def test_a_strategy_runs_on_takeover_though_its_first_worker_is_lost_on_its_way(tmp_path: Path) -> None:
+def test_a_strategy_runs_on_takeover_though_its_first_worker_is_lost_on_its_way(short_path: Path) -> None:
     mortal = f"""
 import os
 import sys
@@ -119,7 +119,7 @@ from pathlib import Path
 
 from host.api import BookTop, NoParams, State, Strategy
 
-MARK = Path("{tmp_path}/mark")
+MARK = Path("{short_path}/mark")
 if MARK.exists() and "host.member" not in sys.modules:  # in a worker, not in its node
     MARK.unlink()
     os._exit(3)
@@ -137,12 +137,12 @@ class Mortal(Strategy[NoParams]):
 """
 
     async def story() -> None:
-        save(tmp_path, "ab", mortal)
+        save(short_path, "ab", mortal)
         instances = INSTANCE.format(isolation="process")
-        async with Cell.open(tmp_path, node=nodes(tmp_path), instances=instances) as cell:
+        async with Cell.open(short_path, node=nodes(short_path), instances=instances) as cell:
             await cell.start()
             await cell.until(lambda: saved(cell["b"]).get("takeovers") == 1, "b to hold its state")
-            (tmp_path / "mark").touch()
+            (short_path / "mark").touch()
             await cell["a"].die(cell.lease)
             await cell.until_trading("b")
             await cell.until(lambda: worker_of(cell["b"]).restarts == 1, "its second worker")
@@ -205,9 +205,9 @@ async def program_of(cell: Cell) -> AsyncIterator[None]:
         await program
 
 
-def test_a_client_leaves_a_node_that_may_send_nothing_for_the_one_that_may(tmp_path: Path) -> None:
+def test_a_client_leaves_a_node_that_may_send_nothing_for_the_one_that_may(short_path: Path) -> None:
     async def story() -> None:
-        async with Cell.open(tmp_path, instances=clients(tmp_path), ttl_ms=2_000) as cell:
+        async with Cell.open(short_path, instances=clients(short_path), ttl_ms=2_000) as cell:
             await cell.start()
             async with program_of(cell):
                 await cell.until(lambda: is_attached(cell["a"]), "the client to attach to a")
@@ -218,10 +218,10 @@ def test_a_client_leaves_a_node_that_may_send_nothing_for_the_one_that_may(tmp_p
     asyncio.run(story())
 
 
-def test_a_client_is_let_in_again_once_its_node_may_send_again(tmp_path: Path) -> None:
+def test_a_client_is_let_in_again_once_its_node_may_send_again(short_path: Path) -> None:
     async def story() -> None:
-        instances = clients(tmp_path, deadline_ms=200)
-        async with Cell.open(tmp_path, "a", instances=instances, ttl_ms=1_000) as cell:
+        instances = clients(short_path, deadline_ms=200)
+        async with Cell.open(short_path, "a", instances=instances, ttl_ms=1_000) as cell:
             cell["a"].start()
             await cell.until_trading("a")
             async with program_of(cell):
@@ -233,10 +233,10 @@ def test_a_client_is_let_in_again_once_its_node_may_send_again(tmp_path: Path) -
     asyncio.run(story())
 
 
-def test_a_standby_that_could_not_let_a_client_in_is_not_ready(tmp_path: Path) -> None:
+def test_a_standby_that_could_not_let_a_client_in_is_not_ready(short_path: Path) -> None:
     async def story() -> None:
-        async with Cell.open(tmp_path, instances=OTHER + clients(tmp_path)) as cell:
-            cell["b"].rewrite(f"{tmp_path}/token", f"{tmp_path}/nowhere")
+        async with Cell.open(short_path, instances=OTHER + clients(short_path)) as cell:
+            cell["b"].rewrite(f"{short_path}/token", f"{short_path}/nowhere")
             cell["a"].start()
             await cell.until_trading("a")
             cell["b"].start()
@@ -244,14 +244,14 @@ def test_a_standby_that_could_not_let_a_client_in_is_not_ready(tmp_path: Path) -
             await cell.until(lambda: "nowhere" in b.membership.health.reason, "b to say what it lacks")
             assert not cell["a"].member.membership.has_successor()
             await cell["b"].stop()
-            cell["b"].rewrite(f"{tmp_path}/nowhere", f"{tmp_path}/token")
+            cell["b"].rewrite(f"{short_path}/nowhere", f"{short_path}/token")
             cell["b"].start()
             await cell.until_ready("a", "b")
 
     asyncio.run(story())
 
 
-def test_what_the_market_alone_changed_in_the_state_goes_with_a_switchover(tmp_path: Path) -> None:
+def test_what_the_market_alone_changed_in_the_state_goes_with_a_switchover(short_path: Path) -> None:
     """A worker sends such a state once a second: it is asked for it."""
     counter = f"""
 import os
@@ -269,15 +269,15 @@ class Quoter(Strategy[NoParams]):
 
     def on_book(self, book: BookTop) -> None:
         self.state.books += 1
-        Path({str(tmp_path)!r}, "books.new").write_text(str(self.state.books))
-        Path({str(tmp_path)!r}, "books.new").rename(Path({str(tmp_path)!r}, "books"))
+        Path({str(short_path)!r}, "books.new").write_text(str(self.state.books))
+        Path({str(short_path)!r}, "books.new").rename(Path({str(short_path)!r}, "books"))
 """
-    books = tmp_path / "books"
+    books = short_path / "books"
 
     async def story() -> None:
-        save(tmp_path, "ab", counter)
+        save(short_path, "ab", counter)
         async with Cell.open(
-            tmp_path, node=nodes(tmp_path), instances=INSTANCE.format(isolation="process")
+            short_path, node=nodes(short_path), instances=INSTANCE.format(isolation="process")
         ) as cell:
             await cell.start()
             await cell.until(lambda: books.exists() and int(books.read_text()) > 20, "it hears of the market")

@@ -245,16 +245,16 @@ def test_an_answer_that_is_none_is_counted_and_its_worker_goes_on(tmp_path: Path
     asyncio.run(run())
 
 
-def test_one_for_whose_sockets_there_is_no_room_is_tried_again(tmp_path: Path) -> None:
+def test_one_for_whose_sockets_there_is_no_room_is_tried_again(short_path: Path) -> None:
     async def run() -> None:
         many: dict[str, Any] = {"crashes": 1000, "most_backoff_ns": 10 * MS}
-        async with desk_with_model(tmp_path, SHIFTER.replace("MISBEHAVE", "pass"), **many) as desk:
+        async with desk_with_model(short_path, SHIFTER.replace("MISBEHAVE", "pass"), **many) as desk:
             await until(lambda: best_bid(desk) == 59_399.98, "its answer is used")
-            shutil.rmtree(tmp_path / "workers")
+            shutil.rmtree(short_path / "workers")
             os.kill(desk.model.pid, signal.SIGKILL)
             await until(lambda: len(desk.alerts("worker_lost")) > 2, "it cannot start")
             assert "its sockets could not be opened: No such file" in desk.alerts("worker_lost")[2]
-            (tmp_path / "workers").mkdir()
+            (short_path / "workers").mkdir()
             await until(lambda: desk.model.status().state == "running", "another one is there")
 
     asyncio.run(run())

@@ -15,9 +15,9 @@ SOON = SECOND_NS // 20
 NEVER_STOPS = QUOTER + "\n    def on_stop(self) -> None:\n        while True: pass\n"
 
 
-def test_its_client_says_bye_and_is_let_in_again(tmp_path: Path) -> None:
+def test_its_client_says_bye_and_is_let_in_again(short_path: Path) -> None:
     async def run() -> None:
-        async with client_desk(tmp_path) as desk:
+        async with client_desk(short_path) as desk:
             instance, roster = desk.open_door(), desk.desk.engine.roster
             program = running(desk.client(), desk.cls["q"])
             await desk.attached_to()
@@ -32,9 +32,9 @@ def test_its_client_says_bye_and_is_let_in_again(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_client_that_does_not_handle_the_stop_leaves_the_door_open(tmp_path: Path) -> None:
+def test_a_client_that_does_not_handle_the_stop_leaves_the_door_open(short_path: Path) -> None:
     async def run() -> None:
-        async with client_desk(tmp_path) as desk:
+        async with client_desk(short_path) as desk:
             instance, roster = desk.open_door(stop_ns=SOON), desk.desk.engine.roster
             hung = desk.client()
             await asyncio.to_thread(hung.connect)
@@ -50,9 +50,9 @@ def test_a_client_that_does_not_handle_the_stop_leaves_the_door_open(tmp_path: P
     asyncio.run(run())
 
 
-def test_a_worker_that_does_not_handle_the_stop_is_followed_by_another(tmp_path: Path) -> None:
+def test_a_worker_that_does_not_handle_the_stop_is_followed_by_another(short_path: Path) -> None:
     async def run() -> None:
-        async with worker_desk(tmp_path) as desk:
+        async with worker_desk(short_path) as desk:
             instance, roster = desk.add("q", NEVER_STOPS, stop_ns=SOON), desk.desk.engine.roster
             first = await desk.started()
             roster.stop(instance, "a moment")
@@ -65,11 +65,11 @@ def test_a_worker_that_does_not_handle_the_stop_is_followed_by_another(tmp_path:
 
 
 @pytest.mark.parametrize("way", ["ipc", "tcp"])
-def test_another_of_its_name_opens_the_door_once_it_is_gone(tmp_path: Path, way: str) -> None:
+def test_another_of_its_name_opens_the_door_once_it_is_gone(short_path: Path, way: str) -> None:
     section = ClientSection() if way == "ipc" else ClientSection(listen=f"tcp://127.0.0.1:{two_ports()}")
 
     async def run() -> None:
-        async with client_desk(tmp_path) as desk:
+        async with client_desk(short_path) as desk:
             instance, roster = desk.open_door(section=section, stop_ns=SOON), desk.desk.engine.roster
             door = desk.doors["q"]
             address = section.listen if way == "tcp" else door.events.removesuffix(".events.sock")

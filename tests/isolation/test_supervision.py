@@ -275,11 +275,11 @@ def test_its_limits_hold_while_it_is_imported(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_one_for_whose_sockets_there_is_no_room_is_tried_again(tmp_path: Path) -> None:
-    folder = tmp_path / "workers"
+def test_one_for_whose_sockets_there_is_no_room_is_tried_again(short_path: Path) -> None:
+    folder = short_path / "workers"
 
     async def run() -> None:
-        async with worker_desk(tmp_path) as desk:
+        async with worker_desk(short_path) as desk:
             instance = desk.add("q", **AT_ONCE | {"crashes": 1000, "most_backoff_ns": 10 * MS})
             desk.add("r", **AT_ONCE)
             pid, other = await desk.started(), await desk.started("r")

@@ -84,13 +84,13 @@ def wait_for(folder: Path, is_it: Callable[[e.Entry], Any]) -> e.Entry:
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
-    (tmp_path / "tandem.toml").write_text(CONFIG)
-    (tmp_path / "plugins").mkdir()
-    (tmp_path / "plugins" / "starter.py").write_text(PLUGIN)
+def node(short_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    (short_path / "tandem.toml").write_text(CONFIG)
+    (short_path / "plugins").mkdir()
+    (short_path / "plugins" / "starter.py").write_text(PLUGIN)
     with subprocess.Popen(
         [Path(sys.executable).with_name("tandem"), "run", "-c", "tandem.toml"],
-        cwd=tmp_path,
+        cwd=short_path,
         env={name: text for name, text in os.environ.items() if name != "TANDEM__CONTROL__LISTEN"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -140,28 +140,28 @@ def worker_of(folder: Path) -> int:
     return int(alert.text.split("process ")[1].split(",")[0])
 
 
-def test_it_trades_and_stops_with_the_node(tmp_path: Path, node: "subprocess.Popen[str]") -> None:
-    worker = worker_of(tmp_path)
-    wait_for(tmp_path, lambda entry: isinstance(entry, e.AmendSent))
+def test_it_trades_and_stops_with_the_node(short_path: Path, node: "subprocess.Popen[str]") -> None:
+    worker = worker_of(short_path)
+    wait_for(short_path, lambda entry: isinstance(entry, e.AmendSent))
     assert is_alive(worker)
-    shown = json.loads(ctl(tmp_path, "get", "mm-btc", "--json"))["worker"]
+    shown = json.loads(ctl(short_path, "get", "mm-btc", "--json"))["worker"]
     assert (shown["state"], int(shown["pid"])) == ("running", worker)
-    assert f"worker     running, process {worker}, " in ctl(tmp_path, "get", "mm-btc")
+    assert f"worker     running, process {worker}, " in ctl(short_path, "get", "mm-btc")
     node.send_signal(signal.SIGTERM)
     output, _ = node.communicate(timeout=PATIENCE_S)
     assert node.returncode == 0, output
     assert not is_alive(worker)
     state = TradingState()
-    for record in read(tmp_path / "var" / "journal"):
+    for record in read(short_path / "var" / "journal"):
         state.apply(record.lsn, record.ts_ns, record.entry)
     assert state.orders == {}
-    assert list((tmp_path / "var" / "workers").iterdir()) == []
+    assert list((short_path / "var" / "workers").iterdir()) == []
 
 
 def test_neither_a_worker_nor_what_it_started_survives_the_host(
-    tmp_path: Path, node: "subprocess.Popen[str]"
+    short_path: Path, node: "subprocess.Popen[str]"
 ) -> None:
-    worker, helper = worker_of(tmp_path), helper_of(tmp_path)
+    worker, helper = worker_of(short_path), helper_of(short_path)
     assert is_alive(worker)
     assert is_alive(helper)
     node.kill()
@@ -169,9 +169,9 @@ def test_neither_a_worker_nor_what_it_started_survives_the_host(
 
 
 def test_what_a_worker_started_ends_with_the_node_and_the_reaper_too(
-    tmp_path: Path, node: "subprocess.Popen[str]"
+    short_path: Path, node: "subprocess.Popen[str]"
 ) -> None:
-    helper = helper_of(tmp_path)
+    helper = helper_of(short_path)
     (reaper,) = (pid for pid in children_of(node.pid) if b"_reaper_process" in command_of(pid))
     node.send_signal(signal.SIGTERM)
     node.communicate(timeout=PATIENCE_S)
