@@ -1,6 +1,7 @@
 """A desk whose strategies run in real workers, and strategies that misbehave in every way."""
 
 import asyncio
+import os
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -273,7 +274,13 @@ def children() -> list[int]:
 
 
 def _is_worker(pid: int) -> bool:
+    folder = Path(f"/proc/{pid}")
     try:
-        return b"host.isolation.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        # One that starts has no command line yet, for a moment after its exec; one that has ended has none any more.
+        while not (command := (folder / "cmdline").read_bytes()):
+            if (folder / "stat").read_text().rpartition(")")[2].split()[0] in "ZX":
+                return False
+            os.sched_yield()
     except OSError:
         return False
+    return b"host.isolation.worker" in command
