@@ -4,9 +4,10 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import CoroutineType
 from typing import Any
 
 from failover.guardian import release
@@ -168,6 +169,9 @@ class Cell:
             await cell.open_venue()
             await cell.begin(next(iter(cell.nodes)))
             yield cell
+        except BaseException as error:
+            error.add_note(cell.in_words())
+            raise
         finally:
             for node in cell.nodes.values():
                 await node.lose()
@@ -242,8 +246,11 @@ class Cell:
                 while not is_true():
                     await asyncio.sleep(LOOK_S)
         except TimeoutError:
-            found = "\n".join(self._of(node) for node in self.nodes.values())
-            raise AssertionError(f"waited {PATIENCE_S:g} s in vain for {what}\n{found}") from None
+            raise AssertionError(f"waited {PATIENCE_S:g} s in vain for {what}") from None
+
+    def in_words(self) -> str:
+        """Say how the nodes are, and where they wait: a failed test tells it."""
+        return "\n".join(self._of(node) for node in self.nodes.values())
 
     def _of(self, node: Node) -> str:
         if node.running is None:
@@ -253,7 +260,9 @@ class Cell:
             return f"{node.name}: ended with {error!r}"
         membership = node.member.membership
         state = membership.elector.state.value if membership.has_started else "starting"
-        return f"{node.name}: {state}, {membership.health}, {membership.standbys()}"
+        at = " > ".join(_waits_in(node.running.get_coro()))
+        follows = membership.followed.primary
+        return f"{node.name}: {state}, follows {follows!r}, {membership.health}, {membership.standbys()}, in {at}"
 
     async def record(self) -> Record | None:
         """Return the lease."""
@@ -262,3 +271,12 @@ class Cell:
             return await store.read(CELL, PATIENCE_S)
         finally:
             await store.close()
+
+
+def _waits_in(coroutine: object) -> Iterator[str]:
+    """Return the places in which a suspended coroutine and those that it waits for are, outermost first."""
+    while isinstance(coroutine, CoroutineType):
+        frame = coroutine.cr_frame
+        if frame is not None:
+            yield f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {coroutine.__name__}"
+        coroutine = coroutine.cr_await
