@@ -50,8 +50,7 @@ def cut_tail(folder: Path, after_lsn: int, now_ns: int) -> KeptAside | None:
     `now_ns` (Unix time) only names the folder. Raises `JournalPruned` where the journal could not be read
     without them: every snapshot is of a later entry, and the entries before are pruned. Then replace it.
     """
-    lock_fd = acquire_lock(folder)
-    try:
+    with acquire_lock(folder):
         segments = list_segments(folder)
         snapshots = list_snapshots(folder)
         later = [(lsn, path) for lsn, path in snapshots if lsn > after_lsn]
@@ -72,8 +71,6 @@ def cut_tail(folder: Path, after_lsn: int, now_ns: int) -> KeptAside | None:
             path.unlink()
         sync_folder(folder)
         return kept
-    finally:
-        os.close(lock_fd)
 
 
 def replace_journal(
@@ -84,32 +81,30 @@ def replace_journal(
     With `lsn` 0 there is no snapshot: the new journal is empty. Returns where the old one is, None if
     there was nothing in it.
     """
-    lock_fd = acquire_lock(folder)
-    try:
-        fresh = folder.with_name(f"{folder.name}.new")
-        if fresh.exists():
-            rmtree(fresh)  # of a process that died here before
-        fresh.mkdir(mode=0o750)
-        blank = fresh / SPARE_NAME
-        fd = preallocate(blank, segment_bytes)
-        create_segment(fresh, SegmentHeader(node, cell, lsn + 1), blank, fd, segment_bytes).close()
-        sync_folder(fresh)
-        if lsn:
-            write_snapshot(fresh, lsn, snapshot)
-        segments = list_segments(folder)
-        first_lsn, last_lsn = (segments[0][0], _last_lsn(segments[-1][1])) if segments else (1, 0)
-        place = _new_place(folder, first_lsn, last_lsn, now_ns)
-        folder.rename(place)
-        fresh.rename(folder)
-        sync_folder(folder.parent)
-        if last_lsn < first_lsn and not list_snapshots(place):
-            rmtree(place)
-            return None
-        return KeptAside(place, first_lsn, last_lsn)
-    except OSError as error:
-        raise JournalError("cannot replace the journal", path=folder, errno=error.errno) from error
-    finally:
-        os.close(lock_fd)
+    with acquire_lock(folder):
+        try:
+            fresh = folder.with_name(f"{folder.name}.new")
+            if fresh.exists():
+                rmtree(fresh)  # of a process that died here before
+            fresh.mkdir(mode=0o750)
+            blank = fresh / SPARE_NAME
+            fd = preallocate(blank, segment_bytes)
+            create_segment(fresh, SegmentHeader(node, cell, lsn + 1), blank, fd, segment_bytes).close()
+            sync_folder(fresh)
+            if lsn:
+                write_snapshot(fresh, lsn, snapshot)
+            segments = list_segments(folder)
+            first_lsn, last_lsn = (segments[0][0], _last_lsn(segments[-1][1])) if segments else (1, 0)
+            place = _new_place(folder, first_lsn, last_lsn, now_ns)
+            folder.rename(place)
+            fresh.rename(folder)
+            sync_folder(folder.parent)
+            if last_lsn < first_lsn and not list_snapshots(place):
+                rmtree(place)
+                return None
+            return KeptAside(place, first_lsn, last_lsn)
+        except OSError as error:
+            raise JournalError("cannot replace the journal", path=folder, errno=error.errno) from error
 
 
 def _copy_tail(

@@ -17,7 +17,7 @@ from host.journal import _snapshots
 from host.journal._errors import JournalError, JournalFull, JournalTrouble, TroubleKind, is_no_room
 from host.journal._format import FRAME, SegmentHeader, pack_header
 from host.journal._listeners import CallSoon, Listeners, call_now
-from host.journal._lock import acquire_lock
+from host.journal._lock import WriterLock, acquire_lock
 from host.journal._recovery import Recovered, TornTail, recover
 from host.journal._segments import list_segments
 from host.journal._snapshots import Snapshot
@@ -58,7 +58,7 @@ class Journal:
         self,
         folder: Path,
         recovered: Recovered,
-        lock_fd: int,
+        lock: WriterLock,
         durability: Durability,
         segment_bytes: int,
         is_mapped: bool,
@@ -76,7 +76,7 @@ class Journal:
         """LSN of the last entry appended, and of the last that readers see; 0 when there is none."""
         self.durable_lsn = self.flushed_lsn
         """Up to where entries are as safe as the configured durability promises."""
-        self._lock_fd = lock_fd
+        self._lock = lock
         self._pending: list[bytes] = []
         self._failure: JournalError | None = None
         self._is_mapped = is_mapped
@@ -126,15 +126,15 @@ class Journal:
             raise JournalError(
                 "cannot create the journal's folder", path=folder, errno=error.errno
             ) from error
-        lock_fd = acquire_lock(folder)
+        lock = acquire_lock(folder)
         try:
             recovered = recover(folder, node, cell, segment_bytes)
         except BaseException:
-            os.close(lock_fd)
+            lock.release()
             raise
         # Not with `disk`: each sync write-protects the pages again, and orders wait for it anyway.
         is_mapped = is_mapped and durability == "process" and is_room_promised(folder)
-        return cls(folder, recovered, lock_fd, durability, segment_bytes, is_mapped)
+        return cls(folder, recovered, lock, durability, segment_bytes, is_mapped)
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -503,7 +503,7 @@ class Journal:
     @property
     def is_closed(self) -> bool:
         """Return whether `close` was called."""
-        return self._lock_fd < 0
+        return not self._lock.is_held
 
     def _check_open(self) -> None:
         if self.is_closed:
@@ -522,8 +522,7 @@ class Journal:
             self._spare.close()
             self._window.close(self._window.offset)
             self._segment.close()
-            os.close(self._lock_fd)
-            self._lock_fd = -1
+            self._lock.release()
 
     def __enter__(self) -> Self:
         return self
