@@ -115,6 +115,9 @@ class InstanceRecord(Struct):
     reason: str = ""
     by: str = ""
     """What of the scheduler put it there; empty: something else."""
+    is_paused: bool = False
+    """It was paused, not by the scheduler, and nobody has resumed or stopped it since: in quarantine too, and where
+    its node ended before it was there again."""
     strategy_state: bytes = b""
     state_version: int = 0
     state_lsn: int = 0
@@ -348,6 +351,8 @@ class TradingState(Struct):
     def _instance_changed(self, entry: e.InstanceChanged) -> None:
         record = self.instances[entry.instance]
         record.state, record.reason, record.by = entry.state, entry.reason, entry.by
+        if entry.state in (e.InstanceState.PAUSED, e.InstanceState.RUNNING, e.InstanceState.STOPPED):
+            record.is_paused = entry.state is e.InstanceState.PAUSED and not entry.by
 
     def _params_changed(self, entry: e.ParamsChanged) -> None:
         self.instances[entry.instance].params = entry.params

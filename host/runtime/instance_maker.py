@@ -157,12 +157,14 @@ class InstanceMaker:
             return
         is_same = not engine.roster.is_new_version(instance.instance)
         if record.state is InstanceState.QUARANTINED and is_same:
-            engine.roster.keep_quarantined(instance, record.reason, was_paused=section.start == "paused")
+            was_paused = record.is_paused or section.start == "paused"
+            engine.roster.keep_quarantined(instance, record.reason, was_paused=was_paused)
             return
-        was_paused = record.state is InstanceState.PAUSED and not record.by
         if paused is None:
-            paused = was_paused or section.start == "paused"
-        reason = record.reason if was_paused else ""
+            paused = record.is_paused or section.start == "paused"
+        reason = ""
+        if record.is_paused:
+            reason = record.reason if record.state is InstanceState.PAUSED else "paused before it was quarantined"
         hold = None if paused else engine.scheduler.hold_of(instance.instance)
         if hold is None:
             engine.roster.start(instance, paused=paused, reason=reason, takes_over=takes_over)

@@ -94,7 +94,8 @@ class ConfigDesk(Desk):
         plugins = folder / "plugins"
         plugins.mkdir(exist_ok=True)
         self.maker_file = plugins / "maker.py"
-        self.maker_file.write_text(MAKER)
+        if not self.maker_file.exists():
+            self.maker_file.write_text(MAKER)
         (plugins / "shift.py").write_text(SHIFT)
         self.file = folder / "tandem.toml"
         if not self.file.exists():

@@ -285,3 +285,28 @@ def test_instance_that_is_to_start_paused_is_paused_when_it_leaves_quarantine_af
         assert not again.venue.open()
 
     play(story)
+
+
+@pytest.mark.parametrize("is_mended_before", [False, True])
+def test_instance_paused_before_its_quarantine_is_paused_after_it_over_a_restart_too(
+    desk: ConfigDesk, tmp_path: Path, is_mended_before: bool
+) -> None:
+    desk.engine.roster.pause(desk.instance(), "by hand")
+    quarantine(desk, "it raised while it was paused")
+    desk.journal.close()
+    if is_mended_before:
+        desk.maker_file.write_text(MAKER + "\n# mended\n")
+    again = ConfigDesk(tmp_path, desk.venue)
+
+    async def story() -> None:
+        if not is_mended_before:
+            assert again.state_of("mm") is InstanceState.QUARANTINED
+            await again.edit_plugin(MAKER + "\n# mended\n")
+        again.tick()
+        assert again.state_of("mm") is InstanceState.PAUSED
+        assert not again.venue.open()
+        again.engine.roster.resume(again.instance(), "by hand")
+        again.tick()
+        assert len(again.venue.open(BTC)) == 2
+
+    play(story)
