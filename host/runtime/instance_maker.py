@@ -164,7 +164,9 @@ class InstanceMaker:
             paused = record.is_paused or section.start == "paused"
         reason = ""
         if record.is_paused:
-            reason = record.reason if record.state is InstanceState.PAUSED else "paused before it was quarantined"
+            reason = (
+                record.reason if record.state is InstanceState.PAUSED else "paused before it was quarantined"
+            )
         hold = None if paused else engine.scheduler.hold_of(instance.instance)
         if hold is None:
             engine.roster.start(instance, paused=paused, reason=reason, takes_over=takes_over)
