@@ -37,6 +37,15 @@ class Berth:
         """Return the end of what the process wrote to its output."""
         return self._process.last_words
 
+    def ask_where(self) -> None:
+        """Have the process write down where it is."""
+        self._process.ask_where()
+
+    @property
+    def where(self) -> str:
+        """Return where the process said that it is, as a stack; empty where it said nothing."""
+        return self._process.where
+
     @property
     def members(self) -> int:
         """Return how many share the process."""

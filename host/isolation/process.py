@@ -12,12 +12,15 @@ from typing import IO, Final
 
 from host.isolation.reaper import Reaper
 
-__all__ = ["ENDED_BY_ITSELF", "WorkerProcess"]
+__all__ = ["ASKS_WHERE", "ENDED_BY_ITSELF", "WorkerProcess"]
 
 ENDED_BY_ITSELF: Final = "it exited with code 0"
 """How the end of a worker reads that had nothing more to do."""
-LAST_WORDS: Final = 4096
-"""Bytes kept of what a worker wrote: a crash's stack is at the end."""
+ASKS_WHERE: Final = signal.SIGURG
+"""Has a worker write down the stack of its thread, whatever that does; ignored by one that does not know it yet."""
+LAST_WORDS: Final = 16_384
+"""Bytes kept of what a worker wrote: a stack of a hundred frames has room."""
+_STACK: Final = "Stack (most recent call first):\n"
 READ_AT_ONCE: Final = 65_536
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _TICK_NS: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
@@ -33,6 +36,7 @@ class WorkerProcess:
         self._process: Final = process
         self._on_exit: Callable[[str], None] = lambda _how: None
         self._words = b""
+        self._written = self._asked_at = 0
         self._loop = asyncio.get_running_loop()
         self._pidfd = os.pidfd_open(process.pid)
         assert process.stdout is not None
@@ -67,6 +71,23 @@ class WorkerProcess:
     def last_words(self) -> str:
         """Return the end of what it wrote to its output."""
         return self._words.decode(errors="replace").strip()
+
+    def ask_where(self) -> None:
+        """Have it write down where it is; `where` returns that a moment later."""
+        if not self.has_ended:
+            self.read_output()
+            self._asked_at = self._written
+            signal.pidfd_send_signal(self._pidfd, ASKS_WHERE)
+
+    @property
+    def where(self) -> str:
+        """Return the stack that it wrote since it was last asked, innermost frame first; empty where it could not."""
+        if not self.has_ended:
+            self.read_output()
+        since = self._words[-(self._written - self._asked_at) :] if self._written > self._asked_at else b""
+        return (
+            since.decode(errors="replace").rpartition(_STACK)[2].strip() if _STACK.encode() in since else ""
+        )
 
     def memory_bytes(self) -> int:
         """Return what it holds in memory; 0 once it has ended."""
@@ -127,6 +148,7 @@ class WorkerProcess:
             data = os.read(self._output.fileno(), READ_AT_ONCE)
         except (BlockingIOError, ValueError):  # nothing is there, or it is closed
             return
+        self._written += len(data)
         self._words = (self._words + data)[-LAST_WORDS:]
 
 

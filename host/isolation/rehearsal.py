@@ -183,11 +183,13 @@ class Rehearsal:
     async def begin(self) -> None:
         """Start it with the instance's saved state; raise `RehearsalFailed` where it does not come to that."""
         self._seat.begin(self._name, self._offer, self._session.on_message)
-        ends_s = time.monotonic() + self._settings.start_ns / 1e9
+        started_ns, limit_ns = time.monotonic_ns(), self._settings.start_ns
         while self._session.outlet is None or self._session.outlet.handled == 0:
             await self._wait()
-            if time.monotonic() > ends_s:
-                raise RehearsalFailed(f"it did not start within {self._settings.start_ns / 1e9:g} s")
+            if self._session.outlet is None:
+                self._seat.waits(time.monotonic_ns() - started_ns, limit_ns)
+            if time.monotonic_ns() - started_ns > limit_ns:
+                raise RehearsalFailed(f"it did not start within {limit_ns / 1e9:g} s{self._where}")
         self._session.busy_ns = self._session.slowest_us = 0  # its start is no event
 
     async def run(self, events: Sequence[Any]) -> None:
@@ -218,14 +220,19 @@ class Rehearsal:
         self._failure = self._failure or self._seat.fault(now_ns)
         if not self._failure and outlet is not None:
             stuck_ns = outlet.stuck_ns(now_ns)
+            self._seat.waits(stuck_ns, self._settings.deadline_ns)
             if stuck_ns > self._settings.deadline_ns:
-                limit_ms = self._settings.deadline_ns / 1e6
-                self._failure = (
-                    f"it handled nothing for {stuck_ns / 1e6:.0f} ms, the limit is {limit_ms:g} ms"
-                )
+                stuck_ms, limit_ms = stuck_ns / 1e6, self._settings.deadline_ns / 1e6
+                why = f"it handled nothing for {stuck_ms:.0f} ms, the limit is {limit_ms:g} ms"
+                self._failure = f"{why}{self._where}"
         if self._failure:
             raise RehearsalFailed(self._failure)
         await asyncio.sleep(LOOK_S)
+
+    @property
+    def _where(self) -> str:
+        """Return the line where it is, to follow why it failed; a reason is one line."""
+        return self._seat.where.partition("\n")[0]
 
     def _fail(self, why: str) -> None:
         self._failure = self._failure or why

@@ -207,18 +207,24 @@ class ModelInWorker(RemoteModel):
 
     def look(self, now_ns: int) -> None:
         """Find out whether it answers within its limits; restart it when that is due."""
-        settings = self._settings
+        settings, seat = self._settings, self._seat
         if self._starts_ns:
             if now_ns >= self._starts_ns:
                 self.restarts += 1
                 self._start()
-        elif self._seat is None:
             return
-        elif not self._is_ready and now_ns - self._started_ns > settings.start_ns:
-            self._lost(f"it did not start within {settings.start_ns / 1e9:g} s")
-        elif self._question is not None and now_ns - self._asked_ns > settings.deadline_ns:
-            self._lost(f"it has not answered for {(now_ns - self._asked_ns) / 1e6:.0f} ms")
-        elif fault := self._seat.fault(now_ns):
+        if seat is None:
+            return
+        if self._is_ready:
+            waited_ns = 0 if self._question is None else now_ns - self._asked_ns
+            limit_ns, why = settings.deadline_ns, f"it has not answered for {waited_ns / 1e6:.0f} ms"
+        else:
+            waited_ns = now_ns - self._started_ns
+            limit_ns, why = settings.start_ns, f"it did not start within {settings.start_ns / 1e9:g} s"
+        seat.waits(waited_ns, limit_ns)
+        if waited_ns > limit_ns:
+            self._lost(f"{why}{seat.where}")
+        elif fault := seat.fault(now_ns):
             self._lost(fault)
 
     def _start(self) -> None:

@@ -59,6 +59,7 @@ class Seat:
             raise NoSeat(f"its sockets could not be opened: {error}") from error
         self._meter: Final = Meter(settings)
         self._boarding: asyncio.Task[None] | None = None
+        self._is_asked = False
         self._is_over = False
 
     def begin(
@@ -89,6 +90,20 @@ class Seat:
         if why := self.channel.fault(now_ns):
             return f"it was cut off: {why}"
         return "" if self.process is None else self._meter.fault(self.process, now_ns)
+
+    def waits(self, waited_ns: int, limit_ns: int) -> None:
+        """Have its process say where it is, in time, if what runs there has not come back for so long."""
+        if waited_ns < limit_ns // 2:
+            self._is_asked = False
+        elif not self._is_asked and self.process is not None:
+            self._is_asked = True
+            self.process.ask_where()
+
+    @property
+    def where(self) -> str:
+        """Return where its process said that it is, to follow what it is lost for; empty where it said nothing."""
+        stack = self.process.where if self.process is not None and self._is_asked else ""
+        return f"; it is in {stack[:LAST_WORDS]}" if stack else ""
 
     def kill(self) -> None:
         """End the process, and with it those who share it; `end` is still to be called."""
@@ -127,5 +142,11 @@ class Seat:
 
     def _tell_exit(self, how: str) -> None:
         if not self._is_over:
-            words = "" if self.process is None else self.process.last_words
-            self._on_exit(f"{how}; its last words: {words[-LAST_WORDS:]}" if words else how)
+            words = "" if self.process is None else _telling(self.process.last_words)
+            self._on_exit(f"{how}; its last words: {words}" if words else how)
+
+
+def _telling(words: str) -> str:
+    """Return what tells most: of a crash the begin of its stack, where it happened, or else the end."""
+    crash = words.rfind("Fatal Python error: ")
+    return words[-LAST_WORDS:] if crash < 0 else words[crash : crash + LAST_WORDS]

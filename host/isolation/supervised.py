@@ -311,33 +311,38 @@ class Worker:
             self.restarts += 1
             self._start()
             return
-        session, settings = self._proxy.session, self.settings
-        if session is None:
+        session, seat, settings = self._proxy.session, self._seat, self.settings
+        if session is None or seat is None:
             return
         if self._stopping_ns:
-            if now_ns - self._stopping_ns > settings.stop_ns:
-                _log.warning("instance %s: its worker did not handle stop in time; it is killed", self.name)
+            stopping_ns = now_ns - self._stopping_ns
+            seat.waits(stopping_ns, settings.stop_ns)
+            if stopping_ns > settings.stop_ns:
+                why = f"it did not handle stop in time{seat.where}"
+                _log.warning("instance %s: its worker is killed: %s", self.name, why)
                 if self.is_wanted:  # it was started again meanwhile
-                    self._lost("it did not handle stop in time")
+                    self._lost(why)
                 else:
                     self.end()
             return
         outlet = session.outlet
         if outlet is None:
-            if now_ns - self._started_ns > settings.start_ns and not self.stands_by:
-                self._lost(f"it did not start within {settings.start_ns / 1e9:g} s")
-            elif self._seat is not None and (fault := self._seat.fault(now_ns)):
+            starting_ns = 0 if self.stands_by else now_ns - self._started_ns
+            seat.waits(starting_ns, settings.start_ns)
+            if starting_ns > settings.start_ns:
+                self._lost(f"it did not start within {settings.start_ns / 1e9:g} s{seat.where}")
+            elif fault := seat.fault(now_ns):
                 self._lost(fault)
             return
-        known_ns = now_ns if self._seat is None else self._seat.channel.known_ns(now_ns)
-        stuck_ns = min(outlet.stuck_ns(now_ns), known_ns)
+        stuck_ns = min(outlet.stuck_ns(now_ns), seat.channel.known_ns(now_ns))
+        seat.waits(stuck_ns, settings.deadline_ns)
         if stuck_ns > settings.deadline_ns:
             self._lost(
                 f"it has handled nothing for {stuck_ns / 1e6:.0f} ms with {outlet.behind} events before it, "
-                f"the limit is {settings.deadline_ns / 1e6:g} ms"
+                f"the limit is {settings.deadline_ns / 1e6:g} ms{seat.where}"
             )
             return
-        if self._seat is not None and (fault := self._seat.fault(now_ns)):
+        if fault := seat.fault(now_ns):
             self._lost(fault)
             return
         if now_ns - self._beat_ns >= settings.heartbeat_ns:

@@ -22,6 +22,7 @@ import zmq
 from host.api import Strategy, TandemError
 from host.isolation.assignment import Assignment, SeatPlan
 from host.isolation.model_worker import run_model
+from host.isolation.process import ASKS_WHERE
 from host.loader import Kind, Offer, import_version, make
 from host.loader.offers import collect_offers, new_manager
 from host.runtime.plugin_errors import describe_error
@@ -45,6 +46,7 @@ SPARE_BYTES: Final = 256 << 20
 def main() -> None:
     """Run until every strategy has ended; exit at once then, without waiting for threads of plugins."""
     faulthandler.enable()
+    faulthandler.register(ASKS_WHERE, all_threads=False)
     parent = int(sys.argv[1])
     _die_with(parent)
     data = sys.stdin.buffer.read()

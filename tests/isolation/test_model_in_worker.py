@@ -123,6 +123,22 @@ def test_one_that_hangs_is_killed_and_started_again_and_quotes_go_on(tmp_path: P
     asyncio.run(run())
 
 
+def test_one_that_hangs_says_where(tmp_path: Path) -> None:
+    """On a busy machine one may be too late to say it; then the next one is in time."""
+
+    async def run() -> None:
+        source = SHIFTER.replace("MISBEHAVE", "while True: pass")
+        async with desk_with_model(tmp_path, source, deadline_ns=600 * MS, crashes=10_000) as desk:
+            await until(
+                lambda: (
+                    best_bid(desk, 70_001.0) and any(" in adjust" in t for t in desk.alerts("worker_lost"))
+                ),
+                "it is lost, and where it was is told",
+            )
+
+    asyncio.run(run())
+
+
 def test_one_that_ends_after_its_node_has_handed_over_is_told_of_to_nobody(tmp_path: Path) -> None:
     async def run() -> None:
         async with desk_with_model(tmp_path, SHIFTER.replace("MISBEHAVE", "pass")) as desk:

@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -63,7 +64,7 @@ POISONED = "if round(book.bid % 0.5, 2) == 0.25: raise ValueError('poisoned')"
 class Reloads:
     """A desk with one instance in a worker, the file that it comes from, and what reloads it."""
 
-    def __init__(self, desk: WorkerDesk, seconds: float, source: str) -> None:
+    def __init__(self, desk: WorkerDesk, seconds: float, source: str, settings: dict[str, Any]) -> None:
         self.desk, self.engine = desk, desk.desk.engine
         self.moves = Moves(desk)
         self.file = desk.folder / "plugins" / f"{PLUGIN}.py"
@@ -72,11 +73,12 @@ class Reloads:
         catalog = Catalog.load([self.file.parent], entry_points=False)
         # Few events say little of how fast a version is where the machine is busy: only what sleeps is slow here.
         limits = ProbationLimits(seconds=seconds, events=3, min_latency_us=15_000.0)
-        settings = ReloadSettings(limits=limits)
-        self.reloader = Reloader(self.engine, catalog, settings, _probe, lambda _version: None)
+        self.reloader = Reloader(
+            self.engine, catalog, ReloadSettings(limits=limits), _probe, lambda _version: None
+        )
         offer = catalog.strategy(PLUGIN)
         proxy = proxy_class(offer.cls)(decode_params(offer, {}, instance="q"), desk.workers.item)
-        Worker(self.engine, desk.workers, "q", proxy, offer, WorkerSettings(**PATIENT))
+        Worker(self.engine, desk.workers, "q", proxy, offer, WorkerSettings(**PATIENT | settings))
         spec = InstanceSpec(
             name="q", account=ACCOUNT, symbols=(BTC,), plugin=offer.name, digest=offer.version.digest,
             params_json=msgspec.json.encode(proxy.params), tolerance_bps=0.0,
@@ -108,10 +110,10 @@ async def _probe(_version: Version) -> None:
 
 @asynccontextmanager
 async def reloads(
-    folder: Path, seconds: float = 0.0, *, source: str = QUOTER, starts: bool = True
+    folder: Path, seconds: float = 0.0, *, source: str = QUOTER, starts: bool = True, **settings: Any
 ) -> AsyncIterator[Reloads]:
     async with worker_desk(folder) as desk:
-        there = Reloads(desk, seconds, source)
+        there = Reloads(desk, seconds, source, settings)
         if starts:
             there.engine.roster.start(there.instance)
             await desk.started()
@@ -160,6 +162,24 @@ def test_a_version_that_cannot_take_over_leaves_the_running_worker_alone(
             assert report.stages[-1].stage is stage
             assert why in report.reason
             await desk.top_and_quotes(60_200.0, 60_200.1)
+            assert there.pid() == first
+
+    asyncio.run(run())
+
+
+def test_a_version_that_hangs_in_rehearsal_is_refused_with_the_line(tmp_path: Path) -> None:
+    source = QUOTER.replace("p = self.params", "while True: pass")
+    line = next(n for n, text in enumerate(source.splitlines(), 1) if "while True: pass" in text)
+
+    async def run() -> None:
+        async with reloads(tmp_path, deadline_ns=4_000_000_000) as there:
+            await there.desk.top_and_quotes()
+            first = there.pid()
+            report = await there.save(source)
+            assert report.state is VersionState.REFUSED
+            assert "it handled nothing for " in report.reason
+            assert "the limit is 4000 ms; it is in File " in report.reason
+            assert report.reason.endswith(f", line {line} in on_book")
             assert there.pid() == first
 
     asyncio.run(run())
