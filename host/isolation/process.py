@@ -20,7 +20,9 @@ ASKS_WHERE: Final = signal.SIGURG
 """Has a worker write down the stack of its thread, whatever that does; ignored by one that does not know it yet."""
 LAST_WORDS: Final = 16_384
 """Bytes kept of what a worker wrote: a stack of a hundred frames has room."""
-_STACK: Final = "Stack (most recent call first):\n"
+_STACK: Final = b"Stack (most recent call first):\n"
+_OURS: Final = (f'File "{Path(__file__).parents[1]}/', 'File "<frozen ')
+"""How the frames begin of what calls a plugin."""
 READ_AT_ONCE: Final = 65_536
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _TICK_NS: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
@@ -81,13 +83,15 @@ class WorkerProcess:
 
     @property
     def where(self) -> str:
-        """Return the stack that it wrote since it was last asked, innermost frame first; empty where it could not."""
+        """Return the stack that it wrote since it was last asked, innermost frame first; empty where it could not.
+
+        It ends with the callback: what calls that is the same for all.
+        """
         if not self.has_ended:
             self.read_output()
-        since = self._words[-(self._written - self._asked_at) :] if self._written > self._asked_at else b""
-        return (
-            since.decode(errors="replace").rpartition(_STACK)[2].strip() if _STACK.encode() in since else ""
-        )
+        written = self._written - self._asked_at
+        _, is_there, stack = self._words[-written:].rpartition(_STACK)
+        return _without_ours(stack.decode(errors="replace")) if written and is_there else ""
 
     def memory_bytes(self) -> int:
         """Return what it holds in memory; 0 once it has ended."""
@@ -204,6 +208,14 @@ def _feed(process: "subprocess.Popen[bytes]", assignment: bytes) -> None:
 
 def _proc(pid: int, name: str) -> str:
     return Path(f"/proc/{pid}/{name}").read_text(encoding="ascii", errors="replace")
+
+
+def _without_ours(stack: str) -> str:
+    frames = stack.strip().splitlines()
+    theirs = list(frames)
+    while theirs and theirs[-1].strip().startswith(_OURS):
+        theirs.pop()
+    return "\n".join(theirs or frames)
 
 
 def _in_words(code: int) -> str:

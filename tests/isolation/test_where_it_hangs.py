@@ -46,7 +46,7 @@ def test_the_line_is_told(tmp_path: Path, code: str) -> None:
             told, *callers = text.splitlines()
             assert told.startswith("instance q: it has handled nothing for ")
             assert told.endswith(f", line {line} in deep")
-            assert callers[0].endswith("in on_book")
+            assert [caller.rpartition(" ")[2] for caller in callers] == ["on_book"]
 
     asyncio.run(run())
 
@@ -108,7 +108,7 @@ def test_one_that_was_asked_and_comes_back_goes_on(tmp_path: Path) -> None:
             for _ in range(2):
                 process.ask_where()
                 await until(lambda: process.where, "where it is")
-                assert "in _wait_and_react" in process.where or "in receive" in process.where
+                assert process.where.startswith('File "')
             await desk.top_and_quotes()
             assert (desk.of["q"].restarts, await desk.started()) == (0, pid)
 
