@@ -253,6 +253,58 @@ def test_replay_prints_one_json_object_and_the_same_journal_each_time(tmp_path: 
     assert first["journal"]["digest"] == journal_digest(tmp_path / "first" / "journal")
 
 
+CHATTY = """
+import ctypes, os, subprocess, sys
+from host.api import BookTop, NoParams, Strategy
+
+def chat(when: str) -> None:
+    print("printed", when)
+    sys.__stdout__.write(f"written {when}\\n")
+    os.write(1, f"sent {when}\\n".encode())
+    ctypes.CDLL(None).printf(f"said in C {when}\\n".encode())
+    subprocess.run(["echo", "said by a child", when], check=True)
+
+chat("at import")
+
+class Chatty(Strategy[NoParams]):
+    def on_start(self) -> None:
+        chat("at the start")
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "run -c tandem.toml --speed max --for 1s --report json",
+        "config check -c tandem.toml --json",
+        "plugin check plugins/chatty.py --replay RECORDING --minutes 0.01 --json",
+    ],
+)
+def test_what_plugins_print_is_kept_out_of_what_scripts_read(tmp_path: Path, command: str) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "chatty.py").write_text(CHATTY)
+    text = (
+        CONFIG.replace('"two_sided"', '"chatty"')
+        + '[node]\nplugin_dirs = ["plugins"]\n[control]\nlisten = []\n'
+    )
+    (tmp_path / "tandem.toml").write_text(text)
+    arguments = [str(recording()) if word == "RECORDING" else word for word in command.split()]
+
+    ran = subprocess.run(
+        [sys.executable, "-c", "from host.cli import main; main()", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+
+    assert isinstance(json.loads(ran.stdout), dict)
+    for said in ("printed", "written", "sent", "said in C", "said by a child"):
+        assert f"{said} at import" in ran.stderr
+        assert command.startswith("config") or f"{said} at the start" in ran.stderr
+
+
 # -- plugin --------------------------------------------------------------------------------------
 
 

@@ -1,19 +1,34 @@
 """What all commands share: exit codes, tables for people and JSON for scripts."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+import ctypes
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, Final, TextIO
 
 import click
 import msgspec
 
 from host.api import OrderRefused, TandemError
 
-__all__ = ["EXIT_FAILED", "EXIT_REFUSED", "EXIT_USAGE", "Refused", "exit_code", "print_json", "print_table"]
+__all__ = [
+    "EXIT_FAILED",
+    "EXIT_REFUSED",
+    "EXIT_USAGE",
+    "Refused",
+    "exit_code",
+    "plugins_print_to_stderr",
+    "print_json",
+    "print_table",
+]
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_REFUSED: Final = 3
 
+_STDOUT: Final = 1
+_STDERR: Final = 2
 _WIDTH_WITHOUT_TERMINAL: Final = 160
 """Wide enough that a redirected table is not cut."""
 
@@ -51,6 +66,36 @@ def exit_code(error: TandemError) -> int:
     if isinstance(error, (Refused, FolderRefused, NotPrivate, OrderRefused, JournalLocked, ScaffoldRefused)):
         return EXIT_REFUSED
     return EXIT_FAILED
+
+
+@contextmanager
+def plugins_print_to_stderr() -> Iterator[None]:
+    """Keep standard output for what is printed afterwards: meanwhile everything else goes to standard error.
+
+    For commands that run a plugin's code here and then print what a script reads. The descriptor is turned
+    round as well as `sys.stdout`, because a plugin's libraries and child processes write to that.
+    """
+    if sys.__stdout__ is None:  # closed by whoever started this; the descriptor may be anything by now
+        yield
+        return
+    _flush(sys.stdout, sys.__stdout__)
+    kept = os.dup(_STDOUT)
+    instead = os.open(os.devnull, os.O_WRONLY) if sys.__stderr__ is None else os.dup(_STDERR)
+    try:
+        os.dup2(instead, _STDOUT)
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _flush(sys.__stdout__)
+        os.dup2(kept, _STDOUT)
+        os.close(kept)
+        os.close(instead)
+
+
+def _flush(*streams: TextIO) -> None:
+    for stream in streams:
+        stream.flush()
+    ctypes.CDLL(None).fflush(None)  # what a library in C has printed waits in a buffer of its own
 
 
 def print_json(value: Any, *, err: bool = False) -> None:

@@ -10,7 +10,7 @@ import click
 from host.cli._control_check import control_problems
 from host.cli._lease_check import LeaseCheck
 from host.cli._options import config_options, load_or_default
-from host.cli._output import print_json, print_table
+from host.cli._output import plugins_print_to_stderr, print_json, print_table
 from host.config import ConfigError, FailoverSection, LoadedConfig, NodeConfig, Problem
 
 if TYPE_CHECKING:
@@ -43,8 +43,10 @@ def check(path: Path | None, env: str | None, as_json: bool, offline: bool) -> N
     lease = LeaseCheck()
     try:
         loaded = load_or_default(path, env)
+        with plugins_print_to_stderr():
+            in_plugins = list(_plugin_problems(loaded))
         problems = [
-            *_plugin_problems(loaded),
+            *in_plugins,
             *control_problems(loaded),
             *_tls_problems(loaded),
             *lease.problems(loaded, offline=offline),

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from host.cli._options import config_options, data_dir_option, journal_folder
-from host.cli._output import EXIT_FAILED, print_json, print_table
+from host.cli._output import EXIT_FAILED, plugins_print_to_stderr, print_json, print_table
 
 if TYPE_CHECKING:
     from host.core.entries import Record
@@ -81,8 +81,9 @@ def check(path: Path, replay: Path | None, minutes: float, params: tuple[str, ..
     from host.loader import check_plugin
 
     table = _params(params)
-    report = check_plugin(path)
-    rehearsals = _rehearse(path, replay, minutes, table) if replay is not None and report.is_ok else []
+    with plugins_print_to_stderr():
+        report = check_plugin(path)
+        rehearsals = _rehearse(path, replay, minutes, table) if replay is not None and report.is_ok else []
     is_ok = report.is_ok and all(rehearsal.is_ok for rehearsal in rehearsals)
     if as_json:
         found = {"ok": is_ok, **msgspec.to_builtins(report, enc_hook=str)}

@@ -22,7 +22,7 @@ from host.cli._options import (
     seconds,
     with_data_dir,
 )
-from host.cli._output import EXIT_FAILED, Refused, print_json, print_table
+from host.cli._output import EXIT_FAILED, Refused, plugins_print_to_stderr, print_json, print_table
 from host.config import ConfigSource, NodeConfig, RunOptions, replay_config
 
 if TYPE_CHECKING:
@@ -54,7 +54,11 @@ Without -c, tandem.toml in the working directory is used if there is one, else b
 A replay without -c quotes the recording's own symbol. With any --speed but 1 a synthetic market
 runs in simulated time, from 2024-01-01 on; equal seeds give equal journals. Replays and simulations
 start from nothing and keep their journal only if --data-dir says where. They take no part in
-[failover].""",
+[failover].
+
+\b
+With --report json standard output holds that object alone: the log, and what plugins print, goes to
+standard error.""",
 )
 @config_options
 @click.option(
@@ -115,6 +119,8 @@ def run(
         )
         if config.failover is not None and not no_guardian and not is_guarded():
             become_guardian(config.failover)
+        if report == "json":
+            stack.enter_context(plugins_print_to_stderr())
         source = None
         if not options.is_simulated:
             source = ConfigSource(given_or_here(path), env, os.environ, lambda c: with_data_dir(c, data_dir))
