@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 
 from host.assembly import Assembly
 from host.config import ConfigSource, NodeConfig, NodeSection
+from host.core.entries import VersionState
 from host.loader import (
     PROBE_DEADLINE_S,
     Catalog,
@@ -275,7 +276,8 @@ class Reloading:
         self._engine.alert("plugin_files_differ", text)
 
     def _tell(self, report: ReloadReport) -> None:
-        _log.info("plugin %s %s: %s", report.plugin, report.digest[:12], report.reason)
+        if report.state is not VersionState.REFUSED:  # of that there is a line by now
+            _log.info("plugin %s %s: %s", report.plugin, report.digest[:12], report.reason)
         if report.state is not None and self._assembly is not None and self._assembly.skipped:
             self._assembly.start_skipped(report.plugin)
 

@@ -244,6 +244,35 @@ def test_version_that_would_end_the_node_is_refused_where_it_is_only_tried(
     run(tmp_path, monkeypatch, story)
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("def (", "validate: plugin maker: maker.py:1: syntax error"),
+        (
+            MAKER.replace("EDITION", "2").replace("away: float = 5.0", "away: bool = True"),
+            'restore: plugin maker: maker.py:6: instance "mm": params.away must be of type bool',
+        ),
+    ],
+)
+def test_refused_version_is_logged_once_with_the_stage_and_the_reason(
+    tmp_path: Path, monkeypatch: Any, caplog: pytest.LogCaptureFixture, code: str, said: str
+) -> None:
+    async def story(files: Files) -> None:
+        files.configure("auto")
+        async with running(files) as node:
+            files._put(files.folder / "plugins" / "maker.py", code)
+            await node.until(lambda: bool(node.engine.state.plugin("maker").refused))
+            [digest] = node.engine.state.plugin("maker").refused
+            await node.reloading.reload("maker")  # on an operator's word: a refusal of its own
+            lines = [message for message in caplog.messages if said.partition(": ")[2] in message]
+            assert len(lines) == 2
+            assert all(line.startswith(f"reload_refused: plugin maker {digest[:12]}: {said}") for line in lines)
+
+    caplog.set_level("INFO", "tandem")
+    run(tmp_path, monkeypatch, story)
+    assert {one.levelname for one in caplog.records if "reload_refused" in one.getMessage()} == {"WARNING"}
+
+
 def test_version_that_went_live_is_known_to_the_next_start(tmp_path: Path, monkeypatch: Any) -> None:
     async def story(files: Files) -> None:
         files.configure("auto")

@@ -19,6 +19,8 @@ __all__ = ["ReloadJournal", "unread"]
 
 _log = logging.getLogger("tandem.reload")
 _NOWHERE: Final = Path()
+_REFUSING: Final = (Stage.CAPTURE, Stage.VALIDATE, Stage.RESTORE, Stage.WARM_UP, Stage.SWAP)
+"""What fails in one of these was not live yet: it is refused."""
 
 
 def unread(plugin: str) -> Version:
@@ -67,7 +69,10 @@ class ReloadJournal:
             version.name, version.digest, result.stage, result.outcome, result.duration_us, result.detail
         )
         engine.record(entry, engine.now_ns)
-        _log.info(
+        if result.outcome is StageOutcome.FAILED and result.stage in _REFUSING and version.digest:
+            return  # `refuse` says it, as a warning
+        _log.log(
+            logging.INFO if version.digest else logging.WARNING,  # files that cannot be read have no `refuse`
             "plugin %s %s: %s %s in %.1f ms %s",
             version.name, version.short_digest, result.stage, result.outcome, result.duration_us / 1e3,
             result.detail,
