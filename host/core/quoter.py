@@ -28,6 +28,9 @@ _FAR: Final = 1e15
 """A price that no straight line is needed for."""
 MOST_AMEND_REFUSALS: Final = 3
 """After so many in a row an order that cannot be amended is cancelled and placed anew."""
+MOST_TRADES: Final = 200
+"""So is one that has traded so often. Topped up again and again it would never end, and the ids of its trades, by which
+none is counted twice, are copied with every change of it."""
 
 
 class Quoter:
@@ -206,7 +209,11 @@ class Quoter:
             order = _order_of(slot)
             if order.status not in _RESTING:
                 continue  # another level's refusal had the quotes pulled meanwhile
-            if not channel.can_amend or slot.refusals_in_a_row >= MOST_AMEND_REFUSALS:
+            if (
+                not channel.can_amend
+                or slot.refusals_in_a_row >= MOST_AMEND_REFUSALS
+                or len(order.trade_ids) >= MOST_TRADES
+            ):
                 self._outbox.send_cancel(order, "quote moved", now_ns)
                 continue
             price, qty = lane.price(slot.wanted_ticks), slot.wanted_qty
