@@ -166,11 +166,11 @@ class TradingClient:
             self._wait_until_welcome()
 
     def events(self, wait_s: float | None = None) -> Iterator[Heard]:
-        """Yield what happens, until nothing has for `wait_s`, or `stop`; go on with it to stay attached.
+        """Yield what happens, until nothing has for `wait_s` (0: what is there), or `stop`; go on to stay attached.
 
         Who asks for nothing for the instance's `deadline_ms` is gone for the host. An order change or a fill that
-        came and was not yielded before the program ended is not told again: look at `open_orders` and `position`
-        first. Raises what `connect` raises, but waits for a host that was there before.
+        came together with the last one yielded may not be told again once the program has ended: look at
+        `open_orders` and `position` first. Raises what `connect` raises, but waits for a host that was there before.
         """
         self.connect()
         quiet_s = time.monotonic()
@@ -180,9 +180,9 @@ class TradingClient:
                 quiet_s = time.monotonic()
                 continue
             left_s = 1.0 if wait_s is None else wait_s - (time.monotonic() - quiet_s)
-            if left_s <= 0:
+            self._step(max(min(left_s, 1.0), 0.0))
+            if left_s <= 0 and not self._inbox:
                 return
-            self._step(min(left_s, 1.0))
 
     def send_order(self, order: OrderRequest) -> str:
         """Send an order and return its client order id. What the host refuses comes as a `REJECTED` order.
@@ -298,12 +298,17 @@ class TradingClient:
             if now_s - self._said_hello_s >= HELLO_EVERY_S:
                 self._said_hello_s = now_s
                 stage.say_hello()
-        if not self._inbox:
-            stage.idle()  # what was yielded meanwhile is handled by now
-        due_ns = stage.next_timer_ns()
-        wait_s = min(wait_s, LOOK_EVERY_S)
-        bodies = attachment.receive(wait_s if due_ns is None else min(wait_s, due_ns / 1e9))
+        bodies: list[bytes] = []
+        has_more = stage.has_more and not self._inbox
+        if not has_more:
+            if not self._inbox:
+                stage.idle()  # what was yielded meanwhile is handled by now
+            due_ns = stage.next_timer_ns()
+            wait_s = min(wait_s, LOOK_EVERY_S)
+            bodies = attachment.receive(wait_s if due_ns is None else min(wait_s, due_ns / 1e9))
         try:
+            if has_more:
+                stage.go_on()
             for body in bodies:
                 stage.receive(body)
             stage.on_time()
@@ -321,7 +326,7 @@ class TradingClient:
         if raised is not None:
             self._drop(has_said_bye=True)
             raise StrategyFailed(f"the strategy raised {raised!r}; its instance is quarantined") from raised
-        self._look_for_host(stage, attachment, bool(bodies))
+        self._look_for_host(stage, attachment, has_more or bool(bodies))
 
     def _look_for_host(self, stage: Stage, attachment: Attachment, has_spoken: bool) -> None:
         """Begin anew where the host is gone, and elsewhere where it does not answer."""
@@ -345,6 +350,9 @@ class TradingClient:
             attachment.send,
             run=secrets.token_hex(8),
             client=self._name,
+            # An event counts as handled when the program has asked for the next one, not when it came: who takes
+            # long over each is slow then, and gets fewer of them, instead of seeming to hang after a burst.
+            is_ready=self._has_taken_all if isinstance(self._params, _AnyParams) else None,
         )
         self._began_s = self._heard_s = time.monotonic()
         # The market is told anew; what became of orders only where the host does not know that it was told.
@@ -352,6 +360,9 @@ class TradingClient:
         self._inbox.clear()
         self._inbox.extend(reports)
         return stage, attachment
+
+    def _has_taken_all(self) -> bool:
+        return not self._inbox
 
     def _tell_lost(self, stage: Stage) -> None:
         """Say which orders never came to the host: by now it has told of all that it knows."""

@@ -5,7 +5,8 @@ when a timer is due. The same strategy class runs here as inline in the host.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -24,6 +25,7 @@ from host.wire.messages import (
     Bye,
     CandleEvent,
     DepthEvent,
+    Event,
     Events,
     Failed,
     Hello,
@@ -48,7 +50,9 @@ from host.wire.messages import (
 __all__ = ["Stage", "StageRefused"]
 
 SAY_HANDLED_EVERY: Final = 32
-"""Events handled without a wish before the host hears of it, while more are there."""
+"""Events handled without a wish before the host hears of it, while more are there, ..."""
+SAY_HANDLED_NS: Final = 10_000_000
+"""... and for how long at most: many slow events in a row are progress, and not one that takes for ever."""
 SAVE_STATE_NS: Final = 1_000_000_000
 """How often a state that changed without an order or fill is sent."""
 KEPT_TURNS: Final = 256
@@ -69,7 +73,8 @@ class Stage:
     """Runs one strategy. `make(params)` constructs it, once the host has said with which parameters.
 
     `send` is given each message; `describe` says an error in words. `is_over` is true when nothing more
-    comes: it said `bye`, or its code raised.
+    comes: it said `bye`, or its code raised. `is_ready` is asked before each event whether the strategy takes
+    another one now; those that wait are handled by `go_on`.
     """
 
     def __init__(
@@ -82,6 +87,7 @@ class Stage:
         run: str,
         client: str = "",
         describe: Callable[[BaseException], str] = repr,
+        is_ready: Callable[[], bool] | None = None,
     ) -> None:
         self.is_over = False
         self.is_welcome = False
@@ -98,11 +104,16 @@ class Stage:
         self._run: Final = run
         self._client: Final = client
         self._describe: Final = describe
+        self._is_ready: Final = is_ready
+        self._waiting: deque[Event] = deque()
+        """What came and is to be handled when the strategy is ready."""
         self._ctx: RemoteContext | None = None
         self._turn = 0
         self._handled = 0
         self._said_handled = 0
         self._unsaid = 0
+        self._unsaid_since_ns = 0
+        """When the first event was begun of which the host has not heard that it is handled; 0: there is none."""
         self._has_news = False
         self._sent_state = b""
         self._next_save_ns = 0
@@ -172,6 +183,18 @@ class Stage:
         """Say how far everything is handled; to be called when nothing more is there to receive."""
         if self._handled != self._said_handled and not self.is_over:
             self._say()
+
+    @property
+    def has_more(self) -> bool:
+        """Return whether events that came wait for the strategy to be ready."""
+        return bool(self._waiting) and not self.is_over
+
+    def go_on(self) -> None:
+        """Handle what waits, as far as the strategy is ready for it."""
+        if self._unsaid_since_ns and time.perf_counter_ns() - self._unsaid_since_ns > SAY_HANDLED_NS:
+            self._say()  # what it was not ready for another one before is over by now
+        while self.has_more and (self._is_ready is None or self._is_ready()):
+            self._handle((self._waiting.popleft(),))
 
     def open_orders(self) -> list[Order]:
         """Return the orders that may still trade, those included of which the host has said nothing yet."""
@@ -252,12 +275,19 @@ class Stage:
                 self._send_bytes(self._kept[seq])
 
     def _take_in(self, message: Events) -> None:
-        number = message.seq - len(message.events)
-        if number != self._handled:
-            raise StageRefused("GAP", f"event {self._handled + 1} was due, {number + 1} came; begin anew")
+        number, received = message.seq - len(message.events), self._handled + len(self._waiting)
+        if number != received:
+            raise StageRefused("GAP", f"event {received + 1} was due, {number + 1} came; begin anew")
+        if self._is_ready is None:
+            self._handle(message.events)
+        else:
+            self._waiting.extend(message.events)
+            self.go_on()
+
+    def _handle(self, events: Sequence[Event]) -> None:
         assert self._ctx is not None
-        requests = self._ctx.requests
-        for event in message.events:
+        number, requests = self._handled, self._ctx.requests
+        for event in events:
             number += 1
             if not self.is_briefed:
                 self.is_briefed = not isinstance(event, Start | Reports)
@@ -272,7 +302,11 @@ class Stage:
                 except BaseException:
                     self._is_torn = True
                     raise
-                taken_ns = time.perf_counter_ns() - started_ns
+                ended_ns = time.perf_counter_ns()
+                taken_ns = ended_ns - started_ns
+                self._unsaid_since_ns = self._unsaid_since_ns or started_ns
+                if ended_ns - self._unsaid_since_ns > SAY_HANDLED_NS:
+                    self._unsaid = SAY_HANDLED_EVERY
                 self._busy_ns += taken_ns
                 if taken_ns > self._slowest_ns:
                     self._slowest_ns = taken_ns
@@ -316,7 +350,7 @@ class Stage:
             return
         ctx.requests.clear()
         self._said_handled = self._handled
-        self._unsaid = self._slowest_ns = self._busy_ns = 0
+        self._unsaid = self._unsaid_since_ns = self._slowest_ns = self._busy_ns = 0
         self._kept[self._turn] = body
         if len(self._kept) > KEPT_TURNS:
             del self._kept[next(iter(self._kept))]

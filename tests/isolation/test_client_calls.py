@@ -46,8 +46,9 @@ def test_what_was_told_before_it_had_to_begin_anew_is_told_once(tmp_path: Path) 
             desk.desk.venue.trade(order, "0.1")
             desk.desk.settle()
             while not any(isinstance(event, Fill) for event in client._inbox):
+                client._inbox.clear()  # it has taken these
                 await asyncio.to_thread(client._step, 1.0)
-            # The next order says that the host's news are handled, though the program has looked at none.
+            # The next order says that the host's news are handled, though the program has not looked at the fill.
             await asyncio.to_thread(client.buy_limit, BTC, Decimal(1), Decimal(40_000))
             await until(lambda: desk.unheard() == 0 and len(desk.open()) == 2, "the host knows that")
             client._drop(has_said_bye=False)  # the connection is lost

@@ -389,3 +389,48 @@ def test_many_orders_at_once_are_taken_at_its_share_s_pace_and_none_is_lost(tmp_
             await asyncio.to_thread(client.close)
 
     asyncio.run(run())
+
+
+def test_what_a_program_has_not_taken_yet_is_not_handled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("host.wire.stage.SAY_HANDLED_NS", 0)
+
+    async def run() -> None:
+        async with client_desk(tmp_path) as desk:
+            desk.open_door(deadline_ns=10**15)
+            client = desk.client()
+            await asyncio.to_thread(client.connect)
+            for number in range(1, 101):
+                desk.desk.top(60_000.0 + number, 60_000.5 + number)
+            events = client.events()
+            taken = [await asyncio.to_thread(next, events) for _ in range(5)]
+            session = desk.proxy().session
+            assert session is not None
+            outlet = session.outlet
+            assert outlet is not None
+            await until(lambda: outlet.handled >= 4, "the host has heard that it makes progress")
+            assert outlet.handled < 4 * len(taken), "those, and next to nothing else"
+            await asyncio.to_thread(client.close)
+
+    asyncio.run(run())
+
+
+def test_who_waits_for_nothing_is_told_what_is_there(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with client_desk(tmp_path) as desk:
+            desk.open_door(deadline_ns=10**15)
+            client = desk.client()
+            await asyncio.to_thread(client.connect)
+            desk.desk.top()
+            told: list[object] = []
+
+            def looks() -> list[object]:
+                told.extend(client.events(wait_s=0))
+                return told
+
+            await until(looks, "it has heard of the book")
+            assert isinstance(told[0], BookTop)
+            await asyncio.to_thread(client.close)
+
+    asyncio.run(run())

@@ -1,5 +1,6 @@
 """The strategy's end of the protocol, without sockets: what it says to what it hears."""
 
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -8,7 +9,7 @@ import pytest
 from host.api import BookTop, NoParams, State, Strategy
 from host.wire import JSON, MSGPACK, Codec
 from host.wire.messages import NO_STATE, Ack, Book, Bye, Events, IdRange, Save, Start, Turn, Welcome
-from host.wire.stage import KEPT_TURNS, Stage, StageRefused
+from host.wire.stage import KEPT_TURNS, SAY_HANDLED_EVERY, SAY_HANDLED_NS, Stage, StageRefused
 
 BTC = "BTC-USDT"
 
@@ -30,7 +31,7 @@ def welcome(run: str) -> Welcome:
 class Played:
     """A stage, and the host's end of it played by the test."""
 
-    def __init__(self, cls: type[Strategy[NoParams]] = Quoting) -> None:
+    def __init__(self, cls: type[Strategy[NoParams]] = Quoting, **options: Any) -> None:
         self.said: list[Any] = []
         self.stage = Stage(
             cls,
@@ -38,6 +39,7 @@ class Played:
             JSON,
             lambda body: self.said.append(JSON.decode_from_strategy(body)),
             run="r",
+            **options,
         )
         self.seq = 0
         self.tell(welcome("r"))
@@ -133,3 +135,55 @@ def test_a_state_that_is_asked_for_comes_with_the_turn_that_says_so() -> None:
     played.happens(Save())
     turn = played.said[-1]
     assert (turn.handled, turn.state) == (6, NO_STATE)
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_ns = 1
+        monkeypatch.setattr("host.wire.stage.time.perf_counter_ns", lambda: self.now_ns)
+
+
+def tops(count: int) -> tuple[Book, ...]:
+    return tuple(Book(BookTop(BTC, 1.0, 1.0, 2.0, 1.0, 1, 1, number)) for number in range(count))
+
+
+@pytest.mark.parametrize(("each_ns", "between"), [(SAY_HANDLED_NS * 5, 1), (SAY_HANDLED_NS // 4, 5), (0, 32)])
+def test_the_host_hears_of_progress_as_often_however_long_each_event_takes(
+    monkeypatch: pytest.MonkeyPatch, each_ns: int, between: int
+) -> None:
+    clock = Clock(monkeypatch)
+
+    class Thinking(Quoting):
+        def on_book(self, book: BookTop) -> None:
+            clock.now_ns += each_ns
+
+    played = Played(Thinking)
+    played.stage.idle()
+    played.tell(Events(1 + 2 * SAY_HANDLED_EVERY, tops(2 * SAY_HANDLED_EVERY)))
+    played.stage.idle()
+    told = [turn.handled for turn in played.said]
+    assert (told[0], told[-1]) == (1, 1 + 2 * SAY_HANDLED_EVERY)
+    assert max(after - before for before, after in pairwise(told)) == between
+
+
+def test_what_one_that_is_not_ready_has_not_taken_is_not_handled(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, taken = Clock(monkeypatch), list[int]()
+
+    class Taking(Quoting):
+        def on_book(self, book: BookTop) -> None:
+            taken.append(book.seq)
+
+    ready = [True]
+    played = Played(Taking, is_ready=lambda: ready[0] and len(taken) % 2 == 0)
+    played.tell(Events(11, tops(10)))
+    assert (taken, played.stage.has_more) == ([0], True)
+    played.tell(Events(12, tops(1)))
+    assert taken == [0], "it is behind those that wait"
+    clock.now_ns += 2 * SAY_HANDLED_NS
+    played.stage.go_on()
+    assert (taken, played.said[-1].handled) == ([0], 2), "start and the one that it has taken"
+    played.stage.leave("enough")
+    assert [said.handled for said in played.said if isinstance(said, Turn)][-1] == 2
+    assert not played.stage.has_more
