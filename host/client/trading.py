@@ -47,6 +47,9 @@ SILENT_S: Final = 2.0
 """Without a word from the host for so long it is given up: it says something four times a second."""
 LOOK_EVERY_S: Final = 0.25
 """How long is waited at a time: that the connection has ended is seen in between. An idle host speaks as often."""
+TAKEN_WITHIN_S: Final = 1.0
+"""How long one that goes waits for the host to acknowledge more of what it said."""
+LOOK_FOR_ACK_S: Final = 0.02
 NEXT_ADDRESS_S: Final = 1.0
 """How long one of several addresses has to answer before the next one is asked."""
 KINDS: Final = ("book", "depth", "trade", "ticker", "candle")
@@ -403,8 +406,29 @@ class TradingClient:
                 if order.status is OrderStatus.PENDING_NEW
             }
         if attachment is not None:
-            self._why_silent = attachment.why_silent()
-            attachment.close(has_said_bye=has_said_bye)
+            try:
+                if has_said_bye and stage is not None:
+                    _wait_until_taken(stage, attachment)
+            finally:
+                self._why_silent = attachment.why_silent()
+                attachment.close(has_said_bye=has_said_bye)
+
+
+def _wait_until_taken(stage: Stage, attachment: Attachment) -> None:
+    """Stay until the host has what was said: of more than it lets wait the rest would end with the connection."""
+    ends_s, left = time.monotonic() + TAKEN_WITHIN_S, stage.unacknowledged
+    while left and not attachment.has_hung_up():
+        if time.monotonic() > ends_s:
+            _log.warning("the host has not acknowledged the last %d turns; some may be lost", left)
+            return
+        try:
+            for body in attachment.receive(LOOK_FOR_ACK_S):
+                stage.receive(body)
+        except StageRefused as refused:
+            _log.warning("%s", refused)
+            return
+        if stage.unacknowledged < left:
+            ends_s, left = time.monotonic() + TAKEN_WITHIN_S, stage.unacknowledged
 
 
 class _AnyParams(Params, frozen=True, forbid_unknown_fields=False):

@@ -325,6 +325,8 @@ class Attached:
         outlet = session.outlet
         if channel.has_hung_up() and outlet is not None:
             self._hung_up_ns = now_ns
+        if self._hung_up_ns and not channel.has_read_all:
+            self._hung_up_ns = now_ns  # what it said before it went is still being read
         if self._hung_up_ns and now_ns - self._hung_up_ns > LINGER_NS:
             self._gone("its connection ended")
         elif outlet is None:

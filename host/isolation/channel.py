@@ -79,6 +79,8 @@ class Channel:
         self._is_backed_up = False
         """Whether there is what came before or in a pause and was not read."""
         self._caught_up_ns = 0
+        self._has_more = False
+        """Whether there may be more to read, now: the loop got its turn in between."""
         self._key: Final = key
         self._most_strangers: Final = most_strangers
         self._on_message: Callable[[bytes], None] = lambda _body: None
@@ -139,6 +141,11 @@ class Channel:
     def known_ns(self, now_ns: int) -> int:
         """Return for how long nothing that a pause left has been unread: what the peer says is known since then."""
         return 0 if self._is_backed_up else now_ns - self._caught_up_ns
+
+    @property
+    def has_read_all(self) -> bool:
+        """Return whether what came so far has been read: nothing waits for the end of a pause, or for its turn."""
+        return not (self._is_backed_up or self._has_more)
 
     def is_subscribed(self) -> bool:
         """Return whether the peer listens by now."""
@@ -249,10 +256,12 @@ class Channel:
                     self._is_skipping = bool(has_more)
                     self.tally.strangers += 1
             except zmq.Again:
+                self._has_more = False
                 if self._is_backed_up:
                     self._is_backed_up, self._caught_up_ns = False, time.monotonic_ns()
                 return
             if time.perf_counter_ns() > ends_ns:
+                self._has_more = True
                 self._loop.call_soon(self._read)
                 return
 

@@ -344,6 +344,8 @@ class Session:
                 self._on_failed(shortened(f"{message.where} raised {message.error}"))
             else:
                 self._is_over = True
+                if self.outlet is not None and self.conduct.last_turn != self._acked:
+                    self._ack()  # it may hang up once it knows that nothing is on its way any more
                 self._on_bye(shortened(message.reason))
         if not is_answer:
             self._charge(now_ns)

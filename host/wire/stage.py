@@ -200,6 +200,11 @@ class Stage:
         """Return the orders that may still trade, those included of which the host has said nothing yet."""
         return [] if self._ctx is None else self._ctx.open_orders()
 
+    @property
+    def unacknowledged(self) -> int:
+        """Return how many turns were sent and are not known to be with the host, of those that are kept."""
+        return len(self._kept)
+
     def next_timer_ns(self) -> int | None:
         """Return in how many ns a timer is due; None without one."""
         ctx = self._ctx

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import subprocess
 import sys
+import time
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from isolation_tools import QUOTER, until
 from host.api import Fill, Order, OrderStatus
 from host.client.trading_errors import NoHost, StrategyFailed
 from host.config import ClientSection
+from host.isolation.attached import LINGER_NS
 
 FORGETFUL = """
 import gc, sys
@@ -69,6 +71,49 @@ def test_what_was_told_before_it_had_to_begin_anew_is_told_once(tmp_path: Path) 
                 (first, Decimal("0.2")),
             ]
             await asyncio.to_thread(client.close)
+
+    asyncio.run(run())
+
+
+def test_all_that_it_said_is_done_though_it_leaves_at_once(tmp_path: Path) -> None:
+    orders = 400  # more than ZeroMQ lets wait at the host: what is beyond that ends with the connection
+
+    async def run() -> None:
+        async with client_desk(tmp_path) as desk:
+            desk.open_door(section=ClientSection(on_loss="keep"))
+
+            def ladder() -> None:
+                with desk.client() as client:
+                    for step in range(orders):
+                        client.buy_limit(BTC, Decimal(1), Decimal(50_000 - step))
+
+            await asyncio.to_thread(ladder)
+            await until(lambda: desk.desk.alerts("client_gone"), "it said bye")
+            assert "it said bye" in desk.desk.alerts("client_gone")[0]
+            assert len(desk.desk.venue.orders) == orders
+
+    asyncio.run(run())
+
+
+def test_what_one_said_that_was_killed_while_it_had_to_wait_is_done_first(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with client_desk(tmp_path) as desk:
+            desk.open_door(section=ClientSection(on_loss="keep"), deadline_ns=10**15)
+            client = desk.client()
+            await asyncio.to_thread(client.connect)
+            attached, session = desk.attached["q"], desk.proxy().session
+            channel = attached._channel
+            assert channel is not None
+            channel.pause(10**12)  # as for one that has had its share of the host
+            order_id = await asyncio.to_thread(client.buy_limit, BTC, Decimal(1), Decimal(50_000))
+            await until(lambda: channel._turns.poll(0), "the order is with the host")
+            client._drop(has_said_bye=False)  # what the kernel does to the sockets of a killed process
+            await until(lambda: attached._hung_up_ns, "its connection ended")
+            attached.look(time.monotonic_ns() + 10 * LINGER_NS)
+            assert desk.proxy().session is session, "it is not gone before its order was read"
+            channel._resume()
+            await until(lambda: desk.alerts("client_gone"), "it is gone")
+            assert [order.client_id for order in desk.open()] == [order_id]
 
     asyncio.run(run())
 
