@@ -90,6 +90,8 @@ class AccountSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class WorkerLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a worker process is held to."""
 
+    group: str = ""
+    """What is of one group shares a worker process, and its fate; empty: it has its own."""
     deadline_ms: Positive = 1_000
     """A worker that handles nothing for so long, though there is something to handle, is lost."""
     memory_mb: Positive = 512
@@ -108,8 +110,6 @@ class WorkerLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class WorkerSection(WorkerLimits, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`worker` of an `[[instance]]`: what its worker process is held to, and what happens when it fails."""
 
-    group: str = ""
-    """Instances of one group share a worker process, and its fate; empty: it has its own."""
     on_loss: Literal["pull", "keep"] = "pull"
     """Its resting orders while it is gone: cancelled, or kept until it is back."""
 

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from host.api import Adjustment, Features, Quote
 
-__all__ = ["Answer", "Ask", "Broke", "Ready", "decode", "encode"]
+__all__ = ["Answer", "Ask", "Broke", "Message", "Ready", "decode", "encode"]
 
 
 class _Message(Struct, frozen=True, array_like=True, tag_field="type"):

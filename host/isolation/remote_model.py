@@ -235,7 +235,11 @@ class ModelInWorker(RemoteModel):
         except NoSeat as error:
             self._unseated = asyncio.get_running_loop().call_soon(self._lost, str(error))
             return
-        seat.begin(self.name, self._offer, self._on_message, model_params=msgspec.json.encode(self.params))
+        group = (
+            "" if self._is_on_trial else self._settings.group
+        )  # nobody shares the fate of what has to prove itself
+        params = msgspec.json.encode(self.params)
+        seat.begin(self.name, self._offer, self._on_message, group=group, model_params=params)
 
     def _ask(self, features: Features, quote: Quote) -> None:
         assert self._seat is not None
@@ -253,7 +257,7 @@ class ModelInWorker(RemoteModel):
         if isinstance(message, Ready):
             self._on_ready()
         elif isinstance(message, Broke) and not message.seq:
-            self._lost(shortened(f"{message.where} raised {message.error}"))
+            self._lost(shortened(f"{message.where} raised {message.error}"), alone=True)
         elif isinstance(message, Answer | Broke) and message.seq == self._seq and self._question is not None:
             self._on_answer(message, *self._question)
         else:
@@ -300,7 +304,12 @@ class ModelInWorker(RemoteModel):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _lost(self, why: str) -> None:
+    def _lost(self, why: str, *, alone: bool = False) -> None:
+        """End what is left of it, and of those who share its process but for `alone`; start it again, or give it up."""
+        if self._seat is not None and not alone:
+            if self._seat.process is not None and (others := self._seat.process.others):
+                why = f"{why}; it shared its process with {others}, one of which may be the cause"
+            self._seat.kill()
         self.last_error = why
         if self.is_wanted and self._is_on_trial:
             self.is_wanted, self.failure = False, why

@@ -60,6 +60,7 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
 def settings_of(section: WorkerLimits) -> WorkerSettings:
     """Return what the configuration says of a worker, of a strategy or a model."""
     settings = WorkerSettings(
+        group=section.group,
         start_ns=section.start_ms * 1_000_000,
         deadline_ns=section.deadline_ms * 1_000_000,
         memory_bytes=section.memory_mb << 20,
@@ -69,7 +70,7 @@ def settings_of(section: WorkerLimits) -> WorkerSettings:
         backoff_ns=section.backoff_ms * 1_000_000,
     )
     if isinstance(section, WorkerSection):
-        return structs.replace(settings, group=section.group, on_loss=section.on_loss)
+        return structs.replace(settings, on_loss=section.on_loss)
     return settings
 
 

@@ -1,4 +1,4 @@
-"""The worker process: runs the strategies that its standard input names, until they end or the host does.
+"""The worker process: runs what its standard input names, strategies and quote models, until that ends or the host.
 
     python -m host.isolation.worker PARENT
 
@@ -21,7 +21,7 @@ import zmq
 
 from host.api import Strategy, TandemError
 from host.isolation.assignment import Assignment, SeatPlan
-from host.isolation.model_worker import run_model
+from host.isolation.model_stage import ModelStage
 from host.isolation.process import ASKS_WHERE
 from host.loader import Kind, Offer, import_version, make
 from host.loader.offers import collect_offers, new_manager
@@ -54,10 +54,7 @@ def main() -> None:
         sys.exit(0)  # it was kept in reserve, and is not needed
     assignment = Assignment.decode(data)
     _expect_little(assignment.memory_bytes)
-    if assignment.seats[0].model_params:
-        run_model(assignment.seats[0], parent)
-    else:
-        _Worker(assignment, parent).run()
+    _Worker(assignment, parent).run()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
@@ -82,7 +79,7 @@ def _expect_little(memory_bytes: int) -> None:
 
 
 class _Seat:
-    """One strategy and its way to the host."""
+    """One strategy, or quote model, and its way to the host."""
 
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", plan: SeatPlan, *, is_shared: bool) -> None:
         self.plan: Final = plan
@@ -101,7 +98,7 @@ class _Seat:
         self._turns.linger = 1000  # its last words are heard
         self._turns.sndhwm = MOST_UNREAD
         self._turns.connect(plan.turns)
-        self.stage: Stage | None = None
+        self.stage: Stage | ModelStage | None = None
         self.is_given_up = False
 
     def send(self, body: bytes) -> None:
@@ -113,6 +110,9 @@ class _Seat:
 
     def open(self) -> None:
         """Import the plugin and put its class on stage; a class that cannot be had is told as a failure."""
+        if self.plan.model_params:
+            self.stage = ModelStage(self.plan, self.send)
+            return
         try:
             offer = _offer_of(self.plan)
         except TandemError as error:
@@ -148,7 +148,7 @@ class _Seat:
         except zmq.Again:
             return None
 
-    def _take_in(self, stage: Stage, body: bytes) -> None:
+    def _take_in(self, stage: Stage | ModelStage, body: bytes) -> None:
         try:
             stage.receive(body)
         except StageRefused as refused:
@@ -209,9 +209,9 @@ class _Worker:
         if not has_reacted and os.getppid() != self._parent:
             os._exit(1)
         for seat in seats:
-            assert seat.stage is not None
-            seat.stage.on_time()
-            seat.stage.idle()
+            if seat.stage is not None:  # its host may have gone just now
+                seat.stage.on_time()
+                seat.stage.idle()
 
     def _alone(self, seat: _Seat, wait_ms: int) -> bool:
         # To wait in the socket itself takes less time than to ask for several.
@@ -225,7 +225,7 @@ def _together(seats: list[_Seat], wait_ms: int) -> bool:
     ready, _, _ = zmq.select(sockets, [], [], wait_ms / 1000)
     for seat in seats:
         if seat.host_gone in ready:
-            seat.is_given_up = True
+            seat.stage = None  # and what it held
         elif seat.events in ready:
             seat.react(zmq.NOBLOCK)
     return bool(ready)

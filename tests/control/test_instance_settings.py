@@ -270,12 +270,14 @@ WRONG: list[tuple[pb.Instance, dict[str, str]]] = [
             isolation=8,
             models=[
                 pb.ModelUse(
-                    model="shift", isolation=pb.ISOLATION_CLIENT, worker_settings=pb.WorkerSettings(group="x")
+                    model="shift",
+                    isolation=pb.ISOLATION_CLIENT,
+                    worker_settings=pb.WorkerSettings(on_loss=pb.ON_LOSS_KEEP),
                 )
             ],
         ),  # type: ignore[arg-type]
         {
-            "instance.models[0].worker_settings.group": "unknown key",
+            "instance.models[0].worker_settings.on_loss": "unknown key",
             "instance.isolation": 'expected one of "inline", "process", "client", was 8',
             "instance.models[0].isolation": 'expected one of "inline", "process", was "client"',
         },

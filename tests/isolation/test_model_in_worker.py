@@ -186,9 +186,9 @@ def test_in_a_crash_loop_it_is_given_up_and_the_instance_goes_on(tmp_path: Path)
 
 FORGES = """import sys
             frame = sys._getframe()
-            while "turns" not in frame.f_locals:
+            while not hasattr(frame.f_locals.get("self"), "plan"):
                 frame = frame.f_back
-            say = lambda body: frame.f_locals["turns"].send_multipart((frame.f_locals["plan"].key, body))
+            say = frame.f_locals["self"].send
             from host.isolation.model_messages import Answer, Broke, Ready, encode
             FORGERY
             time.sleep(60)"""
@@ -310,5 +310,98 @@ def test_its_process_ends_with_its_instance(tmp_path: Path) -> None:
             desk.desk.settle()
             roster.remove(instance)
             await until(lambda: not children(), "no process is left")
+
+    asyncio.run(run())
+
+
+@asynccontextmanager
+async def desk_with_group(
+    folder: Path, *sources: str, **settings: Any
+) -> AsyncIterator[tuple[Any, list[ModelInWorker]]]:
+    """A desk whose quotes pass several models of one group."""
+    async with worker_desk(folder) as desk:
+        models = []
+        for number, source in enumerate(sources):
+            (folder / str(number)).mkdir()
+            offer = offer_of(folder / str(number), source)
+            params = decode_params(offer, {}, instance="q")
+            limits = WorkerSettings(
+                **{"group": "ai", "deadline_ns": 30_000 * MS, "backoff_ns": MS, **settings}
+            )
+            models.append(ModelInWorker(desk.desk.engine, desk.workers, f"q{number}", offer, params, limits))
+        desk.desk.run("q", Quoter(), models=[(model.name, model) for model in models])
+        yield desk, models
+
+
+def test_models_of_a_group_share_a_process_and_each_answers_its_own_questions(tmp_path: Path) -> None:
+    good = SHIFTER.replace("MISBEHAVE", "pass")
+
+    async def run() -> None:
+        async with desk_with_group(tmp_path, good, SLOW) as (desk, models):
+            await until(lambda: round(best_bid(desk), 2) == 59_102.98, "the answers of both are used")
+            assert children() == [models[0].pid] == [models[1].pid]
+            assert all(model.status().state == "running" for model in models)
+            assert models[0]._seat is not None and models[0]._seat.process is not None
+            assert models[0]._seat.process.memory_limit == 2 * WorkerSettings().memory_bytes
+
+    asyncio.run(run())
+
+
+def test_one_of_a_group_that_hangs_is_named_to_all_and_they_start_again_together(tmp_path: Path) -> None:
+    bad = SHIFTER.replace("MISBEHAVE", "while True: pass")
+
+    async def run() -> None:
+        async with desk_with_group(tmp_path, bad, SLOW, deadline_ns=600 * MS, crashes=10_000) as (
+            desk,
+            models,
+        ):
+            await until(lambda: all(model.pid and model._is_ready for model in models), "both run")
+            pid = models[0].pid
+            await until(
+                lambda: best_bid(desk, 70_001.0) and len({t[:11] for t in desk.alerts("worker_lost")}) == 2,
+                "both are lost",
+            )
+            assert all("it shared its process with q" in text for text in desk.alerts("worker_lost"))
+            await until(lambda: not is_alive(pid), "their process ends")
+
+            def have_one() -> bool:
+                best_bid(desk)
+                return all(model._is_ready for model in models) and len({model.pid for model in models}) == 1
+
+            await until(have_one, "they run in one again")
+
+    asyncio.run(run())
+
+
+def test_one_of_a_group_that_does_not_start_is_its_own_affair(tmp_path: Path) -> None:
+    raising = SLOW + "\n    def on_start(self) -> None:\n        raise OSError('no file of weights')\n"
+
+    async def run() -> None:
+        good = SHIFTER.replace("MISBEHAVE", "pass")
+        async with desk_with_group(tmp_path, raising, good, crashes=3) as (desk, models):
+            await until(lambda: not models[0].is_wanted, "it is given up")
+            await until(lambda: best_bid(desk) == 59_399.98, "the other one's answer is used")
+            assert models[1].restarts == 0
+            assert len(desk.alerts("worker_lost")) == 3
+            assert all("on_start raised OSError: no file of weights" in t for t in desk.alerts("worker_lost"))
+
+    asyncio.run(run())
+
+
+def test_one_who_leaves_a_group_is_not_there_any_more_and_the_others_are(tmp_path: Path) -> None:
+    good = SHIFTER.replace("MISBEHAVE", "pass")
+    held = tmp_path / "held"
+    leaving = SLOW + f"\n    def __del__(self) -> None:\n        open({str(held)!r}, 'w').close()\n"
+
+    async def run() -> None:
+        async with desk_with_group(tmp_path, leaving, good) as (desk, models):
+            await until(lambda: all(model._is_ready for model in models), "both run")
+            pid = models[1].pid
+            models[0].close()
+            await until(held.exists, "the process has let go of it")
+            await until(lambda: best_bid(desk) == 59_399.98, "the other one's answer is used")
+            assert (models[1].pid, models[1].restarts) == (pid, 0)
+            models[1].close()
+            await until(lambda: not is_alive(pid), "the process ends with the last")
 
     asyncio.run(run())

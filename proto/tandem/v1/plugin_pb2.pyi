@@ -591,7 +591,7 @@ class WorkerSettings(_message.Message):
     BACKOFF_MS_FIELD_NUMBER: _builtins.int
     START_MS_FIELD_NUMBER: _builtins.int
     group: _builtins.str
-    """Instances of one group share a process, and its fate; empty: it has its own."""
+    """What is of one group shares a process, and its fate; empty: it has its own."""
     deadline_ms: _builtins.int
     """Milliseconds: one that handles nothing for so long, though there is something to handle, is lost."""
     memory_mb: _builtins.int
