@@ -155,6 +155,16 @@ class Book:
         """Return up to `n` levels of bids and of asks, best first; empty while depth is invalid."""
         return self._bids.levels(n), self._asks.levels(n)
 
+    def whole(self) -> Depth | None:
+        """Return all levels as a snapshot, received when the latest message was; None while depth is not valid."""
+        if not self._is_synced:
+            return None
+        bids, asks = self.levels(len(self._bids.sizes) + len(self._asks.sizes))
+        return Depth(
+            self.symbol, tuple(bids), tuple(asks), is_snapshot=True, first_seq=self.seq, seq=self.seq,
+            ts_recv=self._last_recv_ns,
+        )  # fmt: skip
+
     def size_at(self, side: Side, price: float) -> float:
         """Return the size resting at exactly `price` among the bids (`BUY`) or the asks (`SELL`)."""
         return self._side(side).sizes.get(price, 0.0)

@@ -17,7 +17,6 @@ __all__ = ["Standing", "report_of"]
 
 REPORTS_AT_ONCE: Final = 256
 """Of what a peer has not heard, in one event."""
-ALL_LEVELS: Final = 1 << 30
 
 
 def report_of(what: Order | Fill) -> Report:
@@ -87,15 +86,7 @@ class Standing:
 
     def whole_book(self, symbol: str) -> Depth | None:
         """Return all levels of a book as a snapshot; None where its depth cannot be trusted, or there is none."""
-        book = self._instance.feeds[symbol].book
-        if book.depth_fault or not book.seq:
-            return None
-        bids, asks = book.levels(ALL_LEVELS)
-        now_ns = self._engine.clock.now_ns()
-        return Depth(
-            symbol, tuple(bids), tuple(asks), is_snapshot=True, first_seq=book.seq, seq=book.seq,
-            ts_event=now_ns, ts_recv=now_ns,
-        )  # fmt: skip
+        return self._instance.feeds[symbol].book.whole()
 
     @property
     def unheard(self) -> list[Any]:

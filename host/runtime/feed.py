@@ -297,6 +297,9 @@ class AccountFeed:
         elif book.top is not before and book.top is not None:
             self._new_top(feed, book.top)
         if feed.on_depth:  # else it would fill the history for nobody
+            if result is DepthResult.SNAPSHOT and book.seq != depth.seq:
+                # The changes that came before it, and go on from it, were handed to nobody.
+                depth = book.whole() or depth
             self._hand_out(feed.on_depth, depth)
 
     def _on_trade(self, feed: SymbolFeed, trade: Trade, now_ns: int) -> None:

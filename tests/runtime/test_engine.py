@@ -394,6 +394,10 @@ def test_gap_in_the_depth_asks_for_a_whole_book(desk: Desk) -> None:
     assert len(desk.alerts("book_fault")) == 1
     desk.depth(1, 20, is_snapshot=True)
     assert deep.seen == [10, 12, 20]
+    desk.depth(25, 26)
+    desk.depth(1, 24, is_snapshot=True)
+    desk.depth(27, 27)
+    assert deep.seen == [10, 12, 20, 26, 27], "what went on from a snapshot before it came is told with it"
 
 
 # -- the connection ------------------------------------------------------------------------------
