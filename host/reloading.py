@@ -196,6 +196,7 @@ class Reloading:
             raise NotNow("WRONG_STATE", f"plugin {plugin} has no files in a plugin folder; put them back")
         report = await self._reloader.reload(plugin, functools.partial(settle, path), is_ordered=True)
         self._tell(report)
+        await self.prune(plugin)
         return report
 
     async def try_version(self, version: Version) -> None:
@@ -203,6 +204,15 @@ class Reloading:
         compiled = await self._probe(version)
         other = await asyncio.to_thread(self._reloader.catalog.with_version, version, compiled)
         await asyncio.to_thread(other.close)
+
+    async def prune(self, plugin: str) -> None:
+        """Let go of the bytes of a plugin's versions that no restart, standby or operator comes back to."""
+        record = self._engine.state.plugins.get(plugin)
+        needed = () if record is None else (record.permanent, record.active, record.staged)
+        try:
+            await asyncio.to_thread(self._archive.prune, plugin, needed)
+        except OSError as error:
+            _log.warning("plugin %s: its older versions stay in %s: %s", plugin, self._archive.folder, error)
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -249,6 +259,7 @@ class Reloading:
             elif not await self._is_as_it_runs(name, path):
                 report = await self._reloader.reload(name, functools.partial(settle, path))
                 self._tell(report)
+                await self.prune(name)
 
     async def _is_as_it_runs(self, name: str, path: Path) -> bool:
         running = self._reloader.catalog.versions.get(name)

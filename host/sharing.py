@@ -138,6 +138,7 @@ class VersionSharing:
             reloading = self.reloading()
             if reloading is not None and not _runs(reloading, version):
                 await reloading.try_version(version)
+                await reloading.prune(version.name)
         except (TandemError, OSError) as error:
             problem = str(error)
         except Exception as error:  # noqa: BLE001 - the root of a task: the primary waits for its answer

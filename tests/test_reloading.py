@@ -16,7 +16,7 @@ from host.core import entries as e
 from host.core.entries import InstanceState
 from host.core.state import TradingState
 from host.journal import Journal, read
-from host.loader import PluginRejected, capture
+from host.loader import PluginRejected, archive, capture
 from host.loading import known_of
 from host.reloading import Reloading
 from host.runtime.clock import LiveClock
@@ -266,7 +266,9 @@ def test_refused_version_is_logged_once_with_the_stage_and_the_reason(
             await node.reloading.reload("maker")  # on an operator's word: a refusal of its own
             lines = [message for message in caplog.messages if said.partition(": ")[2] in message]
             assert len(lines) == 2
-            assert all(line.startswith(f"reload_refused: plugin maker {digest[:12]}: {said}") for line in lines)
+            assert all(
+                line.startswith(f"reload_refused: plugin maker {digest[:12]}: {said}") for line in lines
+            )
 
     caplog.set_level("INFO", "tandem")
     run(tmp_path, monkeypatch, story)
@@ -281,6 +283,27 @@ def test_version_that_went_live_is_known_to_the_next_start(tmp_path: Path, monke
             await node.until(lambda: node.strategy.edition == 2)
             digest = node.reloading.catalog.versions["maker"].digest
             assert digest in known_of(node.reloading.config).read()
+
+    run(tmp_path, monkeypatch, story)
+
+
+def test_versions_that_nobody_comes_back_to_are_not_kept_for_ever(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(archive, "VERSIONS_KEPT", 2)
+
+    async def story(files: Files) -> None:
+        files.configure("auto")
+        async with running(files) as node:
+            digests = [node.reloading.catalog.versions["maker"].digest]
+            for edition in range(2, 7):
+                files.save(edition)
+                await node.until(lambda edition=edition: node.strategy.edition == edition)  # type: ignore[misc]
+                digests.append(node.reloading.catalog.versions["maker"].digest)
+            folder = tmp_path / "data" / "versions" / "maker"
+            await node.until(lambda: len(list(folder.iterdir())) == 3)
+
+            record = node.engine.state.plugins["maker"]
+            assert (record.permanent, record.active) == (digests[0], digests[-1])
+            assert {path.stem for path in folder.iterdir()} == {digests[0], *digests[-2:]}
 
     run(tmp_path, monkeypatch, story)
 

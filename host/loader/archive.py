@@ -7,8 +7,10 @@ One file per version: a CRC32C, then msgpack. Files are replaced whole, never wr
 import os
 import re
 import tempfile
+import time
 from collections.abc import Collection
 from pathlib import Path
+from typing import Final
 
 import google_crc32c
 import msgspec
@@ -18,6 +20,10 @@ from host.loader.capture import Version, digest_of
 
 __all__ = ["ArchivedVersionDamaged", "ArchivedVersionMissing", "VersionArchive"]
 
+VERSIONS_KEPT: Final = 20
+"""Of each plugin, so many that were put last are kept, needed or not: what was live lately can be looked at, and one
+that was put this moment is not in the journal yet."""
+_ABANDONED_NS: Final = 3600 * 1_000_000_000
 _SUFFIX = ".version"
 _CRC_BYTES = 4
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -68,6 +74,7 @@ class VersionArchive:
         content = google_crc32c.value(body).to_bytes(_CRC_BYTES, "big") + body
         path = self._path(version.name, version.digest)
         if path.is_file() and path.read_bytes() == content:
+            os.utime(path)  # it is among the newest again
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
@@ -131,11 +138,18 @@ class VersionArchive:
         self.put(version)
         return version
 
-    def prune(self, keep: Collection[tuple[str, str]]) -> None:
-        """Delete every version whose name and digest are not in `keep`, and writes that never ended."""
-        kept = {self._path(name, digest) for name, digest in keep}
-        for path in [*self.folder.glob(f"*/*{_SUFFIX}"), *self.folder.glob("*/*.tmp")]:
-            if path not in kept:
+    def prune(self, name: str, needed: Collection[str]) -> None:
+        """Delete a plugin's versions but those with the digests `needed` and the newest few.
+
+        A write that never ended goes as well, once it is so old that nobody can be at it any more.
+        """
+        folder = self.folder / name
+        by_age = sorted(folder.glob(f"*{_SUFFIX}"), key=_written_ns, reverse=True)
+        for path in by_age[VERSIONS_KEPT:]:
+            if path.stem not in needed:
+                path.unlink(missing_ok=True)
+        for path in folder.glob("*.tmp"):
+            if time.time_ns() - _written_ns(path) > _ABANDONED_NS:
                 path.unlink(missing_ok=True)
 
     def _path(self, name: str, digest: str) -> Path:
@@ -143,6 +157,13 @@ class VersionArchive:
         if not name or "/" in name or name.startswith(".") or not _DIGEST.fullmatch(digest):
             raise ArchivedVersionMissing(name, digest, self.folder)
         return self.folder / name / f"{digest}{_SUFFIX}"
+
+
+def _written_ns(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0  # another prune was quicker
 
 
 def _sync_folder(folder: Path) -> None:

@@ -17,6 +17,7 @@ from host.loader import (
     import_version,
     unload,
 )
+from host.loader.archive import VERSIONS_KEPT
 from host.loader.capture import digest_of
 from tests.loader.conftest import WritePlugin
 
@@ -122,18 +123,50 @@ def test_missing_version_names_path_and_next_step(archive: VersionArchive, name:
     assert str(caught.value.path) in str(caught.value)
 
 
-def test_prune_keeps_what_is_named_and_sweeps_torn_writes(
+def test_prune_keeps_what_is_needed_and_the_newest_few(write: WritePlugin, archive: VersionArchive) -> None:
+    versions = [capture(write("alpha.py", f"x = {x}\n")) for x in range(VERSIONS_KEPT + 3)]
+    for age, version in enumerate(reversed(versions)):
+        archive.put(version)
+        _make_older(archive, version, seconds=age)
+    other = capture(write("beta.py", "x = 1\n"))
+    archive.put(other)
+    archive.prune("alpha", {versions[1].digest})
+
+    assert [archive.holds("alpha", version.digest) for version in versions[:4]] == [False, True, False, True]
+    assert all(archive.holds("alpha", version.digest) for version in versions[3:])
+    assert archive.get("alpha", versions[1].digest) == versions[1]
+    assert archive.holds("beta", other.digest)
+
+
+def test_version_that_is_put_again_is_among_the_newest(write: WritePlugin, archive: VersionArchive) -> None:
+    versions = [capture(write("alpha.py", f"x = {x}\n")) for x in range(VERSIONS_KEPT + 1)]
+    for age, version in enumerate(reversed(versions)):
+        archive.put(version)
+        _make_older(archive, version, seconds=age + 1)
+    archive.put(versions[0])
+    archive.prune("alpha", ())
+
+    assert archive.holds("alpha", versions[0].digest)
+    assert not archive.holds("alpha", versions[1].digest)
+
+
+def test_prune_sweeps_a_write_that_never_ended_but_none_that_is_under_way(
     write: WritePlugin, archive: VersionArchive
 ) -> None:
-    versions = [capture(write(f"{name}.py", f"x = {x}\n")) for name in ("alpha", "beta") for x in (1, 2)]
-    for version in versions:
-        archive.put(version)
-    (archive.folder / "alpha" / "torn.tmp").write_text("half")
-    kept = versions[1]
-    archive.prune({(kept.name, kept.digest)})
+    archive.put(capture(write("alpha.py", "x = 1\n")))
+    torn, young = archive.folder / "alpha" / "torn.tmp", archive.folder / "alpha" / "young.tmp"
+    for path in (torn, young):
+        path.write_text("half")
+    os.utime(torn, ns=(0, 0))
+    archive.prune("alpha", ())
 
-    assert [path.name for path in archive.folder.glob("*/*")] == [f"{kept.digest}.version"]
-    assert archive.get(kept.name, kept.digest) == kept
+    assert (torn.exists(), young.exists()) == (False, True)
+
+
+def _make_older(archive: VersionArchive, version: Version, *, seconds: int) -> None:
+    path = archive.folder / version.name / f"{version.digest}.version"
+    written_ns = path.stat().st_mtime_ns - seconds * 1_000_000_000
+    os.utime(path, ns=(written_ns, written_ns))
 
 
 def test_failed_write_leaves_the_old_file_and_nothing_else(
