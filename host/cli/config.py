@@ -1,6 +1,7 @@
 """`tandem config`: is this configuration one that a node can run?"""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from host.cli._control_check import control_problems
 from host.cli._lease_check import LeaseCheck
 from host.cli._options import config_options, load_or_default
 from host.cli._output import plugins_print_to_stderr, print_json, print_table
+from host.cli._runs_check import blocking_words, models_words, outlooks, print_runs, runs_words
 from host.config import ConfigError, FailoverSection, LoadedConfig, NodeConfig, Problem
 
 if TYPE_CHECKING:
@@ -32,13 +34,14 @@ Examples:
   tandem config check --offline            where the lease store cannot be reached"""
 )
 @config_options
-@click.option("--json", "as_json", is_flag=True, help="One JSON object: ok, sources, problems, config.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: ok, problems, warnings, config, …")
 @click.option("--offline", is_flag=True, help="Do not ask the lease store of [failover].")
 def check(path: Path | None, env: str | None, as_json: bool, offline: bool) -> None:
     """Report everything that is wrong: keys, types, names, addresses, plugins and their parameters.
 
     With [failover] the lease store is asked too: whether it can be reached, whether the cell is in it, and
-    whether it is fast enough for the ttl. Exits with 0 when a node can run this, with 2 when not.
+    whether it is fast enough for the ttl. Exits with 0 when a node can run this, with 2 when not. Settings that
+    have no effect, such as limits of a worker for an inline instance, are warned of and change nothing about that.
     """
     lease = LeaseCheck()
     try:
@@ -58,13 +61,25 @@ def check(path: Path | None, env: str | None, as_json: bool, offline: bool) -> N
             print_json({"ok": False, "problems": error.problems})
             raise click.exceptions.Exit(2) from error
         raise
+    now_ns = time.time_ns()
+    warnings = loaded.warnings(now_ns)
     if as_json:
-        answer = {"ok": True, "sources": loaded.sources, "problems": [], "config": loaded.config}
+        answer = {
+            "ok": True,
+            "sources": loaded.sources,
+            "problems": [],
+            "warnings": warnings,
+            "config": loaded.config,
+            "schedules": outlooks(loaded.config, now_ns),
+        }
         print_json(
             answer | ({} if lease.round_trip_ms is None else {"lease_round_trip_ms": lease.round_trip_ms})
         )
     else:
         _print_summary(loaded, lease)
+        print_runs(loaded.config, now_ns)
+        for warning in warnings:
+            click.echo(f"warning: {warning}", err=True)
 
 
 def _plugin_problems(loaded: LoadedConfig) -> Iterator[Problem]:
@@ -141,6 +156,7 @@ def _print_summary(loaded: LoadedConfig, lease: LeaseCheck) -> None:
             ("durability", config.node.durability),
             ("plugin folders", ", ".join(map(str, config.plugin_dirs))),
             ("store", config.store_url or "off"),
+            ("code that blocks", blocking_words(config.watchdog)),
         ),
     )
     if config.failover is not None:
@@ -148,14 +164,15 @@ def _print_summary(loaded: LoadedConfig, lease: LeaseCheck) -> None:
     print_table("accounts", ("name", "exchange"), ((a.name, a.exchange) for a in config.account))
     print_table(
         "instances",
-        ("name", "plugin", "account", "symbols", "models", "start", "limits"),
+        ("name", "plugin", "account", "symbols", "runs", "models", "start", "limits"),
         (
             (
                 i.name,
                 i.plugin,
                 i.account,
                 " ".join(i.symbols),
-                " ".join(model.name for model in i.models) or "-",
+                runs_words(i),
+                models_words(i),
                 i.start,
                 _limits(config, i.name, i.account, i.symbols),
             )

@@ -9,6 +9,7 @@ from host.api import TandemError
 from host.config.check import convert, find_mistakes
 from host.config.schema import NodeConfig
 from host.config.sources import KeyPath, Problem, Sources, show_path
+from host.config.without_effect import find_without_effect
 
 __all__ = ["ConfigError", "ConfigSource", "LoadedConfig", "default_config", "load_config", "replay_config"]
 
@@ -34,6 +35,11 @@ class LoadedConfig:
     def problem(self, at: KeyPath, text: str) -> Problem:
         """Return a problem that names the file or variable which wrote the setting `at`."""
         return Problem(self._sources.origin(at), show_path(self._sources.tree, at), text)
+
+    def warnings(self, now_ns: int) -> list[Problem]:
+        """Return what is written and has no effect: a node runs with it all the same. `now_ns` is since 1970."""
+        found = find_without_effect(self._sources.tree, self.config, now_ns)
+        return [self.problem(at, text) for at, text in found]
 
 
 def load_config(path: Path | None, env: str | None, environ: Mapping[str, str]) -> LoadedConfig:
