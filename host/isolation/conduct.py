@@ -23,7 +23,7 @@ _STRIKES_NS: Final = 10 * SECOND_NS
 
 
 class Tally:
-    """What the peers of one instance sent that was not taken in, since the host's process began."""
+    """What was not taken in of what the peers of one instance sent, and not told them, since the process began."""
 
     def __init__(self) -> None:
         self.refused = 0
@@ -32,10 +32,17 @@ class Tally:
         """Turns that had come before."""
         self.strangers = 0
         """Messages and subscriptions without the token, and messages of more frames than two."""
+        self.conflated = 0
+        """Market events left out of what those were told who are gone."""
 
-    def counts(self) -> dict[str, int]:
-        """Return the counts by the names that `RemoteStatus` has for them."""
-        return {"refused": self.refused, "repeated": self.repeated, "strangers": self.strangers}
+    def counts(self, conflated: int = 0) -> dict[str, int]:
+        """Return the counts by the names that `RemoteStatus` has for them; `conflated` is of who is there."""
+        return {
+            "refused": self.refused,
+            "repeated": self.repeated,
+            "strangers": self.strangers,
+            "conflated": self.conflated + conflated,
+        }
 
 
 class Conduct:

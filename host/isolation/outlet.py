@@ -6,8 +6,10 @@ stay, the whole book takes the place of its changes, and trades are summed up. W
 itself (orders, fills, parameters) is never conflated. Sans-IO; times are any clock's that does not go back.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable
+from math import isfinite
 from typing import Any, Final
 
 from msgspec import Raw
@@ -15,11 +17,12 @@ from msgspec import Raw
 from host.api import BookTop, Candle, Depth, MarketEvent, Ticker, Trade
 from host.isolation.settings import WorkerSettings
 from host.runtime.latency import Histogram
-from host.wire import Codec
+from host.wire import Codec, CodecError
 from host.wire.messages import Book, BookLost, CandleEvent, DepthEvent, Event, Missed, TickerEvent, TradeEvent
 
 __all__ = ["Item", "Outlet"]
 
+_log = logging.getLogger("tandem.workers")
 LEAST_WINDOW: Final = 4
 SLOW_NS: Final = 20_000_000
 """A batch that takes longer halves what may be with the worker, ..."""
@@ -42,14 +45,29 @@ class Item:
 
     def __init__(self, event: MarketEvent | Candle | BookLost) -> None:
         self.event: Final = event
-        self._raws: dict[str, Raw] = {}
+        self._raws: dict[str, Raw | None] = {}
 
-    def raw(self, codec: Codec) -> Raw:
-        """Return it as it goes onto the wire."""
-        raw = self._raws.get(codec.name)
-        if raw is None:
-            raw = self._raws[codec.name] = Raw(codec.encode(_WRAPPED[type(self.event)](self.event)))
-        return raw
+    def raw(self, codec: Codec) -> Raw | None:
+        """Return it as it goes onto the wire; None where the encoding has not what is in it.
+
+        That is a whole number beyond 64 bits in MessagePack, in JSON a float that is no number, and in both a text
+        that is none.
+        """
+        try:
+            return self._raws[codec.name]
+        except KeyError:
+            raw = self._raws[codec.name] = self._encoded(codec)
+            return raw
+
+    def _encoded(self, codec: Codec) -> Raw | None:
+        try:
+            data = codec.encode(_WRAPPED[type(self.event)](self.event))
+            if b"null" in data and codec.name == "json":
+                # Of a market event nothing may be null: a reader could not tell it from a price that is not there.
+                codec.decode_from_host(b'{"type":"events","seq":1,"events":[%s]}' % data)
+        except (CodecError, TypeError, ValueError, OverflowError):
+            return None
+        return Raw(data)
 
 
 class _Latest:
@@ -70,10 +88,11 @@ class _Latest:
             self.book, self.books = item, self.books + 1
         elif isinstance(event, Trade):
             self.trades += 1
+            qty = event.qty if isfinite(event.qty) else 0.0
             if event.taker_is_buyer:
-                self.bought += event.qty
+                self.bought += qty
             else:
-                self.sold += event.qty
+                self.sold += qty
         elif isinstance(event, Depth):
             self.depths += 1
         elif isinstance(event, BookLost):
@@ -93,7 +112,7 @@ class Outlet:
         self.handled = 0
         """Number of the last event that the worker has handled."""
         self.conflated = 0
-        """How many market events were left out so far."""
+        """How many market events were left out so far, because the worker was too slow."""
         self.heard = 0
         """How much of what `put_own` marked the worker has handled."""
         self.progress_ns = 0
@@ -112,6 +131,7 @@ class Outlet:
         """(number of the last event, when) of each batch that is not handled."""
         self._marks: deque[tuple[int, int]] = deque()
         """(number of the event, what is heard with it), of those sent and not handled."""
+        self._has_warned = False
 
     # -- in --------------------------------------------------------------------------------------
 
@@ -164,24 +184,42 @@ class Outlet:
         waiting = self._waiting
         if room <= 0 or not (waiting or self._latest):
             return None
-        batch = []
+        batch: list[Raw] = []
         while waiting and room > 0:
             entry, _, mark = waiting.popleft()
-            batch.append(entry.raw(self._codec) if isinstance(entry, Item) else entry)
+            raw = self._told(entry) if isinstance(entry, Item) else entry
+            if raw is None:
+                continue
+            batch.append(raw)
             if mark:
                 self._marks.append((self.sent + len(batch), mark))
             room -= 1
         if self._latest and not waiting and room > 0:
             # Whole, though it may be a few more than there is room for.
             batch.extend(self._conflated())
+        if not batch:
+            return None
         if self.sent == self.handled:
             self.progress_ns = now_ns
         self.sent += len(batch)
         self._sent_ns.append((self.sent, now_ns))
         return batch
 
+    def _told(self, item: Item) -> Raw | None:
+        """Return what the worker is told of an event; None where that cannot be, which is an adapter's fault."""
+        raw = item.raw(self._codec)
+        if raw is None and not self._has_warned:
+            self._has_warned = True
+            _log.warning(
+                "%.200r cannot be told in %s and is left out, like all others for which that is so: expected finite "
+                "numbers and whole ones of 64 bits; mend the adapter that made it",
+                item.event,
+                "JSON" if self._codec.name == "json" else "MessagePack",
+            )
+        return raw
+
     def _conflated(self) -> list[Raw]:
-        codec, batch = self._codec, []
+        batch: list[Raw] = []
         for symbol, left in self._latest.items():
             is_top = left.book is not None and isinstance(left.book.event, BookTop)
             missed = Missed(
@@ -194,10 +232,12 @@ class Outlet:
                 left.sold,
             )
             self.conflated += missed.books + missed.depths + missed.tickers + missed.trades
-            batch.append(Raw(codec.encode(missed)))
-            if left.depths and (whole := self._whole_book(symbol)) is not None:
-                batch.append(Raw(codec.encode(DepthEvent(whole))))
-            batch.extend(item.raw(codec) for item in (left.ticker, left.book) if item is not None)
+            if missed != Missed(symbol):
+                batch.append(Raw(self._codec.encode(missed)))
+            whole = self._whole_book(symbol) if left.depths else None
+            newest = (None if whole is None else Item(whole), left.ticker, left.book)
+            told = (self._told(item) for item in newest if item is not None)
+            batch.extend(raw for raw in told if raw is not None)
         self._latest = {}
         return batch
 

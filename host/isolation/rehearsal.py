@@ -90,8 +90,9 @@ class _MutedSession(Session):
             self._instance.hears_market
             and event.symbol in self._instance.symbols
             and type(event) in self._wanted
+            and (raw := Item(event).raw(codec)) is not None
         ):
-            self._add(outlet, Item(event).raw(codec), now_ns)
+            self._add(outlet, raw, now_ns)
         else:
             return False
         self._fed.append(self._put)

@@ -228,6 +228,8 @@ class Session:
     def end(self) -> None:
         """Hear and say nothing any more."""
         self._is_over = True
+        if self.outlet is not None:
+            self.conduct.tally.conflated += self.outlet.conflated
         self.outlet = None
 
     def beat(self, now_ns: int) -> None:
@@ -276,12 +278,11 @@ class Session:
             restarts=restarts,
             behind=outlet.behind,
             lag_ns=outlet.lag_ns(time.monotonic_ns()),
-            conflated=outlet.conflated,
             slowest_us=self.slowest_us,
             handled_p50_us=outlet.handling.quantile_us(0.5),
             handled_p99_us=outlet.handling.quantile_us(0.99),
             memory_bytes=memory_bytes,
-            **self.conduct.tally.counts(),
+            **self.conduct.tally.counts(outlet.conflated),
         )
 
     # -- a peer on trial -------------------------------------------------------------------------

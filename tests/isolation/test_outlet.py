@@ -1,16 +1,19 @@
 """Flow control: what a slow worker is sent, what waits, and what is left out and summed up."""
 
+import logging
+from math import inf, nan
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from host.api import BookTop, Depth, Ticker, Trade
 from host.isolation.outlet import Item, Outlet
 from host.isolation.settings import WorkerSettings
-from host.wire import JSON
-from host.wire.messages import BookLost, Event, Heartbeat, TimerEvent
+from host.wire import JSON, MSGPACK, Codec
+from host.wire.messages import BookLost, Event, Events, Heartbeat, Missed, TimerEvent
 
 MS = 1_000_000
 BTC, ETH = "BTC-USDT", "ETH-USDT"
@@ -213,3 +216,60 @@ def test_it_never_grows_and_never_loses_count(steps: list[tuple[str, int]]) -> N
     )
     if books:
         assert [e.data.bid for e in events if type(e).__name__ == "Book"][-1] == float(books)
+
+
+def test_nothing_is_said_to_be_left_out_where_nothing_was() -> None:
+    out = outlet(window=1)
+    out.put(book(0.0, ETH), 0)
+    out.take(0)
+    out.put(book(1.0, BTC), 0)
+    for price in range(20):
+        out.put(book(price, ETH), 200 * MS)
+    out.handle(1, 200 * MS)
+    missed = [event for event in taken(out) if isinstance(event, Missed)]
+    assert [(event.symbol, event.books) for event in missed] == [(ETH, 19)]
+
+
+@pytest.mark.parametrize(
+    ("codec", "event"),
+    [
+        (JSON, Ticker(BTC, 1.0, nan, 1.0, 1.0, 1.0)),
+        (JSON, Trade(BTC, inf, 1.0, True)),
+        (MSGPACK, Trade(BTC, 1.0, 1.0, True, 1 << 100)),
+        (MSGPACK, Trade("\ud800", 1.0, 1.0, True)),
+    ],
+)
+@pytest.mark.parametrize("window", [1, 9])
+def test_what_cannot_be_told_takes_nothing_along(
+    caplog: pytest.LogCaptureFixture, codec: Codec, event: Trade | Ticker, window: int
+) -> None:
+    out = Outlet(codec, WorkerSettings(window=window), whole)
+    for _ in range(3):
+        out.put(Item(event), 0)
+        out.put_own(TimerEvent("own"), 0, mark=1)
+    told: list[Any] = []
+    with caplog.at_level(logging.WARNING, "tandem.workers"):
+        while (batch := out.take(0)) is not None:
+            told += codec.decode_from_host(codec.encode(Events(1, tuple(batch)))).events  # type: ignore[arg-type, union-attr]
+            out.handle(out.sent, 0)
+    assert told == [TimerEvent("own")] * 3
+    assert (out.sent, out.behind, out.heard) == (3, 0, 1)
+    assert len(caplog.records) == 1
+    assert "cannot be told in" in caplog.text
+
+
+def test_a_trade_of_no_number_is_counted_and_not_summed() -> None:
+    out = outlet(window=1)
+    out.put(book(0.0), 0)
+    out.take(0)
+    for number in range(20):
+        out.put(trade(nan if number == 19 else 1.0), 0)
+    out.handle(1, 0)
+    (missed,) = taken(out)
+    assert (missed.trades, missed.bought) == (20, 19.0)
+
+
+def test_a_symbol_that_reads_like_no_number_is_told() -> None:
+    out = outlet()
+    out.put(trade(1.0, symbol="null"), 0)
+    assert [event.data.symbol for event in taken(out)] == ["null"]

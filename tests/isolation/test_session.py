@@ -425,3 +425,17 @@ def test_a_later_peer_is_given_the_state_in_its_own_encoding(peer: Peer) -> None
     assert json.loads(bytes(JSON.from_saved(saved))) == {"traded": "1.50"}
     assert MSGPACK.to_saved(MSGPACK.from_saved(saved)) == saved
     assert Decimal(msgspec.msgpack.decode(saved)["traded"]) == Decimal("1.5")
+
+
+def test_what_was_left_out_stays_counted_when_the_peer_is_gone(tmp_path: Path) -> None:
+    peer = Peer(tmp_path, window=1, most_waiting=1).hello()
+    for step in range(9):
+        peer.desk.top(60_000.0 + step, 60_001.0 + step)
+    peer.turn()
+    peer.turn()
+    before = peer.session.status("running")
+    assert before.conflated > 5
+    peer.session.end()
+    after = peer.session.status("waiting")
+    assert (after.conflated, after.behind, after.lag_ns) == (before.conflated, 0, 0)
+    peer.desk.journal.close()
