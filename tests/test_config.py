@@ -182,7 +182,7 @@ def test_problem_is_blamed_on_the_overlay_that_caused_it(tmp_path: Path) -> None
             'data_dir = "var/a"',
             "state_save_ms = 0",
             "node.state_save_ms",
-            "expected a whole number > 0, was 0 (a whole number)",
+            "expected a whole number > 0 <= 2147483647, was 0 (a whole number)",
         ),
         (
             'data_dir = "var/a"',
@@ -229,6 +229,27 @@ def test_limit_that_would_protect_nothing_is_refused(
     tmp_path: Path, section: str, key: str, text: str
 ) -> None:
     assert text in problems(tmp_path, f"{GOOD}\n{section}\n")[key]
+
+
+@pytest.mark.parametrize(
+    ("before", "written", "key"),
+    [
+        ("[[account]]", "[node]\nstop_timeout_ms = {}\n", "node.stop_timeout_ms"),
+        ("[[account]]", "[watchdog]\ngive_up_ms = {}\n", "watchdog.give_up_ms"),
+        ("[[account]]", '[failover]\nlease = "sqlite:///l"\ndrain_ms = {}\n', "failover.drain_ms"),
+        ("models =", "worker = {{ memory_mb = {} }}\n", "instance[mm-btc].worker.memory_mb"),
+        ("models =", "client = {{ deadline_ms = {} }}\n", "instance[mm-btc].client.deadline_ms"),
+    ],
+)
+def test_whole_number_that_no_timer_and_no_message_takes_is_refused(
+    tmp_path: Path, before: str, written: str, key: str
+) -> None:
+    text = GOOD[GOOD.index("[[account]]") :]
+    load(tmp_path, text.replace(before, written.format(2**31 - 1) + before, 1))
+
+    found = problems(tmp_path, text.replace(before, written.format(2**31) + before, 1))
+
+    assert found[key].endswith("<= 2147483647, was 2147483648 (a whole number)")
 
 
 def test_value_that_might_be_expected_is_refused_with_the_reason(tmp_path: Path) -> None:

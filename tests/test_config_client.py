@@ -69,3 +69,50 @@ def test_a_token_is_named_and_never_written_out_nor_shown(tmp_path: Path) -> Non
 def test_another_door_makes_it_another_instance(tmp_path: Path) -> None:
     plan = diff(load(tmp_path, ""), load(tmp_path, 'listen = "tcp://127.0.0.1:7710"'))
     assert [section.name for section in plan.replaced] == ["mine"]
+
+
+SECOND = """
+[[instance]]
+name = "yours"
+plugin = "external"
+account = "paper"
+symbols = ["BTC-USDT"]
+isolation = "{isolation}"
+client = {{ listen = "{listen}" }}
+"""
+
+
+@pytest.mark.parametrize(
+    ("listen", "port"),
+    [
+        ("tcp://127.0.0.1:7709", 7710),
+        ("tcp://127.0.0.1:7710", 7710),
+        ("tcp://localhost:7710", 7710),
+        ("tcp://127.0.0.1:7711", 7711),
+    ],
+)
+def test_a_port_that_another_client_is_to_use_is_refused(tmp_path: Path, listen: str, port: int) -> None:
+    path = tmp_path / "tandem.toml"
+    first = NODE.format(client='listen = "tcp://127.0.0.1:7710"')
+    path.write_text(first + SECOND.format(isolation="client", listen=listen))
+
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, None, {})
+
+    [problem] = caught.value.problems
+    assert problem.key == "instance[yours].client.listen"
+    assert f'was "{listen}", and instance mine has {port}' in problem.text
+    path.write_text(first + SECOND.format(isolation="inline", listen=listen))
+    load_config(path, None, {})
+
+
+@pytest.mark.parametrize(
+    "listen", ["tcp://127.0.0.1:7708", "tcp://127.0.0.1:7712", "tcp://127.0.0.2:7710", "ipc"]
+)
+def test_ports_that_are_free_are_taken(tmp_path: Path, listen: str) -> None:
+    path = tmp_path / "tandem.toml"
+    path.write_text(
+        NODE.format(client='listen = "tcp://127.0.0.1:7710"')
+        + SECOND.format(isolation="client", listen=listen)
+    )
+    load_config(path, None, {})

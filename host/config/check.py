@@ -59,12 +59,23 @@ def find_instance_mistakes(
     types = {field.encode_name: field.type for field in msgspec.structs.fields(InstanceSection)}
     for key, value in table.items():
         yield from _walk(value, types[key], (key,))
-    tree = {"instance": [*({"name": one.name, "after": list(one.after)} for one in others), table]}
+    tree = {"instance": [*map(_known, others), table]}
     last = len(tree["instance"]) - 1
     for at, text in (*find_schedule_mistakes(tree), *find_client_mistakes(tree)):
         is_circle = at[2:] == ("after",)  # it is of this instance, wherever it begins: there was none before
         if at[1] == last or is_circle:
             yield at[2:], text
+
+
+def _known(section: InstanceSection) -> dict[str, Any]:
+    """Return of an instance that is there what another one may contradict."""
+    client = {"listen": section.client.listen, "curve": section.client.curve}
+    return {
+        "name": section.name,
+        "after": list(section.after),
+        "isolation": section.isolation,
+        "client": client,
+    }
 
 
 # -- shape: keys and types -----------------------------------------------------------------------

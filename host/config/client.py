@@ -6,11 +6,13 @@
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from host.config.check_failover import Finding
+from host.config.numbers import Positive
+from host.config.sources import KeyPath
 
 __all__ = ["TCP_ADDRESS", "ClientSection", "find_client_mistakes"]
 
@@ -29,15 +31,16 @@ class ClientSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Whether what goes over TCP is encrypted; it must be where other machines can reach the address."""
     token: str = ""
     """What the client shows: `secret:NAME`, `env:VARIABLE` or `file:PATH`. Empty is the file that the host makes."""
-    deadline_ms: Annotated[int, Meta(gt=0)] = 1_000
+    deadline_ms: Positive = 1_000
     """A client that handles nothing for so long, though there is something to handle, is gone."""
     on_loss: Literal["pull", "keep"] = "pull"
     """Its resting orders while no client is there: cancelled, or kept until it is back."""
 
 
 def find_client_mistakes(tree: Mapping[str, Any]) -> Iterator[Finding]:
-    """Find addresses that are none, or that are open to other machines in the clear, and tokens written out."""
+    """Find addresses that are none, taken, or open to other machines in the clear, and tokens written out."""
     instances = tree.get("instance")
+    taken: dict[tuple[str, int], str] = {}
     for index, entry in enumerate(instances if isinstance(instances, list) else []):
         client = entry.get("client") if isinstance(entry, dict) else None
         if not isinstance(client, dict):
@@ -57,6 +60,25 @@ def find_client_mistakes(tree: Mapping[str, Any]) -> Iterator[Finding]:
             elif not _is_loopback(found["host"]) and client.get("curve") is not True:
                 text = f'"{listen}" can be reached from other machines, and needs curve = true'
                 yield (*at, "listen"), text
+            if found is not None and entry.get("isolation") == "client":
+                yield from _taken(found, str(entry.get("name")), taken, (*at, "listen"))
+
+
+def _taken(
+    found: re.Match[str], name: str, taken: dict[tuple[str, int], str], at: KeyPath
+) -> Iterator[Finding]:
+    """Find that another instance listens there. Each takes two ports, of which one is written."""
+    host = "127.0.0.1" if found["host"] == "localhost" else found["host"]
+    first = int(found["port"])
+    for port in (first, first + 1):
+        other = taken.setdefault((host, port), name)
+        if other != name:
+            yield (
+                at,
+                f'expected two free ports, {first} for events and {first + 1} for turns, was "{found[0]}", and '
+                f"instance {other} has {port}; take others",
+            )
+            return
 
 
 def _is_loopback(host: str) -> bool:

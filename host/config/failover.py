@@ -6,12 +6,13 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
+from host.config.numbers import MOST, Positive
+
 __all__ = ["FailoverSection", "FailoverTlsSection", "duration_ms"]
 
 _DURATION: Final = re.compile(r"([0-9]+)(?:\.([0-9]+))?(ms|s)")
 
 Cell = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
-_Positive = Annotated[int, Meta(gt=0)]
 
 
 def duration_ms(text: str) -> int:
@@ -52,24 +53,24 @@ class FailoverSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """False makes it a copy that never takes over by itself."""
     on_standby_lost: Literal["process", "halt"] = "process"
     """With durability `replica`, when no standby keeps up: go on without one, or stop quoting."""
-    standby_patience_ms: _Positive = 300
+    standby_patience_ms: Positive = 300
     """With durability `replica`: how long an order may wait for the standbys to hold it."""
-    max_lag_entries: _Positive = 10_000
+    max_lag_entries: Positive = 10_000
     """A standby that is further behind does not take over."""
-    max_lag_ms: _Positive = 1_000
+    max_lag_ms: Positive = 1_000
     """A standby that has been behind for longer does not take over."""
-    poll_ms: _Positive = 25
+    poll_ms: Positive = 25
     """How often a standby looks at the lease."""
-    sick_ms: _Positive = 3_000
+    sick_ms: Positive = 3_000
     """How long a peer must have been better off before an ailing leader yields to it."""
-    switch_limit: _Positive = 6
+    switch_limit: Positive = 6
     """After so many switches within `switch_window_s` no node takes over by itself until that is past."""
-    switch_window_s: _Positive = 600
-    drain_ms: _Positive = 2_000
+    switch_window_s: Positive = 600
+    drain_ms: Positive = 2_000
     """How long a leader may take to finish what is under way before it hands over."""
     takeover_orphans: Literal["cancel"] = "cancel"
     """What a new leader does with live orders of ours that its journal does not know."""
-    dead_man_ms: Annotated[int, Meta(ge=0)] = 10_000
+    dead_man_ms: Annotated[int, Meta(ge=0, le=MOST)] = 10_000
     """How long a venue with a dead man's switch waits for this node before it cancels its orders; 0 is off."""
     control_address: str | None = None
     """What clients are told to dial while this node leads; None is the first TCP address of `control.listen`."""

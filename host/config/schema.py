@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 
 from host.config.client import ClientSection
 from host.config.failover import FailoverSection
+from host.config.numbers import MOST, Positive
 from host.config.schedule import ScheduleSection
 from host.core.risk_limits import Limits, RiskConfig
 
@@ -39,7 +40,6 @@ SYMBOL_PATTERN: Final = re.compile(r"[A-Z0-9]+-[A-Z0-9]+(-PERP)?")
 DEFAULT_CONTROL_ADDRESS: Final = "127.0.0.1:7600"
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-Positive = Annotated[int, Meta(gt=0)]
 ParamsTable = dict[str, Any]
 """Parameters as written; the plugin's own `Params` class checks them when the plugin is loaded."""
 
@@ -196,7 +196,7 @@ class WatchdogSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     `worker` has it go on in a worker process; `give_up`, as `warn`, leaves it where it is.
     """
-    give_up_ms: Annotated[int, Meta(ge=100)] = 10_000
+    give_up_ms: Annotated[int, Meta(ge=100, le=MOST)] = 10_000
     """With all but `warn`: where control does not return for so long, the process ends, for others to go on."""
 
     def __post_init__(self) -> None:

@@ -208,7 +208,11 @@ def test_an_instance_is_created_with_a_schedule_and_shown_with_it(live: LiveDesk
         ("--worker", "memory=64", 'there is no "memory"; there are group, deadline_ms, memory_mb'),
         ("--worker", "memory_mb=much", 'memory_mb cannot be "much"'),
         ("--worker", "on_loss=sell", 'on_loss cannot be "sell"'),
-        ("--worker", "memory_mb=0", "instance.worker_settings.memory_mb: expected a whole number > 0, was 0"),
+        (
+            "--worker",
+            "memory_mb=0",
+            "instance.worker_settings.memory_mb: expected a whole number > 0 <= 2147483647, was 0",
+        ),
         ("--model=shift", "--model-set=shift.bps", 'expected KEY=VALUE, was "bps"'),
         ("--model=shift", "--model-set=shift.width=1", "instance.models[0].params"),
         ("--client", "token=abc", 'there is no "token"; there are deadline_ms, on_loss'),

@@ -259,7 +259,7 @@ WRONG: list[tuple[pb.Instance, dict[str, str]]] = [
             )
         ),
         {
-            "instance.worker_settings.memory_mb": "expected a whole number > 0, was 0",
+            "instance.worker_settings.memory_mb": "expected a whole number > 0 <= 2147483647, was 0",
             "instance.worker_settings.deadline_ms": "was -5",
             "instance.worker_settings.cpu_share": "was nan",
             "instance.worker_settings.crash_window_s": "<= 86400",
@@ -284,7 +284,7 @@ WRONG: list[tuple[pb.Instance, dict[str, str]]] = [
     ),
     (
         pb.Instance(isolation=pb.ISOLATION_CLIENT, client_settings=pb.ClientSettings(deadline_ms=0)),
-        {"instance.client_settings.deadline_ms": "expected a whole number > 0, was 0"},
+        {"instance.client_settings.deadline_ms": "expected a whole number > 0 <= 2147483647, was 0"},
     ),
 ]
 
