@@ -66,6 +66,10 @@ def parse_trigger(text: str, zone: str) -> Trigger:
         if every_ns > MOST_EVERY_NS:
             raise ScheduleError(f'expected at most "every 8784h", which is a year, was "{text}"')
         return _Every(every_ns)
+    if text.split()[:1] == ["every"]:
+        raise ScheduleError(
+            f'expected "every" and a whole number of {", ".join(_UNITS_NS)}, such as "every 5min", was "{text}"'
+        )
     try:
         cron = _Cron(text.strip(), zone)
         cron.after_ns(0)
