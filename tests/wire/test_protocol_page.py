@@ -58,6 +58,20 @@ def test_the_page_names_the_fields_of_what_messages_carry() -> None:
     assert shown("fields") == ["| data | fields |", "|---|---|", *rows]
 
 
+def test_the_page_names_what_is_left_out_by_the_host_and_is_not_nothing() -> None:
+    messages = [
+        cls for group in ("from the host", "events", "reports") for cls in typing.get_args(GROUPS[group])
+    ]
+    odd = {
+        f"absent `{field.encode_name}` is {field.default if field.default == 1 else f'`{field.default}`'}"
+        for cls in messages
+        for field in msgspec.structs.fields(cls)
+        if field.default not in (msgspec.NODEFAULT, 0, "", None, (), m.NO_STATE)
+    }
+    text = PAGE.read_text(encoding="utf-8")
+    assert odd == set(re.findall(r"absent `[a-z_]+` is (?:`[a-z]+`|[0-9]+)", text))
+
+
 def test_the_page_names_the_version() -> None:
     assert f"Version **{m.PROTOCOL}**." in PAGE.read_text(encoding="utf-8")
 
