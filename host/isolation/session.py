@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
-from host.api import BookTop, Candle, Depth, Fill, Order, Ticker, Trade
+from host.api import BookTop, Candle, Depth, Fill, Order, Strategy, Ticker, Trade
 from host.core.client_id import ClientIdMaker
 from host.isolation.conduct import Conduct, Tally
 from host.isolation.order_ids import IDS_AT_ONCE, OrderIds
 from host.isolation.outlet import Item, Outlet
 from host.isolation.settings import SECOND_NS, WorkerSettings
 from host.isolation.standing import Standing, report_of
-from host.isolation.wishes import Wishes
+from host.isolation.wishes import Wishes, keep_refusal
 from host.journal import JournalError
 from host.runtime.instance import Instance
 from host.runtime.plugin_errors import shortened
@@ -36,6 +36,7 @@ from host.wire.messages import (
     Hello,
     IdRange,
     ParamsEvent,
+    Place,
     Positions,
     Refused,
     Report,
@@ -401,17 +402,23 @@ class Session:
     def _brief(self, outlet: Outlet, now_ns: int) -> None:
         """Tell what happened before the peer came: to its orders, and on its markets."""
         self._put_unheard(outlet)
+        # Without the changes that follow it a book would be taken for the present one ever after.
+        hears_depth = (
+            Depth in self._wanted and type(self._instance.strategy).on_depth is not Strategy.on_depth
+        )
         for symbol in self._instance.symbols:
             top = self._instance.book(symbol)
             if top is not None:
                 outlet.put(Item(top), now_ns)
-            if Depth in self._wanted and (whole := self._standing.whole_book(symbol)) is not None:
+            if hears_depth and (whole := self._standing.whole_book(symbol)) is not None:
                 outlet.put(Item(whole), now_ns)
 
     def _put_unheard(self, outlet: Outlet) -> None:
         """Tell what the peer's saved state has not seen."""
         for reports, told in self._standing.unheard_reports():
             self._put_reports(outlet, reports, self._heard + told)
+        for order in self._instance.unheard_refusals.values():
+            outlet.put_own(Reports((report_of(order),)), time.monotonic_ns(), order.client_id)
 
     def _welcome(self, codec: Codec) -> Welcome:
         return self._standing.welcome(
@@ -448,6 +455,8 @@ class Session:
         if not outlet.handle(turn.handled, now_ns):
             conduct.strike(f"it has handled event {turn.handled}, the last was {outlet.sent}", now_ns)
             return
+        while outlet.handled_names:
+            self._instance.unheard_refusals.pop(outlet.handled_names.pop(), None)
         conduct.last_turn = turn.seq
         self.slowest_us = max(self.slowest_us, turn.slowest_us)
         self.busy_ns += turn.busy_ns
@@ -480,8 +489,12 @@ class Session:
                 engine.scheduler.look(engine.now_ns)
             for request in turn.requests:
                 refusal = self._wishes.do(request, now_ns)
-                if refusal is not None and self.outlet is not None:
-                    self.outlet.put_own(refusal, now_ns)
+                if refusal is not None:
+                    is_kept = isinstance(request, Place) and keep_refusal(
+                        self._instance, request, refusal, engine.now_ns
+                    )
+                    if self.outlet is not None:
+                        self.outlet.put_own(refusal, now_ns, refusal.client_id if is_kept else 0)
             self._save(state, outlet.heard)
         except JournalError as error:
             engine.abort_turn(error)

@@ -9,11 +9,11 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from attached_tools import client_desk, running
+from attached_tools import Running, client_desk, running
 from desk_tools import BTC
 from isolation_tools import QUOTER, until
 
-from host.api import Fill, Order, OrderStatus
+from host.api import BookTop, Fill, Order, OrderStatus
 from host.client.trading_errors import NoHost, StrategyFailed
 from host.config import ClientSection
 from host.isolation.attached import LINGER_NS
@@ -355,3 +355,21 @@ def test_a_long_line_of_its_log_ends_nothing(tmp_path: Path, caplog: pytest.LogC
         asyncio.run(run())
     assert "x" * 2_000 in caplog.text
     assert "x" * 2_001 not in caplog.text
+
+
+def test_no_book_is_begun_whose_changes_its_plugin_does_not_hear(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with client_desk(tmp_path) as desk:
+            desk.open_door()  # of a plugin that hears of the best prices only
+            desk.desk.depth(1, 10, is_snapshot=True)
+            client = desk.client()
+            client.subscribe("book", "depth")
+            told = Running(client, lambda: list(client.events()))
+            await desk.attached_to()
+            desk.desk.top(60_000.0, 60_002.0)
+            await desk.handled()
+            await told.stop()
+            heard = {type(event) for event in told.task.result()}
+            assert heard == {BookTop}
+
+    asyncio.run(run())
