@@ -17,7 +17,7 @@ from host.isolation.order_ids import IDS_AT_ONCE, OrderIds
 from host.isolation.outlet import Item, Outlet
 from host.isolation.settings import SECOND_NS, WorkerSettings
 from host.isolation.standing import Standing, report_of
-from host.isolation.wishes import Wishes, keep_refusal
+from host.isolation.wishes import Wishes
 from host.journal import JournalError
 from host.runtime.instance import Instance
 from host.runtime.plugin_errors import shortened
@@ -36,7 +36,6 @@ from host.wire.messages import (
     Hello,
     IdRange,
     ParamsEvent,
-    Place,
     Positions,
     Refused,
     Report,
@@ -417,8 +416,6 @@ class Session:
         """Tell what the peer's saved state has not seen."""
         for reports, told in self._standing.unheard_reports():
             self._put_reports(outlet, reports, self._heard + told)
-        for order in self._instance.unheard_refusals.values():
-            outlet.put_own(Reports((report_of(order),)), time.monotonic_ns(), order.client_id)
 
     def _welcome(self, codec: Codec) -> Welcome:
         return self._standing.welcome(
@@ -455,8 +452,6 @@ class Session:
         if not outlet.handle(turn.handled, now_ns):
             conduct.strike(f"it has handled event {turn.handled}, the last was {outlet.sent}", now_ns)
             return
-        while outlet.handled_names:
-            self._instance.unheard_refusals.pop(outlet.handled_names.pop(), None)
         conduct.last_turn = turn.seq
         self.slowest_us = max(self.slowest_us, turn.slowest_us)
         self.busy_ns += turn.busy_ns
@@ -489,12 +484,8 @@ class Session:
                 engine.scheduler.look(engine.now_ns)
             for request in turn.requests:
                 refusal = self._wishes.do(request, now_ns)
-                if refusal is not None:
-                    is_kept = isinstance(request, Place) and keep_refusal(
-                        self._instance, request, refusal, engine.now_ns
-                    )
-                    if self.outlet is not None:
-                        self.outlet.put_own(refusal, now_ns, refusal.client_id if is_kept else 0)
+                if refusal is not None and self.outlet is not None:
+                    self.outlet.put_own(refusal, now_ns)
             self._save(state, outlet.heard)
         except JournalError as error:
             engine.abort_turn(error)
