@@ -277,13 +277,18 @@ class ConfigEdit:
 
     # -- following it ----------------------------------------------------------------------------
 
-    def apply(self) -> None:
-        """Do all of it within one turn: between two events, and in one write to the journal."""
+    def apply(self, take_over: Callable[[], None]) -> None:
+        """Do all of it within one turn: between two events, and in one write to the journal.
+
+        `take_over` makes the configuration the one in force, before the turn's end: what that starts again, because
+        nothing holds it any more, is made as it is configured by then.
+        """
         engine = self._engine
         now_ns = engine.clock.now_ns()
         engine.begin_turn(now_ns)
         try:
             self._take_steps(now_ns)
+            take_over()
         except JournalError as error:
             engine.abort_turn(error)
             return

@@ -6,6 +6,7 @@ events. What only a restart can change is refused, and so is the rest of such an
 """
 
 import asyncio
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -141,10 +142,12 @@ class Reconfigurer:
             if problems:
                 edit.abandon()
                 return self._refuse(problems)
-            edit.apply()
-            self.config = loaded.config
+            edit.apply(functools.partial(self._put_in_force, loaded.config))
         self._told = ()
         return ConfigReport(edit.plan.changes)
+
+    def _put_in_force(self, config: NodeConfig) -> None:
+        self.config = config
 
     def _refuse(self, problems: Sequence[Problem]) -> ConfigReport:
         """Say what is wrong with an edit; the same is not said again while it stays as it is."""

@@ -139,6 +139,34 @@ def test_edited_schedule_holds_at_once_and_its_removal_lets_go(desk: ConfigDesk)
     play(story)
 
 
+@pytest.mark.parametrize(
+    "held",
+    [
+        '[instance.schedule]\nwindows = ["sun 00:00-01:00"]\noutside = "stop"\n',
+        'after = ["other"]\non_dependency_lost = "stop"\n',
+    ],
+)
+def test_edit_that_takes_back_what_stopped_an_instance_starts_it_as_it_says_now(
+    desk: ConfigDesk, held: str
+) -> None:
+    now = OTHER_FIRST.replace("quote_tolerance_bps = 0", "quote_tolerance_bps = 7").replace("2.0", "3.0")
+
+    async def story() -> None:
+        await desk.edit(OTHER_FIRST)
+        desk.engine.roster.stop(desk.instance("other"), "by hand")
+        await desk.edit(OTHER_FIRST + held)
+        assert desk.state_of("mm") is InstanceState.STOPPED
+        await desk.edit(now)
+        assert desk.state_of("mm") is InstanceState.RUNNING
+        assert desk.engine.state.instances["mm"].by == ""
+        desk.tick()
+        assert desk.bids() == [Decimal(97)]
+        desk.tick(100.06)  # within the tolerance: the quote stays
+        assert desk.bids() == [Decimal(97)]
+
+    play(story)
+
+
 def test_edit_that_makes_an_instance_depend_on_one_that_is_stopped_pauses_it(desk: ConfigDesk) -> None:
     async def story() -> None:
         await desk.edit(OTHER_FIRST)
