@@ -53,6 +53,8 @@ SAY_HANDLED_EVERY: Final = 32
 """Events handled without a wish before the host hears of it, while more are there, ..."""
 SAY_HANDLED_NS: Final = 10_000_000
 """... and for how long at most: many slow events in a row are progress, and not one that takes for ever."""
+LOOK_AT_TIMERS_NS: Final = 10_000_000
+"""How often it is looked among events whether a timer is due: they would wait for all that has come otherwise."""
 SAVE_STATE_NS: Final = 1_000_000_000
 """How often a state that changed without an order or fill is sent."""
 KEPT_TURNS: Final = 256
@@ -114,6 +116,8 @@ class Stage:
         self._unsaid = 0
         self._unsaid_since_ns = 0
         """When the first event was begun of which the host has not heard that it is handled; 0: there is none."""
+        self._timed_ns = 0
+        """When it was last looked, among events, whether a timer is due."""
         self._has_news = False
         self._sent_state = b""
         self._next_save_ns = 0
@@ -292,6 +296,7 @@ class Stage:
     def _handle(self, events: Sequence[Event]) -> None:
         assert self._ctx is not None
         number, requests = self._handled, self._ctx.requests
+        ended_ns = self._timed_ns
         for event in events:
             number += 1
             if not self.is_briefed:
@@ -319,6 +324,9 @@ class Stage:
             self._unsaid += 1
             if requests or self._unsaid >= SAY_HANDLED_EVERY:
                 self._say()
+            if ended_ns - self._timed_ns > LOOK_AT_TIMERS_NS and not self.is_over:
+                self._timed_ns = ended_ns
+                self.on_time()
             if self.is_over:
                 return
 

@@ -187,3 +187,24 @@ def test_what_one_that_is_not_ready_has_not_taken_is_not_handled(monkeypatch: py
     played.stage.leave("enough")
     assert [said.handled for said in played.said if isinstance(said, Turn)][-1] == 2
     assert not played.stage.has_more
+
+
+def test_a_timer_is_called_among_slow_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, told = Clock(monkeypatch), list[int]()
+    monkeypatch.setattr("host.wire.stage.boot_ns", lambda: clock.now_ns)
+
+    class Timed(Quoting):
+        def on_start(self) -> None:
+            self.ctx.set_timer("second", 1.0)
+
+        def on_timer(self, name: str) -> None:
+            told.append(clock.now_ns)
+
+        def on_book(self, book: BookTop) -> None:
+            clock.now_ns += 50_000_000
+
+    played = Played(Timed)
+    played.tell(Events(101, tops(100)))
+    assert [round(ns / 1e9) for ns in told] == [1, 2, 3, 4, 5]
+    played.stage.on_time()
+    assert len(told) == 5
