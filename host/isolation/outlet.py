@@ -114,7 +114,9 @@ class Outlet:
         self.conflated = 0
         """How many market events were left out so far, because the worker was too slow."""
         self.heard = 0
-        """How much of what `put_own` marked the worker has handled."""
+        """How much of what `put_own` marked with a number the worker has handled."""
+        self.handled_names: list[str] = []
+        """What else `put_own` marked and it has handled, for whoever looks after that to take out."""
         self.progress_ns = 0
         """When the worker last handled something, or got something to handle after it had nothing."""
         self.handling: Final = Histogram()
@@ -124,12 +126,12 @@ class Outlet:
         self._whole_book: Final = whole_book
         self._window = settings.window
         """How many events may be with the worker at present."""
-        self._waiting: deque[tuple[Item | Raw, int, int]] = deque()
+        self._waiting: deque[tuple[Item | Raw, int, int | str]] = deque()
         """(event, since when it waits, what is heard with it)."""
         self._latest: dict[str, _Latest] = {}
         self._sent_ns: deque[tuple[int, int]] = deque()
         """(number of the last event, when) of each batch that is not handled."""
-        self._marks: deque[tuple[int, int]] = deque()
+        self._marks: deque[tuple[int, int | str]] = deque()
         """(number of the event, what is heard with it), of those sent and not handled."""
         self._has_warned = False
 
@@ -145,7 +147,7 @@ class Outlet:
             len(waiting) >= self._settings.most_waiting
             or now_ns - waiting[0][1] > self._settings.conflate_after_ns
         ):
-            kept: deque[tuple[Item | Raw, int, int]] = deque()
+            kept: deque[tuple[Item | Raw, int, int | str]] = deque()
             for entry in waiting:
                 if isinstance(entry[0], Item) and not isinstance(entry[0].event, Candle):
                     self._conflate(entry[0])
@@ -156,11 +158,11 @@ class Outlet:
             return
         waiting.append((item, now_ns, 0))
 
-    def put_own(self, event: Event, now_ns: int, mark: int = 0) -> int:
+    def put_own(self, event: Event, now_ns: int, mark: int | str = 0) -> int:
         """Add what concerns the instance itself; encoded at once, for an order may change meanwhile.
 
-        `heard` is `mark` once it is handled; marks rise. Returns the number that it will have at most: less where
-        market events before it are left out.
+        `heard` is `mark` once it is handled; such marks rise. A name is among `handled_names` then. Returns the
+        number that it will have at most: less where market events before it are left out.
         """
         self._waiting.append((Raw(self._codec.encode(event)), now_ns, mark))
         return self.sent + len(self._waiting)
@@ -258,7 +260,11 @@ class Outlet:
                 elif took_ns < QUICK_NS:
                     self._window = min(self._window * 2, self._settings.window)
             while self._marks and self._marks[0][0] <= number:
-                self.heard = self._marks.popleft()[1]
+                mark = self._marks.popleft()[1]
+                if isinstance(mark, str):
+                    self.handled_names.append(mark)
+                else:
+                    self.heard = mark
         return True
 
     # -- what can be seen ------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from host.isolation.order_ids import IDS_AT_ONCE, OrderIds
 from host.isolation.outlet import Item, Outlet
 from host.isolation.settings import SECOND_NS, WorkerSettings
 from host.isolation.standing import Standing, report_of
-from host.isolation.wishes import Wishes
+from host.isolation.wishes import Wishes, keep_refusal
 from host.journal import JournalError
 from host.runtime.instance import Instance
 from host.runtime.plugin_errors import shortened
@@ -36,6 +36,7 @@ from host.wire.messages import (
     Hello,
     IdRange,
     ParamsEvent,
+    Place,
     Positions,
     Refused,
     Report,
@@ -302,6 +303,8 @@ class Session:
         version, data = self._unsaved or (record.state_version, record.strategy_state)
         engine.roster.states.heard(instance, version, data, heard - self._heard, engine.now_ns)
         self._heard = heard
+        if self.outlet is not None:
+            self._forget_refusals(self.outlet)
 
     def leave_record(self) -> None:
         """Journal nothing of the peer any more: an instance that runs elsewhere has gone on from what is saved."""
@@ -416,6 +419,8 @@ class Session:
         """Tell what the peer's saved state has not seen."""
         for reports, told in self._standing.unheard_reports():
             self._put_reports(outlet, reports, self._heard + told)
+        for order in self._instance.unheard_refusals.values():
+            outlet.put_own(Reports((report_of(order),)), time.monotonic_ns(), order.client_id)
 
     def _welcome(self, codec: Codec) -> Welcome:
         return self._standing.welcome(
@@ -459,12 +464,19 @@ class Session:
             self._take_in(turn, outlet, now_ns)
         elif turn.handled == before:
             conduct.count(now_ns, IDLE_WEIGHS)
+        if self._is_of_record and not self._is_over:
+            self._forget_refusals(outlet)
         if self._ids.are_short:
             self._ack(ids=self._ids.hand_out())
         elif turn.seq - self._acked >= ACK_EVERY:
             self._ack()
         if self.outlet is not None:
             self._send(outlet, now_ns)
+
+    def _forget_refusals(self, outlet: Outlet) -> None:
+        """Tell nobody else of the refused orders of which the peer has heard."""
+        while outlet.handled_names:
+            self._instance.unheard_refusals.pop(outlet.handled_names.pop(), None)
 
     def _take_in(self, turn: Turn, outlet: Outlet, now_ns: int) -> None:
         """Do in one turn of the engine, and so in one write, all that the strategy did with some events."""
@@ -484,8 +496,12 @@ class Session:
                 engine.scheduler.look(engine.now_ns)
             for request in turn.requests:
                 refusal = self._wishes.do(request, now_ns)
-                if refusal is not None and self.outlet is not None:
-                    self.outlet.put_own(refusal, now_ns)
+                if refusal is not None:
+                    is_kept = isinstance(request, Place) and keep_refusal(
+                        self._instance, request, refusal, engine.now_ns
+                    )
+                    if self.outlet is not None:
+                        self.outlet.put_own(refusal, now_ns, refusal.client_id if is_kept else 0)
             self._save(state, outlet.heard)
         except JournalError as error:
             engine.abort_turn(error)

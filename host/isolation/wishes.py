@@ -3,7 +3,7 @@
 import logging
 from typing import Final
 
-from host.api import OrderRefused
+from host.api import Order, OrderRefused, OrderStatus
 from host.isolation.conduct import Conduct
 from host.isolation.numbers_in import check_order, check_quotes
 from host.isolation.order_ids import OrderIds
@@ -11,7 +11,7 @@ from host.isolation.settings import SECOND_NS
 from host.runtime.instance import Instance
 from host.wire.messages import MOST_LOG_TEXT, Cancel, Log, OrderRefusal, Place, PutQuotes, Request
 
-__all__ = ["Wishes"]
+__all__ = ["Wishes", "keep_refusal"]
 
 LOG_LINES_PER_S: Final = 100
 _LEVELS: Final = {
@@ -20,6 +20,8 @@ _LEVELS: Final = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
+MOST_REFUSALS: Final = 4096
+"""Refused orders of one instance that nobody has heard of yet and that are kept to be told."""
 _BREACHES: Final = ("NOT_YOURS", "UNKNOWN_SYMBOL", "ORDER_ID", "NO_NUMBER")
 """Why a wish is refused that no peer has by mistake; other reasons are the market's or an operator's."""
 
@@ -71,3 +73,33 @@ class Wishes:
         if self._log_lines <= LOG_LINES_PER_S:
             level = _LEVELS.get(line.level, logging.INFO)
             self._instance.log.log(level, "%s", line.text[:MOST_LOG_TEXT])
+
+
+def keep_refusal(instance: Instance, place: Place, refusal: OrderRefusal, now_ns: int) -> bool:
+    """Keep an order that was refused for whoever comes where the one who placed it does not hear of that.
+
+    Its saved state may have the order. Returns False for one that broke the rules: that is nobody's order.
+    """
+    if refusal.reason in _BREACHES:
+        return False
+    order, kept = place.order, instance.unheard_refusals
+    kept[place.client_id] = Order(
+        place.client_id,
+        instance.instance,
+        instance.account,
+        order.symbol,
+        order.side,
+        order.type,
+        order.time_in_force,
+        order.price,
+        order.qty,
+        OrderStatus.REJECTED,
+        post_only=order.post_only,
+        reduce_only=order.reduce_only,
+        created_ns=now_ns,
+        updated_ns=now_ns,
+        reason=f"{refusal.reason}: {refusal.detail}",
+    )
+    if len(kept) > MOST_REFUSALS:
+        del kept[next(iter(kept))]
+    return True

@@ -96,6 +96,8 @@ class Instance:
         """What the present version did on its own probation."""
         self.shadow: Shadow | None = None
         """What its strategy runs in while this node is a standby."""
+        self.unheard_refusals: dict[str, Order] = {}
+        """Orders of a strategy in another process that were refused, by client id, until it has handled that."""
         self._engine: Final = engine
         strategy.ctx = self
 

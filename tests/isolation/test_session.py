@@ -181,6 +181,29 @@ def test_an_id_is_taken_once_and_in_order(peer: Peer) -> None:
     assert len(peer.events("order_refused")) == 2
 
 
+def test_of_a_refusal_that_one_did_not_hear_the_next_one_hears_once(peer: Peer) -> None:
+    def told() -> list[tuple[str, str]]:
+        return [(order["client_id"], order["status"]) for order in peer.reports("order")]
+
+    peer.hello()
+    refused = peer.id(0)
+    peer.turn(peer.place(refused, qty="0.00001"), handled=0)
+    (refusal,) = peer.events("order_refused")
+    assert (refusal["client_id"], refusal["reason"]) == (refused, "INVALID_ORDER")
+    peer.again().hello(run="second")
+    assert told() == [(refused, "rejected")]
+    assert "INVALID_ORDER: quantity must be" in peer.reports("order")[0]["reason"]
+    peer.session.leave_record()  # as of a version on trial: what it has heard is not in the state that is saved
+    peer.turn()
+    peer.again().hello(run="third")
+    assert told() == [(refused, "rejected")]
+    peer.turn(handled=1)
+    assert peer.instance.unheard_refusals.keys() == {refused}, "it has handled its start only"
+    peer.turn()
+    peer.again().hello(run="fourth")
+    assert told() == []
+
+
 def test_more_ids_come_before_they_run_out_and_none_comes_twice(peer: Peer) -> None:
     peer.hello()
     last = peer.welcome["ids"]["last"]
