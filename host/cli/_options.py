@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 import click
 import msgspec
 
-from host.config import LoadedConfig, NodeConfig, load_config
+from host.config import LoadedConfig, NodeConfig, load_config, load_whereabouts
 
 __all__ = [
     "config_options",
@@ -18,6 +18,7 @@ __all__ = [
     "journal_folder",
     "load_or_default",
     "seconds",
+    "whereabouts",
     "with_data_dir",
 ]
 
@@ -64,6 +65,11 @@ def load_or_default(path: Path | None, env: str | None) -> LoadedConfig:
     return load_config(given_or_here(path), env, os.environ)
 
 
+def whereabouts(path: Path | None, env: str | None, data_dir: Path | None) -> NodeConfig:
+    """Return where the node of that configuration is; the rest of the file may have mistakes that the node refuses."""
+    return with_data_dir(load_whereabouts(given_or_here(path), env, os.environ), data_dir)
+
+
 def with_data_dir(config: NodeConfig, data_dir: Path | None) -> NodeConfig:
     """Return `config` with another data folder, if one is given."""
     if data_dir is None:
@@ -75,4 +81,4 @@ def journal_folder(path: Path | None, env: str | None, data_dir: Path | None) ->
     """Return where the journal is that these options name."""
     if data_dir is not None and any(data_dir.glob("*.seg")):
         return data_dir  # the journal's folder itself, perhaps a copy
-    return with_data_dir(load_or_default(path, env).config, data_dir).journal_dir
+    return whereabouts(path, env, data_dir).journal_dir

@@ -9,6 +9,7 @@ from host.config.load import (
     LoadedConfig,
     default_config,
     load_config,
+    load_whereabouts,
     replay_config,
 )
 from host.config.plan import RESTART_REQUIRED, ConfigPlan, diff
@@ -58,5 +59,6 @@ __all__ = [
     "diff",
     "find_instance_mistakes",
     "load_config",
+    "load_whereabouts",
     "replay_config",
 ]

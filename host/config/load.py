@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
+from typing import Final
 
 from host.api import TandemError
 from host.config.check import convert, find_mistakes
@@ -11,7 +12,17 @@ from host.config.schema import NodeConfig
 from host.config.sources import KeyPath, Problem, Sources, show_path
 from host.config.without_effect import find_without_effect
 
-__all__ = ["ConfigError", "ConfigSource", "LoadedConfig", "default_config", "load_config", "replay_config"]
+__all__ = [
+    "ConfigError",
+    "ConfigSource",
+    "LoadedConfig",
+    "default_config",
+    "load_config",
+    "load_whereabouts",
+    "replay_config",
+]
+
+_WHEREABOUTS: Final = ("node", "control")
 
 
 class ConfigError(TandemError):
@@ -48,13 +59,33 @@ def load_config(path: Path | None, env: str | None, environ: Mapping[str, str]) 
     `env` falls back to the variable `TANDEM_ENV`. Without a `path` the embedded defaults stand in
     for it. Raises `ConfigError` with every problem found.
     """
+    sources = _read(path, env, environ)
+    return LoadedConfig(_build(sources), sources)
+
+
+def load_whereabouts(path: Path | None, env: str | None, environ: Mapping[str, str]) -> NodeConfig:
+    """Return `node.data_dir` and `[control]` alone, all else at its defaults: where a node is, not what it does.
+
+    For those who have to reach a node that runs: it goes on trading while the rest of its file has a mistake. Reads
+    what `load_config` does, and raises `ConfigError` for what is wrong with these two, or with a whole file.
+    """
+    sources = _read(path, env, environ)
+    sources.tree = {name: sources.tree[name] for name in _WHEREABOUTS if name in sources.tree}
+    node = sources.tree.get("node")
+    if isinstance(node, dict):  # what else is there may need sections that are left out
+        sources.tree["node"] = {key: value for key, value in node.items() if key == "data_dir"}
+    sources.problems = [one for one in sources.problems if one.key.partition(".")[0] in ("", *_WHEREABOUTS)]
+    return _build(sources)
+
+
+def _read(path: Path | None, env: str | None, environ: Mapping[str, str]) -> Sources:
     sources = Sources()
     if path is None:
         sources.add_text(_default_text(), "built-in defaults")
     for file in _files(path, env, environ):
         sources.add_file(file)
     sources.add_variables(environ)
-    return LoadedConfig(_build(sources), sources)
+    return sources
 
 
 def _files(path: Path | None, env: str | None, environ: Mapping[str, str]) -> tuple[Path, ...]:

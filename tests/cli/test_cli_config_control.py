@@ -74,3 +74,44 @@ def test_naming_whom_to_trust_means_tls_on_loopback_too(tmp_path: Path, *, ca: b
     tcp, unix = addresses_given(options)
     assert tcp.is_tls is is_tls
     assert not unix.is_tls
+
+
+MISTAKEN = """
+[node]
+data_dir = "data"
+durability = "replica"
+[control]
+listen = ["unix:data/x.sock"]
+[failover]
+lease = 5
+[[instance]]
+name = "mm"
+after = ["nobody"]
+[risk.nodes]
+"""
+
+
+def test_a_node_is_found_though_its_file_has_a_mistake_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TANDEM__INSTANCE__NOBODY__START", "paused")
+    (tmp_path / "tandem.toml").write_text(MISTAKEN)
+    [address] = addresses_given({"path": tmp_path / "tandem.toml"})
+    assert address.target == f"unix:{tmp_path}/data/x.sock"
+    assert "data/journal: there is no journal here" in tandem("journal", "dump").output
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("listen", "listn", 'control.listn: unknown key; did you mean "listen"?'),
+        ('"data"', "5", "node.data_dir: expected a path"),
+        ("[node]", "[node", "is not valid TOML"),
+    ],
+)
+def test_a_mistake_about_where_the_node_is_is_told(tmp_path: Path, old: str, new: str, said: str) -> None:
+    (tmp_path / "tandem.toml").write_text(MISTAKEN.replace(old, new, 1))
+    result = tandem("ctl", "status")
+    assert result.exit_code == 2
+    assert said in result.output
+    assert "mm" not in result.output

@@ -112,7 +112,7 @@ def control_of(options: dict[str, Any], *, timeout_s: float | None = None) -> "C
 
 def addresses_given(options: dict[str, Any]) -> "list[Address]":
     """Return where the node is, as the options, the environment or the configuration say."""
-    from host.cli._options import load_or_default, with_data_dir
+    from host.cli._options import whereabouts
     from host.client import Address, addresses_of
 
     written = options.get("address") or [
@@ -129,8 +129,7 @@ def addresses_given(options: dict[str, Any]) -> "list[Address]":
             for one in parsed
         ]
     path, data_dir = given_or_here(options.get("path")), options.get("data_dir")
-    config = with_data_dir(load_or_default(path, options.get("env")).config, data_dir)
-    known = addresses_of(config)
+    known = addresses_of(whereabouts(path, options.get("env"), data_dir))
     if not known:
         source = path or "the configuration"
         raise click.UsageError(
