@@ -1,6 +1,7 @@
 """Numbers from another process, before any arithmetic of the host's meets them."""
 
 from decimal import Decimal
+from math import inf
 from typing import Final
 
 from host.api import OrderRefused, OrderRequest
@@ -15,13 +16,14 @@ MOST_DIGITS: Final = 24
 
 
 def check_quotes(request: PutQuotes) -> None:
-    """Raise `OrderRefused` for numbers that are none, and for levels without end."""
+    """Raise `OrderRefused` for prices beyond reason, quantities that are no numbers, and levels without end."""
     if len(request.quotes) > MOST_LEVELS:
         raise OrderRefused("NO_NUMBER", f"at most {MOST_LEVELS} levels are quoted, was {len(request.quotes)}")
     for quote in request.quotes:
         prices = [price for price in (quote.bid, quote.ask) if price is not None]
-        if not all(abs(price) < MOST_PRICE for price in prices):  # which a NaN is not
-            raise OrderRefused("NO_NUMBER", f"a price of {request.symbol} is no number or too large: {quote}")
+        # One that is no number is a wish as well: as of an inline strategy, nothing is quoted there from then on.
+        if any(MOST_PRICE <= abs(price) < inf for price in prices):
+            raise OrderRefused("NO_NUMBER", f"a price of {request.symbol} is too large: {quote}")
         _check(quote.bid_qty)
         _check(quote.ask_qty)
 
