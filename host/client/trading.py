@@ -190,7 +190,8 @@ class TradingClient:
     def send_order(self, order: OrderRequest) -> str:
         """Send an order and return its client order id. What the host refuses comes as a `REJECTED` order.
 
-        Raises `OrderRefused` for a symbol that is not the instance's.
+        Raises `OrderRefused` for a symbol that is not the instance's, and `StrategyFailed` for what is no number
+        where one belongs and cannot be sent: its instance is quarantined for it, as for what a strategy raises.
         """
         client_id = self._context().place(order)
         self._flush()
@@ -274,6 +275,7 @@ class TradingClient:
     def _flush(self) -> None:
         assert self._stage is not None
         self._stage.on_time()
+        self._raise_failure(self._stage)
 
     def _is_attached(self) -> bool:
         return self._stage is not None and self._stage.is_welcome and not self._stage.is_over
@@ -325,11 +327,14 @@ class TradingClient:
             return
         if self._unsure and stage.is_briefed:
             self._tell_lost(stage)
+        self._raise_failure(stage)
+        self._look_for_host(stage, attachment, has_more or bool(bodies))
+
+    def _raise_failure(self, stage: Stage) -> None:
         raised = stage.failure
         if raised is not None:
             self._drop(has_said_bye=True)
             raise StrategyFailed(f"the strategy raised {raised!r}; its instance is quarantined") from raised
-        self._look_for_host(stage, attachment, has_more or bool(bodies))
 
     def _look_for_host(self, stage: Stage, attachment: Attachment, has_spoken: bool) -> None:
         """Begin anew where the host is gone, and elsewhere where it does not answer."""

@@ -7,6 +7,7 @@ import sys
 import time
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attached_tools import Running, client_desk, running
@@ -195,6 +196,21 @@ def test_an_order_that_went_with_the_connection_is_told_as_rejected_and_no_other
             ]
             assert [one.client_id for one in client.open_orders()] == [resting]
             await asyncio.to_thread(client.close)
+
+    asyncio.run(run())
+
+
+def test_what_cannot_be_sent_is_not_taken_for_an_order(tmp_path: Path) -> None:
+    wrong: Any = object()
+
+    async def run() -> None:
+        async with client_desk(tmp_path) as desk:
+            desk.open_door(deadline_ns=10**15)
+            client = desk.client()
+            await asyncio.to_thread(client.connect)
+            with pytest.raises(StrategyFailed, match="prices and quantities are numbers"):
+                await asyncio.to_thread(client.buy_limit, BTC, wrong, Decimal(50_000))
+            await until(lambda: desk.alerts("quarantined"), "as an inline one it is quarantined")
 
     asyncio.run(run())
 
