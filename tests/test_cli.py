@@ -253,6 +253,27 @@ def test_replay_prints_one_json_object_and_the_same_journal_each_time(tmp_path: 
     assert first["journal"]["digest"] == journal_digest(tmp_path / "first" / "journal")
 
 
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_a_node_started_without_standard_streams_runs_and_ends_well(tmp_path: Path, closed: str) -> None:
+    (tmp_path / "tandem.toml").write_text(CONFIG + "[control]\nlisten = []\n")
+    code = "from host.cli import main; main()"
+    command = (
+        f"exec '{sys.executable}' -c '{code}' run -c tandem.toml --speed max --for 1s --report json {closed}"
+    )
+
+    ran = subprocess.run(
+        ["sh", "-c", command],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+
+    assert ran.returncode == 0, ran.stderr
+    assert ">&-" in closed.split() or json.loads(ran.stdout)["stopped"] == "the time was up"
+
+
 CHATTY = """
 import ctypes, os, subprocess, sys
 from host.api import BookTop, NoParams, Strategy

@@ -1,7 +1,8 @@
 """The `tandem` command. Each command lives in its own module and imports what it needs when it runs."""
 
+import os
 import traceback
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -22,6 +23,8 @@ from host.cli.token import token
 from host.cli.venue import venue
 
 __all__ = ["main"]
+
+_STDERR: Final = 2
 
 
 class _Root(click.Group):
@@ -61,6 +64,18 @@ Start here:
 @click.version_option(package_name="tandem", message="tandem %(version)s")
 def main(debug: bool) -> None:
     """Run trading plugins that never have to stop."""
+    _fill_standard_descriptors()
+
+
+def _fill_standard_descriptors() -> None:
+    """Open what of 0, 1 and 2 whoever started this has closed, for child processes too.
+
+    Else a journal or a socket gets such a number: what a library prints is written there, and the event loop, whose
+    own must not be among them, aborts the process when it is closed.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
 
 
 for _command in (run, pair, ctl, config, plugin, journal, store, node, venue, certs, token, secret, audit):
