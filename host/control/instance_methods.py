@@ -162,9 +162,8 @@ class InstanceMethods:
         mask = list(request.update_mask.paths)
         for path in mask:
             if path != "*" and path not in fields:
-                text = (
-                    f'{name} has no parameter "{path[:80]}"; it has {", ".join(fields)}, and * is all of them'
-                )
+                known = f"{', '.join(fields)}, and * is all of them" if fields else "none"
+                text = f'{name} has no parameter "{path[:80]}"; it has {known}'
                 raise Refused.field("update_mask", text)
         try:
             table, params = control.merged_params(name, struct(request.params), mask)

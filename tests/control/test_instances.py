@@ -76,6 +76,22 @@ def test_new_parameters_hold_from_the_next_event_on_and_are_seen_everywhere(desk
     asyncio.run(story())
 
 
+def test_an_instance_without_parameters_says_that_it_has_none(tmp_path: Path) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "maker.py").write_text(
+        "from host.api import NoParams, Strategy\nclass Maker(Strategy[NoParams]): pass\n"
+    )
+    desk = ControlDesk(tmp_path, sections=(msgspec.structs.replace(MM, params={}),))
+
+    async def story() -> None:
+        async with desk.serving() as client:
+            request = pb.SetParamsRequest(name="instances/mm", update_mask=FieldMask(paths=["away"]))
+            refusal = await refused(client.plugin.SetParams(request))
+            assert refusal.fields == {"update_mask": 'mm has no parameter "away"; it has none'}
+
+    asyncio.run(story())
+
+
 def test_a_refused_change_of_parameters_changes_nothing_at_all(desk: ControlDesk) -> None:
     async def story() -> None:
         async with desk.serving() as client:
