@@ -38,6 +38,10 @@ _WRAPPED: Final[dict[type[Any], Callable[[Any], Any]]] = {
 }
 
 
+_NOTHING: Final = Raw(b"")
+"""Stands for what cannot be encoded."""
+
+
 class Item:
     """One event, encoded once for all workers that get it."""
 
@@ -45,7 +49,7 @@ class Item:
 
     def __init__(self, event: MarketEvent | Candle | BookLost) -> None:
         self.event: Final = event
-        self._raws: dict[str, Raw | None] = {}
+        self._raws: dict[str, Raw] = {}
 
     def raw(self, codec: Codec) -> Raw | None:
         """Return it as it goes onto the wire; None where the encoding has not what is in it.
@@ -53,20 +57,19 @@ class Item:
         That is a whole number beyond 64 bits in MessagePack, in JSON a float that is no number, and in both a text
         that is none.
         """
-        try:
-            return self._raws[codec.name]
-        except KeyError:
+        raw = self._raws.get(codec.name)
+        if raw is None:
             raw = self._raws[codec.name] = self._encoded(codec)
-            return raw
+        return None if raw is _NOTHING else raw
 
-    def _encoded(self, codec: Codec) -> Raw | None:
+    def _encoded(self, codec: Codec) -> Raw:
         try:
             data = codec.encode(_WRAPPED[type(self.event)](self.event))
-            if b"null" in data and codec.name == "json":
+            if codec.name == "json" and b"null" in data:
                 # Of a market event nothing may be null: a reader could not tell it from a price that is not there.
                 codec.decode_from_host(b'{"type":"events","seq":1,"events":[%s]}' % data)
         except (CodecError, TypeError, ValueError, OverflowError):
-            return None
+            return _NOTHING
         return Raw(data)
 
 
@@ -183,16 +186,20 @@ class Outlet:
     def take(self, now_ns: int) -> list[Raw] | None:
         """Return the events to send now, and count them as sent; None while there is nothing, or no room."""
         room = self._window - (self.sent - self.handled)
-        waiting = self._waiting
+        waiting, codec = self._waiting, self._codec
         if room <= 0 or not (waiting or self._latest):
             return None
         batch: list[Raw] = []
         while waiting and room > 0:
             entry, _, mark = waiting.popleft()
-            raw = self._told(entry) if isinstance(entry, Item) else entry
-            if raw is None:
-                continue
-            batch.append(raw)
+            if isinstance(entry, Item):
+                raw = entry.raw(codec)
+                if raw is None:
+                    self._warn(entry)
+                    continue
+                batch.append(raw)
+            else:
+                batch.append(entry)
             if mark:
                 self._marks.append((self.sent + len(batch), mark))
             room -= 1
@@ -207,10 +214,9 @@ class Outlet:
         self._sent_ns.append((self.sent, now_ns))
         return batch
 
-    def _told(self, item: Item) -> Raw | None:
-        """Return what the worker is told of an event; None where that cannot be, which is an adapter's fault."""
-        raw = item.raw(self._codec)
-        if raw is None and not self._has_warned:
+    def _warn(self, item: Item) -> None:
+        """Say once of an event that the worker cannot be told, which is an adapter's fault."""
+        if not self._has_warned:
             self._has_warned = True
             _log.warning(
                 "%.200r cannot be told in %s and is left out, like all others for which that is so: expected finite "
@@ -218,7 +224,6 @@ class Outlet:
                 item.event,
                 "JSON" if self._codec.name == "json" else "MessagePack",
             )
-        return raw
 
     def _conflated(self) -> list[Raw]:
         batch: list[Raw] = []
@@ -237,9 +242,13 @@ class Outlet:
             if missed != Missed(symbol):
                 batch.append(Raw(self._codec.encode(missed)))
             whole = self._whole_book(symbol) if left.depths else None
-            newest = (None if whole is None else Item(whole), left.ticker, left.book)
-            told = (self._told(item) for item in newest if item is not None)
-            batch.extend(raw for raw in told if raw is not None)
+            for item in (None if whole is None else Item(whole), left.ticker, left.book):
+                if item is None:
+                    continue
+                if (raw := item.raw(self._codec)) is None:
+                    self._warn(item)
+                else:
+                    batch.append(raw)
         self._latest = {}
         return batch
 
