@@ -114,10 +114,10 @@ class Stage:
         self._handled = 0
         self._said_handled = 0
         self._unsaid = 0
-        self._unsaid_since_ns = 0
-        """When the first event was begun of which the host has not heard that it is handled; 0: there is none."""
-        self._timed_ns = 0
-        """When it was last looked, among events, whether a timer is due."""
+        self._say_by_ns = 0
+        """When the host is to hear of the events handled, though more are there; 0: it knows of all."""
+        self._look_ns = 0
+        """When it is looked next, among events, whether a timer is due."""
         self._has_news = False
         self._sent_state = b""
         self._next_save_ns = 0
@@ -195,7 +195,7 @@ class Stage:
 
     def go_on(self) -> None:
         """Handle what waits, as far as the strategy is ready for it."""
-        if self._unsaid_since_ns and time.perf_counter_ns() - self._unsaid_since_ns > SAY_HANDLED_NS:
+        if self._say_by_ns and time.perf_counter_ns() > self._say_by_ns:
             self._say()  # what it was not ready for another one before is over by now
         while self.has_more and (self._is_ready is None or self._is_ready()):
             self._handle((self._waiting.popleft(),))
@@ -295,8 +295,7 @@ class Stage:
 
     def _handle(self, events: Sequence[Event]) -> None:
         assert self._ctx is not None
-        number, requests = self._handled, self._ctx.requests
-        ended_ns = self._timed_ns
+        number, requests, is_time = self._handled, self._ctx.requests, False
         for event in events:
             number += 1
             if not self.is_briefed:
@@ -314,18 +313,22 @@ class Stage:
                     raise
                 ended_ns = time.perf_counter_ns()
                 taken_ns = ended_ns - started_ns
-                self._unsaid_since_ns = self._unsaid_since_ns or started_ns
-                if ended_ns - self._unsaid_since_ns > SAY_HANDLED_NS:
+                if not self._say_by_ns:
+                    self._say_by_ns = started_ns + SAY_HANDLED_NS
+                if ended_ns > self._say_by_ns:
                     self._unsaid = SAY_HANDLED_EVERY
                 self._busy_ns += taken_ns
                 if taken_ns > self._slowest_ns:
                     self._slowest_ns = taken_ns
+                if ended_ns > self._look_ns:
+                    self._look_ns = ended_ns + LOOK_AT_TIMERS_NS
+                    is_time = True
             self._handled = number
             self._unsaid += 1
             if requests or self._unsaid >= SAY_HANDLED_EVERY:
                 self._say()
-            if ended_ns - self._timed_ns > LOOK_AT_TIMERS_NS and not self.is_over:
-                self._timed_ns = ended_ns
+            if is_time and not self.is_over:
+                is_time = False
                 self.on_time()
             if self.is_over:
                 return
@@ -363,7 +366,7 @@ class Stage:
             return
         ctx.requests.clear()
         self._said_handled = self._handled
-        self._unsaid = self._unsaid_since_ns = self._slowest_ns = self._busy_ns = 0
+        self._unsaid = self._say_by_ns = self._slowest_ns = self._busy_ns = 0
         self._kept[self._turn] = body
         if len(self._kept) > KEPT_TURNS:
             del self._kept[next(iter(self._kept))]
