@@ -94,6 +94,34 @@ class OrderRequest(Struct, frozen=True, kw_only=True):
     post_only: bool = False
     reduce_only: bool = False
 
+    def as_order(
+        self,
+        client_id: str,
+        instance: str,
+        account: str,
+        status: "OrderStatus",
+        now_ns: int,
+        reason: str = "",
+    ) -> "Order":
+        """Return the order that this asks for, in a state in which nothing of it has traded; `now_ns` is since 1970."""
+        return Order(
+            client_id,
+            instance,
+            account,
+            self.symbol,
+            self.side,
+            self.type,
+            self.time_in_force,
+            self.price,
+            self.qty,
+            status,
+            post_only=self.post_only,
+            reduce_only=self.reduce_only,
+            created_ns=now_ns,
+            updated_ns=now_ns,
+            reason=reason,
+        )
+
 
 class Order(Struct):
     """One of our orders. Plugins read it; only the fold in `host/core/state.py` writes it."""

@@ -235,9 +235,8 @@ class ModelInWorker(RemoteModel):
         except NoSeat as error:
             self._unseated = asyncio.get_running_loop().call_soon(self._lost, str(error))
             return
-        group = (
-            "" if self._is_on_trial else self._settings.group
-        )  # nobody shares the fate of what has to prove itself
+        # Nobody shares the fate of what has to prove itself.
+        group = "" if self._is_on_trial else self._settings.group
         params = msgspec.json.encode(self.params)
         seat.begin(self.name, self._offer, self._on_message, group=group, model_params=params)
 

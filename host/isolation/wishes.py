@@ -3,7 +3,7 @@
 import logging
 from typing import Final
 
-from host.api import Order, OrderRefused, OrderStatus
+from host.api import OrderRefused, OrderStatus
 from host.isolation.conduct import Conduct
 from host.isolation.numbers_in import check_order, check_quotes
 from host.isolation.order_ids import OrderIds
@@ -82,23 +82,9 @@ def keep_refusal(instance: Instance, place: Place, refusal: OrderRefusal, now_ns
     """
     if refusal.reason in _BREACHES:
         return False
-    order, kept = place.order, instance.unheard_refusals
-    kept[place.client_id] = Order(
-        place.client_id,
-        instance.instance,
-        instance.account,
-        order.symbol,
-        order.side,
-        order.type,
-        order.time_in_force,
-        order.price,
-        order.qty,
-        OrderStatus.REJECTED,
-        post_only=order.post_only,
-        reduce_only=order.reduce_only,
-        created_ns=now_ns,
-        updated_ns=now_ns,
-        reason=f"{refusal.reason}: {refusal.detail}",
+    kept, why = instance.unheard_refusals, f"{refusal.reason}: {refusal.detail}"
+    kept[place.client_id] = place.order.as_order(
+        place.client_id, instance.instance, instance.account, OrderStatus.REJECTED, now_ns, why
     )
     if len(kept) > MOST_REFUSALS:
         del kept[next(iter(kept))]

@@ -100,22 +100,8 @@ class RemoteContext:
         self._known(request.symbol)
         client_id = self._make_id()
         self.requests.append(Place(client_id, request))
-        now_ns = self.now_ns()
-        self.orders[client_id] = Order(
-            client_id,
-            self.instance,
-            self.account,
-            request.symbol,
-            request.side,
-            request.type,
-            request.time_in_force,
-            request.price,
-            request.qty,
-            OrderStatus.PENDING_NEW,
-            post_only=request.post_only,
-            reduce_only=request.reduce_only,
-            created_ns=now_ns,
-            updated_ns=now_ns,
+        self.orders[client_id] = request.as_order(
+            client_id, self.instance, self.account, OrderStatus.PENDING_NEW, self.now_ns()
         )
         return client_id
 

@@ -253,20 +253,7 @@ def time_of(event: MarketEvent | OwnEvent) -> int:
 
 
 def _cancelled(client_id: str, request: OrderRequest, instance: Instance, now_ns: int) -> Order:
-    return Order(
-        client_id,
-        instance.instance,
-        instance.account,
-        request.symbol,
-        request.side,
-        request.type,
-        request.time_in_force,
-        request.price,
-        request.qty,
-        OrderStatus.CANCELLED,
-        post_only=request.post_only,
-        reduce_only=request.reduce_only,
-        reason="muted: it never left the host",
-        created_ns=now_ns,
-        updated_ns=now_ns,
+    why = "muted: it never left the host"
+    return request.as_order(
+        client_id, instance.instance, instance.account, OrderStatus.CANCELLED, now_ns, why
     )
